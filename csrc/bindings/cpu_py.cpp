@@ -1,0 +1,163 @@
+// trimoe._cpu: the control API of the CPU domain. Off the hot path: the op itself is moe_forward.cpp.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstring>
+
+#include "common/error.h"
+#include "cpu/kernel_table.h"
+#include "cpu/layer.h"
+#include "cpu/pack.h"
+#include "cpu/probe.h"
+
+namespace py = pybind11;
+using namespace trimoe;
+using namespace trimoe::cpu;
+
+namespace {
+
+DType dtype_named(const std::string& name) {
+  for (DType dtype : {DType::kF32, DType::kBf16, DType::kF16})
+    if (name == name_of(dtype)) return dtype;
+  throw Error("dtype fp32, bf16 or fp16", name, "one of the three");
+}
+
+Activation activation_named(const std::string& name) {
+  static constexpr const char* kNames[] = {"silu", "gelu", "gelu_tanh", "relu2", "swiglu_oai"};
+  for (size_t i = 0; i < std::size(kNames); ++i)
+    if (name == kNames[i]) return static_cast<Activation>(i);
+  throw Error("activation silu, gelu, gelu_tanh, relu2 or swiglu_oai", name, "one of the five");
+}
+
+py::dict features_dict() {
+  const Features& found = features();
+  py::dict reported;
+  for (int i = 0; i < static_cast<int>(Feature::kCount); ++i)
+    reported[name_of(static_cast<Feature>(i))] = found.reports(static_cast<Feature>(i));
+  py::dict os;
+  os["avx"] = found.os_avx;
+  os["avx512"] = found.os_avx512;
+  os["amx"] = found.os_amx;
+  py::dict result;
+  result["arch"] = found.arch;
+  result["vendor"] = found.vendor;
+  result["brand"] = found.brand;
+  result["xcr0"] = found.arch == "x86_64" ? py::object(py::int_(found.xcr0)) : py::object(py::none());
+  result["cpuid"] = reported;
+  result["os"] = os;
+  result["amx_permission"] = found.amx_permission;
+  return result;
+}
+
+py::list table_list() {
+  const TableEntry& chosen = selected_entry();
+  py::list result;
+  for (const TableEntry& entry : kernel_table()) {
+    py::dict row;
+    row["isa"] = entry.isa;
+    row["weights"] = std::vector<std::string>{"fp32", "bf16"};
+    row["supported"] = entry.supported();
+    row["reason"] = &entry == &chosen ? "used" : entry.reason();
+    row["chosen"] = &entry == &chosen;
+    result.append(row);
+  }
+  return result;
+}
+
+LayerShape make_shape(int64_t experts, int64_t hidden, int64_t inter, const std::string& weights,
+                      const std::string& activation, bool gated, bool bias, float alpha, float limit) {
+  LayerShape shape{experts, hidden, inter, dtype_named(weights), {activation_named(activation), gated, alpha, limit}, bias};
+  shape.validate();
+  return shape;
+}
+
+// (address, dtype name, row stride, column stride), or None
+SourceView view_of(const py::object& source) {
+  if (source.is_none()) return {};
+  const auto [address, dtype, row_stride, col_stride] = source.cast<std::tuple<uintptr_t, std::string, int64_t, int64_t>>();
+  return {reinterpret_cast<const void*>(address), dtype_named(dtype), row_stride, col_stride};
+}
+
+void pack(int64_t handle, int64_t expert, const py::object& gate, const py::object& up, const py::object& down,
+          const py::object& gate_bias, const py::object& up_bias, const py::object& down_bias) {
+  const auto layer = find_layer(handle);
+  const ExpertSource source{view_of(gate),      view_of(up),      view_of(down),
+                            view_of(gate_bias), view_of(up_bias), view_of(down_bias)};
+  const py::gil_scoped_release unlocked;
+  pack_expert(layer->shape(), source, layer->mutable_expert(expert));
+}
+
+py::dict stats_dict(int64_t handle) {
+  const auto layer = find_layer(handle);
+  const LayerStats& stats = layer->stats;
+  py::dict result;
+  result["calls"] = stats.calls.load();
+  result["tokens"] = stats.tokens.load();
+  result["rows"] = stats.rows.load();
+  result["experts_loaded"] = stats.experts_loaded.load();
+  result["weight_bytes"] = stats.weight_bytes.load();
+  result["flops"] = stats.flops.load();
+  result["busy_ns"] = stats.busy_ns.load();
+  std::vector<int64_t> rows(layer->expert_rows.begin(), layer->expert_rows.end());
+  result["expert_rows"] = rows;
+  return result;
+}
+
+std::vector<double> bandwidth(int64_t bytes, int repeats, int threads) {
+  check(bytes >= 1 << 20 && repeats >= 1 && threads >= 1, "at least 1 MiB, 1 repeat, 1 thread", bytes, "256 MiB");
+  std::vector<double> gbps(static_cast<size_t>(repeats));
+  const py::gil_scoped_release unlocked;
+  probe_bandwidth(bytes, repeats, threads, gbps.data());
+  return gbps;
+}
+
+std::vector<double> flops(const std::string& weights, double seconds, int repeats, int threads) {
+  check(seconds > 0 && repeats >= 1 && threads >= 1, "a positive time, 1 repeat, 1 thread", repeats, "0.05 s, 5 repeats");
+  const DType dtype = dtype_named(weights);
+  check(dtype != DType::kF16, "weights fp32 or bf16", weights, "bf16");
+  std::vector<double> gflops(static_cast<size_t>(repeats));
+  const py::gil_scoped_release unlocked;
+  probe_flops(dtype, seconds, repeats, threads, gflops.data());
+  return gflops;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_cpu, m) {
+  m.doc() = "Control API of the CPU domain; see trimoe.ops and trimoe.hardware.cpu for the typed wrappers.";
+  m.attr("LAYOUT_VERSION") = kLayoutVersion;
+  m.def("features", &features_dict);
+  m.def("kernel_table", &table_list);
+  m.def("selected_isa", [] { return selected_entry().isa; });
+  m.def("probe_bandwidth_gbps", &bandwidth, py::arg("bytes"), py::arg("repeats"), py::arg("threads"));
+  m.def("probe_gflops", &flops, py::arg("weights"), py::arg("seconds"), py::arg("repeats"), py::arg("threads"));
+
+  py::class_<LayerShape>(m, "LayerShape")
+      .def(py::init(&make_shape), py::arg("experts"), py::arg("hidden"), py::arg("inter"), py::arg("weights"),
+           py::arg("activation") = "silu", py::arg("gated") = true, py::arg("bias") = false, py::arg("alpha") = 1.702f,
+           py::arg("limit") = 7.0f)
+      .def_property_readonly("expert_bytes", &LayerShape::expert_bytes)
+      .def_property_readonly("layer_bytes", &LayerShape::layer_bytes);
+
+  m.def("create_layer", [](const LayerShape& shape) { return register_layer(std::make_shared<Layer>(shape)); });
+  m.def("map_layer", [](const LayerShape& shape, uintptr_t address) {
+    return register_layer(std::make_shared<Layer>(shape, reinterpret_cast<const std::byte*>(address)));
+  });
+  m.def("pack_expert", &pack, py::arg("handle"), py::arg("expert"), py::arg("gate"), py::arg("up"), py::arg("down"),
+        py::arg("gate_bias") = py::none(), py::arg("up_bias") = py::none(), py::arg("down_bias") = py::none());
+  m.def("layer_memory", [](int64_t handle) {
+    const auto layer = find_layer(handle);
+    return py::memoryview::from_memory(layer->data(), layer->shape().layer_bytes());
+  });
+  m.def("destroy_layer", &unregister_layer);
+  m.def("layer_stats", &stats_dict);
+  m.def("reset_stats", [](int64_t handle) { find_layer(handle)->reset_stats(); });
+
+  py::register_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const Error& error) {
+      PyErr_SetString(PyExc_ValueError, error.what());
+    }
+  });
+}

@@ -1,0 +1,167 @@
+// torch.ops.trimoe.moe_forward, CPU: checks the tensors, then calls the core. Links no Python.
+#include <string>
+#include <utility>
+
+#include "bindings/torch_abi.h"
+#include "common/error.h"
+#include "cpu/expert_ffn.h"
+#include "cpu/kernel_table.h"
+
+namespace trimoe {
+namespace {
+
+constexpr uint64_t kBuiltAgainst = 0x020b000000000000;  // the ABI of torch 2.11, our oldest
+
+void ok(AOTITorchError error, const char* call) {
+  check(error == 0, "torch to accept a call", std::string(call) + " failed", "the message torch printed above");
+}
+
+// Owns one reference to a tensor and holds what the core needs to know of it.
+class Tensor {
+ public:
+  explicit Tensor(AtenTensorHandle handle) : handle_(handle) {
+    int64_t dim = 0;
+    ok(aoti_torch_get_dim(handle, &dim), "get_dim");
+    ok(aoti_torch_get_sizes(handle, &sizes_), "get_sizes");
+    ok(aoti_torch_get_strides(handle, &strides_), "get_strides");
+    ok(aoti_torch_get_dtype(handle, &dtype_), "get_dtype");
+    ok(aoti_torch_get_device_type(handle, &device_), "get_device_type");
+    ok(aoti_torch_get_data_ptr(handle, &data_), "get_data_ptr");
+    dim_ = dim;
+  }
+  ~Tensor() {
+    if (handle_) aoti_torch_delete_tensor_object(handle_);
+  }
+  Tensor(const Tensor&) = delete;
+  Tensor& operator=(const Tensor&) = delete;
+
+  int64_t dim() const { return dim_; }
+  int64_t size(int d) const { return sizes_[d]; }
+  int64_t stride(int d) const { return strides_[d]; }
+  int32_t dtype() const { return dtype_; }
+  bool on_cpu() const { return device_ == aoti_torch_device_type_cpu(); }
+  void* data() const { return data_; }
+  AtenTensorHandle release() { return std::exchange(handle_, nullptr); }
+
+ private:
+  AtenTensorHandle handle_;
+  int64_t dim_ = 0;
+  int64_t *sizes_ = nullptr, *strides_ = nullptr;
+  int32_t dtype_ = 0, device_ = 0;
+  void* data_ = nullptr;
+};
+
+class TorchPool final : public ThreadPool {
+ public:
+  int max_workers() const override {
+    uint32_t threads = 1;
+    ok(torch_get_num_threads(&threads), "get_num_threads");
+    return static_cast<int>(threads);
+  }
+  void run(int workers, void (*body)(void*, int), void* context) const override {
+    struct Call {
+      void (*body)(void*, int);
+      void* context;
+    } call{body, context};
+    const auto range = [](int64_t begin, int64_t end, void* opaque) {
+      const auto* c = static_cast<Call*>(opaque);
+      for (int64_t worker = begin; worker < end; ++worker) c->body(c->context, static_cast<int>(worker));
+    };
+    ok(torch_parallel_for(0, workers, 1, range, &call), "parallel_for");
+  }
+};
+
+DType float_type(const Tensor& tensor, const char* expected) {
+  static const int32_t f32 = aoti_torch_dtype_float32(), bf16 = aoti_torch_dtype_bfloat16(),
+                       f16 = aoti_torch_dtype_float16();
+  check(tensor.dtype() == f32 || tensor.dtype() == bf16 || tensor.dtype() == f16, expected, "another dtype",
+        "tensor.to(torch.bfloat16)");
+  return tensor.dtype() == f32 ? DType::kF32 : tensor.dtype() == bf16 ? DType::kBf16 : DType::kF16;
+}
+
+std::string shape_of(const Tensor& tensor) {
+  std::string text = "[";
+  for (int d = 0; d < tensor.dim(); ++d) text += (d ? ", " : "") + std::to_string(tensor.size(d));
+  return text + "]";
+}
+
+void check_plan(const Tensor& plan, int64_t experts) {
+  check(plan.on_cpu() && plan.dim() == 1 && plan.size(0) == experts && plan.dtype() == aoti_torch_dtype_int32(),
+        "plan of shape [E], int32, on the CPU", shape_of(plan), "torch.zeros(E, dtype=torch.int32)");
+  for (int64_t e = 0; e < experts; ++e) {
+    const int32_t domain = static_cast<const int32_t*>(plan.data())[e * plan.stride(0)];
+    check(domain == 0, "a plan that uses domains this machine has: 0 (CPU)", domain, "plan=None");
+  }
+}
+
+cpu::RouterOutput router_of(const Tensor& ids, const Tensor& weights, int64_t tokens) {
+  static const int32_t int32 = aoti_torch_dtype_int32(), int64 = aoti_torch_dtype_int64();
+  check(ids.dim() == 2 && ids.size(0) == tokens, "topk_ids of shape [T, K]", shape_of(ids), "one row per token");
+  check(ids.dtype() == int32 || ids.dtype() == int64, "topk_ids of int32 or int64", "another dtype", "topk_ids.long()");
+  check(weights.dim() == 2 && weights.size(0) == tokens && weights.size(1) == ids.size(1),
+        "topk_weights of the shape of topk_ids", shape_of(weights), "one weight per id");
+  check(ids.on_cpu() && weights.on_cpu(), "topk_ids and topk_weights on the CPU, as hidden is", "another device",
+        "tensor.cpu()");
+  return {ids.data(),     ids.dtype() == int64, ids.stride(0), ids.stride(1), weights.data(),
+          float_type(weights, "topk_weights of fp32, bf16 or fp16"), weights.stride(0), weights.stride(1), ids.size(1)};
+}
+
+AtenTensorHandle moe_forward_cpu(const Tensor& hidden, const Tensor& ids, const Tensor& weights, int64_t handle,
+                                 const Tensor* plan) {
+  const auto layer = cpu::find_layer(handle);
+  const cpu::LayerShape& shape = layer->shape();
+  check(hidden.dim() == 2 && hidden.size(1) == shape.hidden, "hidden of shape [T, H]", shape_of(hidden),
+        "hidden.reshape(-1, H) with the H of the layer");
+  const DType dtype = float_type(hidden, "hidden of bf16, fp16 or fp32");
+  const int64_t tokens = hidden.size(0);
+  const cpu::RouterOutput router = router_of(ids, weights, tokens);
+  if (plan) check_plan(*plan, shape.experts);
+
+  const int64_t sizes[] = {tokens, shape.hidden}, strides[] = {shape.hidden, 1};
+  AtenTensorHandle out_handle = nullptr;
+  ok(aoti_torch_empty_strided(2, sizes, strides, hidden.dtype(), aoti_torch_device_type_cpu(), 0, &out_handle), "empty");
+  Tensor out(out_handle);
+  const cpu::RowSource rows{hidden.data(), dtype, hidden.stride(0), hidden.stride(1), shape.hidden};
+  cpu::expert_ffn(*layer, cpu::selected_entry().kernel(shape.weights), TorchPool(), {rows, router, tokens, out.data()});
+  return out.release();
+}
+
+AtenTensorHandle handle_at(StableIValue value) { return reinterpret_cast<AtenTensorHandle>(value); }
+
+// An optional argument is null or a heap cell that the callee frees.
+AtenTensorHandle optional_handle_at(StableIValue value) {
+  auto* cell = reinterpret_cast<StableIValue*>(value);
+  if (!cell) return nullptr;
+  const AtenTensorHandle handle = handle_at(*cell);
+  delete cell;
+  return handle;
+}
+
+void moe_forward_boxed(StableIValue* stack, uint64_t, uint64_t) {
+  const Tensor hidden(handle_at(stack[0])), ids(handle_at(stack[1])), weights(handle_at(stack[2]));
+  const auto layer = static_cast<int64_t>(stack[3]);
+  AtenTensorHandle out;
+  if (const AtenTensorHandle given = optional_handle_at(stack[4])) {
+    const Tensor plan(given);
+    out = moe_forward_cpu(hidden, ids, weights, layer, &plan);
+  } else {
+    out = moe_forward_cpu(hidden, ids, weights, layer, nullptr);
+  }
+  stack[0] = reinterpret_cast<StableIValue>(out);
+}
+
+// The library objects live as long as the process: torch keeps pointers into this library.
+const bool registered = [] {
+  TorchLibraryHandle definitions = nullptr, cpu_kernels = nullptr;
+  ok(aoti_torch_library_init_def("trimoe", __FILE__, __LINE__, &definitions), "library_init_def");
+  ok(aoti_torch_library_def(definitions,
+                            "moe_forward(Tensor hidden, Tensor topk_ids, Tensor topk_weights, int layer, "
+                            "Tensor? plan=None) -> Tensor"),
+     "library_def");
+  ok(aoti_torch_library_init_impl("trimoe", "CPU", __FILE__, __LINE__, &cpu_kernels), "library_init_impl");
+  ok(torch_library_impl(cpu_kernels, "moe_forward", &moe_forward_boxed, kBuiltAgainst), "library_impl");
+  return true;
+}();
+
+}  // namespace
+}  // namespace trimoe

@@ -1,0 +1,51 @@
+// How the core borrows threads: the caller owns the pool, the core only hands it tasks.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace trimoe {
+
+// Calls body(worker) once for every worker in [0, workers), concurrently or not, and returns when
+// all are done. A pool inside another parallel region may run all workers on one thread, so a body
+// must never wait for another worker.
+class ThreadPool {
+ public:
+  virtual ~ThreadPool() = default;
+  virtual int max_workers() const = 0;
+  virtual void run(int workers, void (*body)(void* context, int worker), void* context) const = 0;
+};
+
+class SerialPool final : public ThreadPool {
+ public:
+  int max_workers() const override { return 1; }
+  void run(int workers, void (*body)(void*, int), void* context) const override {
+    for (int worker = 0; worker < workers; ++worker) body(context, worker);
+  }
+};
+
+// Runs task(index) for every index in [0, tasks). Workers take the next index from one counter, so
+// uneven tasks balance; a task must not depend on which worker runs it.
+template <typename Task>
+void parallel_tasks(const ThreadPool& pool, int workers, int64_t tasks, const Task& task) {
+  if (workers > tasks) workers = static_cast<int>(tasks);
+  if (workers <= 1) {
+    for (int64_t index = 0; index < tasks; ++index) task(index);
+    return;
+  }
+  struct Context {
+    const Task& task;
+    int64_t tasks;
+    std::atomic<int64_t> next{0};
+  } context{task, tasks};
+  pool.run(
+      workers,
+      [](void* opaque, int) {
+        auto& shared = *static_cast<Context*>(opaque);
+        for (int64_t index; (index = shared.next.fetch_add(1, std::memory_order_relaxed)) < shared.tasks;)
+          shared.task(index);
+      },
+      &context);
+}
+
+}  // namespace trimoe

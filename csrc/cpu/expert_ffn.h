@@ -1,0 +1,21 @@
+// The expert FFN driver: out = sum over a token's experts of weight * down(act(gate x, up x)).
+#pragma once
+
+#include "common/parallel.h"
+#include "cpu/kernel.h"
+#include "cpu/layer.h"
+#include "cpu/route.h"
+
+namespace trimoe::cpu {
+
+struct FfnArgs {
+  RowSource hidden;  // [tokens, H]
+  RouterOutput router;
+  int64_t tokens;
+  void* out;  // [tokens, H] contiguous, in the type of hidden
+};
+
+// Deterministic: the result does not depend on the pool or its number of threads, bit for bit.
+void expert_ffn(Layer& layer, const Kernel& kernel, const ThreadPool& pool, const FfnArgs& args);
+
+}  // namespace trimoe::cpu

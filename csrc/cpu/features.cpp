@@ -1,0 +1,44 @@
+#include "cpu/features.h"
+
+#if defined(__x86_64__)
+#include "cpu/x86/probe.h"
+#endif
+
+namespace trimoe::cpu {
+namespace {
+
+Features probe() {
+  Features found;
+#if defined(__x86_64__)
+  found.arch = "x86_64";
+  x86::probe(found);
+#elif defined(__aarch64__)
+  found.arch = "aarch64";
+#else
+  found.arch = "unknown";
+#endif
+  return found;
+}
+
+}  // namespace
+
+const char* name_of(Feature feature) {
+  static constexpr const char* kNames[] = {"avx2",     "fma",      "f16c",        "avx_vnni",    "avx512f",
+                                           "avx512bw", "avx512dq", "avx512vl",    "avx512_bf16", "avx512_vnni",
+                                           "amx_tile", "amx_bf16", "amx_int8"};
+  static_assert(std::size(kNames) == static_cast<size_t>(Feature::kCount));
+  return kNames[static_cast<int>(feature)];
+}
+
+bool Features::usable(Feature feature) const {
+  if (!reports(feature)) return false;
+  if (feature >= Feature::kAmxTile) return os_amx && amx_permission;
+  return feature >= Feature::kAvx512f ? os_avx512 : os_avx;
+}
+
+const Features& features() {
+  static const Features found = probe();
+  return found;
+}
+
+}  // namespace trimoe::cpu

@@ -1,0 +1,73 @@
+#include "cpu/kernel_table.h"
+
+#include <algorithm>
+
+#include "common/env.h"
+#include "common/error.h"
+#include "cpu/ref/kernels.h"
+#if defined(__x86_64__)
+#include "cpu/avx2/kernels.h"
+#include "cpu/avx512/kernels.h"
+#endif
+
+namespace trimoe::cpu {
+namespace {
+
+std::vector<TableEntry> build_table() {
+  std::vector<TableEntry> table;
+#if defined(__x86_64__)
+  const std::vector<Feature> avx512 = {Feature::kAvx512f, Feature::kAvx512bw, Feature::kAvx512dq, Feature::kAvx512vl};
+  std::vector<Feature> avx512_bf16 = avx512;
+  avx512_bf16.push_back(Feature::kAvx512Bf16);
+  table.push_back({"avx512_bf16", avx512_bf16, &avx512::f32, &avx512::bf16_dot});
+  table.push_back({"avx512", avx512, &avx512::f32, &avx512::bf16_fma});
+  // VDPBF16PS does two multiply-adds: AMD issues it at the rate of an FMA, Intel (Sapphire Rapids,
+  // measured) at a quarter of it, so there the FMA kernel is the faster one.
+  if (features().vendor == "GenuineIntel") std::swap(table[0], table[1]);
+  table.push_back({"avx2", {Feature::kAvx2, Feature::kFma}, &avx2::f32, &avx2::bf16});
+#endif
+  table.push_back({"ref", {}, &ref::f32, &ref::bf16});
+  return table;
+}
+
+const TableEntry& select() {
+  const auto& table = kernel_table();
+  const std::string wanted = env::cpu_isa();
+  const auto entry = std::ranges::find_if(
+      table, [&](const TableEntry& e) { return wanted.empty() ? e.supported() : wanted == e.isa; });
+  std::string names;
+  for (const TableEntry& e : table)
+    if (e.supported()) names += (names.empty() ? "" : ", ") + std::string(e.isa);
+  check(entry != table.end(), "TRIMOE_CPU_ISA to name an entry of the kernel table", wanted, names.c_str());
+  check(entry->supported(), "TRIMOE_CPU_ISA to name an entry that this machine can run",
+        wanted + " (" + entry->reason() + ")", names.c_str());
+  return *entry;
+}
+
+}  // namespace
+
+bool TableEntry::supported() const {
+  return std::ranges::all_of(needs, [](Feature f) { return features().usable(f); });
+}
+
+std::string TableEntry::reason() const {
+  for (Feature feature : needs) {
+    if (!features().reports(feature)) return std::string("CPUID lacks ") + name_of(feature);
+    if (!features().usable(feature)) return std::string("the system does not enable ") + name_of(feature) + " (XCR0)";
+  }
+  return "supported";
+}
+
+const Kernel& TableEntry::kernel(DType weights) const { return weights == DType::kF32 ? *f32 : *bf16; }
+
+const std::vector<TableEntry>& kernel_table() {
+  static const std::vector<TableEntry> table = build_table();
+  return table;
+}
+
+const TableEntry& selected_entry() {
+  static const TableEntry& entry = select();
+  return entry;
+}
+
+}  // namespace trimoe::cpu

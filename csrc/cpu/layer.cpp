@@ -1,0 +1,82 @@
+#include "cpu/layer.h"
+
+#include <mutex>
+#include <shared_mutex>
+#include <unordered_map>
+
+#include "common/error.h"
+
+namespace trimoe::cpu {
+namespace {
+
+constexpr int64_t kMaxDim = int64_t{1} << 20;
+
+struct Registry {
+  std::shared_mutex mutex;
+  std::unordered_map<int64_t, std::shared_ptr<Layer>> layers;
+  int64_t next = 1;  // handles are never reused: a stale one is an error, not another layer
+};
+
+Registry& registry() {
+  static Registry instance;
+  return instance;
+}
+
+}  // namespace
+
+void LayerShape::validate() const {
+  const auto in_range = [](int64_t value) { return value >= 1 && value <= kMaxDim; };
+  check(in_range(experts), "1 to 2^20 experts", experts, "the expert count of the model's config");
+  check(in_range(hidden), "a hidden size of 1 to 2^20", hidden, "the hidden_size of the model's config");
+  check(in_range(inter), "an expert intermediate size of 1 to 2^20", inter, "the moe_intermediate_size of the config");
+  check(weights != DType::kF16, "fp32 or bf16 packed weights", "fp16", "fp32: packing fp16 as fp32 is exact");
+  check(activation.gated || activation.kind != Activation::kSwigluOai, "a gate for swiglu_oai", "no gate",
+        "another activation, or gated=True");
+}
+
+Layer::Layer(const LayerShape& shape)
+    : expert_rows(static_cast<size_t>(shape.experts)),
+      shape_(shape),
+      owned_(static_cast<size_t>(shape.layer_bytes())),
+      data_(owned_.data()) {}
+
+Layer::Layer(const LayerShape& shape, const std::byte* data)
+    : expert_rows(static_cast<size_t>(shape.experts)), shape_(shape), data_(data) {
+  check(reinterpret_cast<uintptr_t>(data) % kStepBytes == 0, "packed experts aligned to 64 bytes",
+        "an unaligned address", "mapping the packed file at a page boundary");
+}
+
+std::byte* Layer::mutable_expert(int64_t index) {
+  check(owned_.data() != nullptr, "a layer that owns its memory", "a read-only mapped layer", "packing into a new layer");
+  check(index >= 0 && index < shape_.experts, "an expert index below the expert count", index, "0 to E - 1");
+  return owned_.data() + index * shape_.expert_bytes();
+}
+
+void Layer::reset_stats() {
+  for (auto* counter : {&stats.calls, &stats.tokens, &stats.rows, &stats.experts_loaded, &stats.weight_bytes,
+                        &stats.flops, &stats.busy_ns})
+    counter->store(0, std::memory_order_relaxed);
+  for (auto& rows : expert_rows) rows.store(0, std::memory_order_relaxed);
+}
+
+int64_t register_layer(std::shared_ptr<Layer> layer) {
+  std::unique_lock lock(registry().mutex);
+  const int64_t handle = registry().next++;
+  registry().layers.emplace(handle, std::move(layer));
+  return handle;
+}
+
+std::shared_ptr<Layer> find_layer(int64_t handle) {
+  std::shared_lock lock(registry().mutex);
+  const auto found = registry().layers.find(handle);
+  check(found != registry().layers.end(), "the handle of a registered expert layer", handle,
+        "keeping the ExpertLayer object alive while its handle is in use");
+  return found->second;
+}
+
+void unregister_layer(int64_t handle) {
+  std::unique_lock lock(registry().mutex);
+  registry().layers.erase(handle);
+}
+
+}  // namespace trimoe::cpu

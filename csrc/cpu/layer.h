@@ -1,0 +1,79 @@
+// One registered expert layer: its shape, where its packed experts lie, what it has done so far.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "common/memory.h"
+#include "cpu/activation.h"
+#include "cpu/layout.h"
+
+namespace trimoe::cpu {
+
+// Shape of a layer and, derived from it, of its packed experts. An expert is one block:
+//   [gate/up matrix][down matrix][gate/up bias][down bias], every part a multiple of 64 bytes.
+struct LayerShape {
+  int64_t experts = 0;
+  int64_t hidden = 0;
+  int64_t inter = 0;
+  DType weights = DType::kBf16;
+  ActivationSpec activation;
+  bool bias = false;
+
+  void validate() const;
+
+  // Columns of h that one gate/up panel yields.
+  int64_t panel_width() const { return activation.gated ? kTileCols : kPanelCols; }
+  PackedMatrix gate_up() const { return {weights, ceil_div(inter, panel_width()), hidden}; }
+  PackedMatrix down() const { return {weights, ceil_div(hidden, kPanelCols), inter}; }
+
+  int64_t down_offset() const { return gate_up().bytes(); }
+  int64_t gate_up_bias_offset() const { return down_offset() + down().bytes(); }
+  int64_t down_bias_offset() const { return gate_up_bias_offset() + bias_bytes(gate_up()); }
+  int64_t expert_bytes() const { return down_bias_offset() + bias_bytes(down()); }
+  int64_t layer_bytes() const { return experts * expert_bytes(); }
+
+ private:
+  int64_t bias_bytes(const PackedMatrix& matrix) const { return bias ? matrix.panels * kPanelCols * 4 : 0; }
+};
+
+// What a layer has done; read at any time, so every counter is atomic.
+struct LayerStats {
+  std::atomic<int64_t> calls{0};
+  std::atomic<int64_t> tokens{0};
+  std::atomic<int64_t> rows{0};            // (token, expert) pairs computed
+  std::atomic<int64_t> experts_loaded{0};  // sum over calls of the experts that had tokens
+  std::atomic<int64_t> weight_bytes{0};    // packed bytes of those experts
+  std::atomic<int64_t> flops{0};
+  std::atomic<int64_t> busy_ns{0};
+};
+
+class Layer {
+ public:
+  // Owns zeroed memory for the packed experts.
+  explicit Layer(const LayerShape& shape);
+  // Uses packed experts that lie at `data` (64-byte aligned) and outlive the layer.
+  Layer(const LayerShape& shape, const std::byte* data);
+
+  const LayerShape& shape() const { return shape_; }
+  const std::byte* expert(int64_t index) const { return data_ + index * shape_.expert_bytes(); }
+  const std::byte* data() const { return data_; }
+  std::byte* mutable_expert(int64_t index);
+
+  LayerStats stats;
+  std::vector<std::atomic<int64_t>> expert_rows;  // rows per expert since the last reset
+  void reset_stats();
+
+ private:
+  LayerShape shape_;
+  PageBuffer owned_;
+  const std::byte* data_;
+};
+
+// The process-wide table behind the op's `layer` argument.
+int64_t register_layer(std::shared_ptr<Layer> layer);
+std::shared_ptr<Layer> find_layer(int64_t handle);
+void unregister_layer(int64_t handle);
+
+}  // namespace trimoe::cpu

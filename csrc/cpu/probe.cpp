@@ -1,0 +1,85 @@
+#include "cpu/probe.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <functional>
+#include <thread>
+#include <vector>
+
+#include "common/memory.h"
+#include "cpu/kernel_table.h"
+#include "cpu/layout.h"
+
+namespace trimoe::cpu {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// Own threads, started for the measurement: the probe must work before any pool exists.
+void on_threads(int threads, const std::function<void(int)>& body) {
+  std::vector<std::jthread> others;
+  for (int index = 1; index < threads; ++index) others.emplace_back(body, index);
+  body(0);
+}
+
+// Four streams, as one stream alone does not keep enough lines in flight.
+uint64_t read_all(const std::byte* data, int64_t bytes) {
+  constexpr int64_t kStreams = 4, kWords = 8;
+  const auto* words = reinterpret_cast<const uint64_t*>(data);
+  const int64_t stream = bytes / 8 / kStreams;
+  uint64_t sums[kStreams][kWords] = {};
+  for (int64_t i = 0; i + kWords <= stream; i += kWords)
+    for (int64_t s = 0; s < kStreams; ++s)
+      for (int64_t w = 0; w < kWords; ++w) sums[s][w] ^= words[s * stream + i + w];
+  uint64_t sum = 0;
+  for (const auto& row : sums)
+    for (uint64_t word : row) sum ^= word;
+  return sum;
+}
+
+}  // namespace
+
+void probe_bandwidth(int64_t bytes, int repeats, int threads, double* gbps) {
+  PageBuffer buffer(static_cast<size_t>(bytes));
+  std::memset(buffer.data(), 1, buffer.size());
+  const int64_t share = bytes / threads / 4096 * 4096;
+  std::vector<uint64_t> sums(static_cast<size_t>(threads));  // keeps the reads alive
+  for (int repeat = 0; repeat < repeats; ++repeat) {
+    const auto start = Clock::now();
+    on_threads(threads, [&](int index) {
+      sums[static_cast<size_t>(index)] ^= read_all(buffer.data() + index * share, share);
+    });
+    gbps[repeat] = static_cast<double>(share * threads) / seconds_since(start) * 1e-9;
+  }
+
+}
+
+void probe_flops(DType weights, double seconds, int repeats, int threads, double* gflops) {
+  const Kernel& kernel = selected_entry().kernel(weights);
+  constexpr int64_t kTiles = 4;  // a 8 KiB panel: resident in any first-level cache
+  const int64_t k_padded = kTiles * kTileSteps * k_per_step(weights);
+  const int64_t stride = k_padded + 16;
+  for (int repeat = 0; repeat < repeats; ++repeat) {
+    std::vector<double> rates(static_cast<size_t>(threads));
+    on_threads(threads, [&](int index) {
+      PageBuffer w(kTiles * 2 * kTileBytes), a(static_cast<size_t>(kMaxRows * stride * 4)), c(kMaxRows * kPanelCols * 4);
+      GemmArgs gemm{a.data(), stride, kMaxRows, w.data(), kTiles * 2 * kTileBytes, kTiles, 1,
+                    reinterpret_cast<float*>(c.data()), kPanelCols, nullptr};
+      const auto start = Clock::now();
+      int64_t calls = 0;
+      do {
+        for (int i = 0; i < 64; ++i) kernel.gemm(gemm);
+        calls += 64;
+      } while (seconds_since(start) < seconds);
+      rates[static_cast<size_t>(index)] =
+          2.0 * kMaxRows * kPanelCols * static_cast<double>(k_padded * calls) / seconds_since(start) * 1e-9;
+    });
+    gflops[repeat] = 0.0;
+    for (double rate : rates) gflops[repeat] += rate;
+  }
+}
+
+}  // namespace trimoe::cpu

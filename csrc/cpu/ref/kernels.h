@@ -1,0 +1,10 @@
+#pragma once
+
+#include "cpu/kernel.h"
+
+namespace trimoe::cpu::ref {
+
+extern const Kernel f32;
+extern const Kernel bf16;
+
+}  // namespace trimoe::cpu::ref

@@ -1,0 +1,39 @@
+// Routing: groups the (token, expert) pairs of a call by expert.
+#pragma once
+
+#include <cstdint>
+#include <cstddef>
+#include <vector>
+
+#include "common/dtype.h"
+
+namespace trimoe::cpu {
+
+// The router's choice for tokens [0, tokens): ids and weights of any stride and type, read once.
+struct RouterOutput {
+  const void* ids;
+  bool ids_are_int64;
+  int64_t ids_row_stride, ids_col_stride;
+  const void* weights;
+  DType weights_dtype;
+  int64_t weights_row_stride, weights_col_stride;
+  int64_t topk;
+};
+
+// Rows sorted by expert, by token within an expert. Ids outside [0, experts) are dropped.
+struct Routing {
+  struct Expert {
+    int32_t index;
+    int32_t begin, end;  // rows
+  };
+  std::vector<Expert> active;    // experts that have rows, in order of index
+  std::vector<int32_t> tokens;   // token of each row, relative to the first
+  std::vector<float> weights;    // router weight of each row
+
+  void assign(const RouterOutput& router, int64_t first_token, int64_t tokens, int64_t experts);
+
+ private:
+  std::vector<int32_t> offsets_;
+};
+
+}  // namespace trimoe::cpu

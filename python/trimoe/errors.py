@@ -1,0 +1,33 @@
+"""The one family of exceptions: each says what was expected, what came, and what to try."""
+
+from __future__ import annotations
+
+__all__ = ["FailureError", "InputError", "TrimoeError"]
+
+
+class TrimoeError(Exception):
+    """Base of all errors that trimoe raises on purpose; one line, with a hint.
+
+    Args:
+        expected: what the caller should have given or what should have happened.
+        got: what came instead.
+        hint: what to try next.
+    """
+
+    exit_code = 1
+
+    def __init__(self, *, expected: str, got: str, hint: str) -> None:
+        self.expected, self.got, self.hint = (" ".join(part.split()) for part in (expected, got, hint))
+        super().__init__(f"expected {self.expected}; got {self.got}; try {self.hint}")
+
+
+class InputError(TrimoeError):
+    """The input is bad: a path, a file, a model, an argument. Exit code 2."""
+
+    exit_code = 2
+
+
+class FailureError(TrimoeError):
+    """The input is fine but the work failed: disk full, out of memory. Exit code 1."""
+
+    exit_code = 1
