@@ -1,9 +1,8 @@
 """Registers trimoe with transformers when, and only when, transformers is imported.
 
 `import trimoe` installs a hook that runs after transformers' experts registry is imported, so that
-`experts_implementation="trimoe"` and `quant_method: trimoe` work without importing transformers
-here. With TRIMOE_AUTOLOAD=1 in the environment every `import torch` installs the hook too, so that
-programs that never heard of trimoe (`transformers serve`) can use it.
+`experts_implementation="trimoe"` and `quant_method: trimoe` work while `import trimoe` itself stays
+cheap.
 """
 
 from __future__ import annotations
@@ -11,12 +10,11 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 import importlib.util
-import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-__all__ = ["install_hook", "on_import_torch"]
+__all__ = ["install_hook"]
 
 _TARGET = "transformers.integrations.moe"
 
@@ -57,9 +55,3 @@ def install_hook() -> None:
         _register()
     elif not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AfterImport())
-
-
-def on_import_torch() -> None:
-    """Entry point in group `torch.backends`; opt-in, since it runs in every process with torch."""
-    if os.environ.get("TRIMOE_AUTOLOAD") == "1":
-        install_hook()

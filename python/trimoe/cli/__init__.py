@@ -1,0 +1,1 @@
+"""The command line `trimoe`: one file per subcommand, each with one plain function."""

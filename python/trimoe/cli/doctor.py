@@ -1,0 +1,161 @@
+"""`trimoe doctor`: what the machine has, what trimoe uses of it and why, and how fast it is."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import typer
+
+from trimoe import __version__
+from trimoe.cli.render import human_bytes, print_facts, print_json, print_line, print_table
+from trimoe.hardware.advice import advise
+from trimoe.hardware.cpu import CpuFeatures, InstructionSet, Isa, explain, features, kernel_table
+from trimoe.hardware.folders import CacheFolder, cache_folder, cache_state
+from trimoe.hardware.machine import Machine, detect_machine
+from trimoe.hardware.roofline import Roofline, measure_roofline
+from trimoe.hardware.torch_state import TorchState, torch_state
+
+__all__ = ["doctor"]
+
+
+def doctor(
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure/--no-measure", help="Measure memory bandwidth and peak FLOP/s (1-2 seconds)."
+        ),
+    ] = True,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads to measure with; all usable cores if left out.")
+    ] = None,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    ] = False,
+) -> None:
+    """Show what this machine has, which instruction sets are used and why, and what it can do.
+
+    \b
+    Examples:
+      trimoe doctor
+      trimoe doctor --no-measure --json
+      TRIMOE_CPU_ISA=avx2 trimoe doctor
+    """
+    findings = _look(measure, threads)
+    if json_output:
+        print_json(findings.as_dict())
+        return
+    _print_machine(findings)
+    _print_sets(findings)
+    if findings.roofline is not None:
+        _print_roofline(findings.roofline)
+    print_line()
+    for hint in findings.hints or ["nothing to improve was found"]:
+        print_line(f"hint: {hint}")
+
+
+@dataclass(frozen=True)
+class _Findings:
+    machine: Machine
+    cpu: CpuFeatures
+    kernel_table: tuple[Isa, ...]
+    instruction_sets: tuple[InstructionSet, ...]
+    torch: TorchState
+    cache: CacheFolder
+    roofline: Roofline | None
+    hints: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "trimoe_version": __version__,
+            "python_version": platform.python_version(),
+            "machine": asdict(self.machine),
+            "cpu": asdict(self.cpu),
+            "selected_isa": next(entry.isa for entry in self.kernel_table if entry.chosen),
+            "kernel_table": [asdict(entry) for entry in self.kernel_table],
+            "instruction_sets": [asdict(one) for one in self.instruction_sets],
+            "roofline": None if self.roofline is None else self.roofline.as_dict(),
+            "torch": asdict(self.torch),
+            "cache": asdict(self.cache),
+            "hints": self.hints,
+        }
+
+
+def _look(measure: bool, threads: int | None) -> _Findings:
+    cpu, table, machine, torch = features(), kernel_table(), detect_machine(), torch_state()
+    sets = explain(cpu, table)
+    return _Findings(
+        machine=machine,
+        cpu=cpu,
+        kernel_table=table,
+        instruction_sets=sets,
+        torch=torch,
+        cache=cache_state(cache_folder()),
+        roofline=measure_roofline(threads=threads) if measure else None,
+        hints=advise(machine, sets, table, os.environ.get("TRIMOE_CPU_ISA"), torch.threads),
+    )
+
+
+def _print_machine(findings: _Findings) -> None:
+    machine, torch, cache = findings.machine, findings.torch, findings.cache
+    memory = machine.memory
+    limit = "" if memory.cgroup_limit_bytes is None else " (cgroup limit)"
+    nodes = [
+        f"node {one.node}: {len(one.cpus)} CPUs, {human_bytes(one.memory_total_bytes)}"
+        for one in machine.numa_nodes
+    ]
+    facts = {
+        "trimoe": f"{__version__}, Python {platform.python_version()}",
+        "torch": torch.in_words(),
+        "CPU": f"{machine.cpu_brand} ({machine.arch})",
+        "cores": f"{machine.n_physical_cores} physical, {machine.n_logical_cpus} logical, "
+        f"{machine.n_usable_threads} usable here",
+        "memory": f"{human_bytes(memory.available_bytes)} free of {human_bytes(memory.total_bytes)}{limit}",
+        "NUMA": "; ".join(nodes) or "the kernel tells nothing: taken as one node",
+        "huge pages": f"transparent: {machine.transparent_huge_pages}",
+        "GPU": machine.gpu.in_words(),
+        "cache": f"{cache.path} ({_cache_words(cache)})",
+    }
+    print_facts("Machine", facts)
+
+
+def _cache_words(cache: CacheFolder) -> str:
+    held = f"holds {human_bytes(cache.used_bytes)}" if cache.exists else "not created yet"
+    free = "" if cache.disk_free_bytes is None else f", {human_bytes(cache.disk_free_bytes)} free on its disk"
+    return held + free + ("" if cache.writable else ", NOT writable")
+
+
+def _print_sets(findings: _Findings) -> None:
+    xcr0 = "" if findings.cpu.xcr0 is None else f" (XCR0 = {findings.cpu.xcr0:#x})"
+    sets = [
+        (one.name, _yes_no(one.in_cpu), _yes_no(one.in_os), _yes_no(one.permitted), one.why)
+        for one in findings.instruction_sets
+    ]
+    print_line()
+    print_table(f"Instruction sets{xcr0}", ("set", "CPUID", "OS", "permission", "verdict"), sets)
+    entries = [
+        (entry.isa, ", ".join(entry.weights), "<- chosen" if entry.chosen else entry.reason)
+        for entry in findings.kernel_table
+    ]
+    print_line()
+    print_table("Kernel table, best first", ("entry", "weights", "state"), entries)
+
+
+def _print_roofline(roofline: Roofline) -> None:
+    samples = roofline.bandwidth_samples_gbps
+    facts = {
+        "memory read": f"{roofline.bandwidth_gbps:.1f} GB/s, median of {len(samples)} "
+        f"({min(samples):.1f} to {max(samples):.1f}), {human_bytes(roofline.probe_bytes)} a pass"
+    }
+    for weights, gflops in roofline.gflops.items():
+        facts[f"peak {weights}"] = (
+            f"{gflops:.1f} GFLOP/s ({gflops / roofline.bandwidth_gbps:.1f} FLOP per byte read)"
+        )
+    print_line()
+    print_facts(f"Measured with {roofline.threads} thread(s), entry {roofline.isa}", facts)
+
+
+def _yes_no(answer: bool | None) -> str:
+    return "-" if answer is None else "yes" if answer else "no"

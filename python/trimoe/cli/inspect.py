@@ -1,0 +1,174 @@
+"""`trimoe inspect`: the shape, formats and bytes of a checkpoint, from its headers alone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trimoe.cli.render import human_bytes, print_facts, print_json, print_line, print_table
+from trimoe.models.checkpoint import Checkpoint
+from trimoe.models.dimensions import MoeDimensions, packed_expert_bytes, packed_format
+from trimoe.models.expert_tensors import UnsupportedDtypeError, find_moe_layers
+from trimoe.models.weight_parts import PARTS, WeightParts, weight_parts
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="Folder of a Hugging Face checkpoint (safetensors).")],
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    ] = False,
+) -> None:
+    """Show a checkpoint's experts, formats and bytes, and where trimoe would put them. Loads no weights.
+
+    \b
+    Examples:
+      trimoe inspect ~/models/Qwen3-30B-A3B
+      trimoe inspect ~/models/Qwen3-30B-A3B --json
+    """
+    with Checkpoint(path) as checkpoint:
+        report = _look(checkpoint)
+    if json_output:
+        print_json(report.as_dict())
+        return
+    _print_shape(report)
+    _print_bytes(report)
+    _print_domains(report)
+
+
+@dataclass(frozen=True)
+class _Report:
+    path: str
+    tensors: int
+    shards: int
+    total_bytes: int
+    dimensions: MoeDimensions
+    parts: WeightParts
+    packed_format: str | None
+    packed_bytes: int | None  # of one expert
+    unsupported: str | None  # why the experts cannot be packed
+
+    @property
+    def expert_count(self) -> int:
+        return self.dimensions.experts * len(self.dimensions.moe_layers)
+
+    @property
+    def expert_bytes(self) -> int:
+        """Of one expert, on disk."""
+        return self.parts.part_bytes["experts"] // self.expert_count
+
+    @property
+    def share_pct(self) -> float:
+        return 100 * self.parts.part_bytes["experts"] / self.total_bytes
+
+    @property
+    def active_bytes(self) -> int | None:
+        """Weights that one token reads: its experts in every layer, and all that every token needs."""
+        if self.dimensions.topk is None:
+            return None
+        parts = self.parts.part_bytes
+        every_token = self.total_bytes - parts["experts"] - parts["unused"] - self.parts.idle_embedding_bytes
+        return every_token + self.expert_bytes * self.dimensions.topk * len(self.dimensions.moe_layers)
+
+    @property
+    def domain_bytes(self) -> dict[str, int | None]:
+        """By domain; None for one that is absent, or whose format trimoe cannot read yet."""
+        parts = self.parts.part_bytes
+        packed = None if self.packed_bytes is None else self.packed_bytes * self.expert_count
+        torch = self.total_bytes - parts["experts"] - parts["unused"]
+        return {"cpu": packed, "torch": torch, "gpu": None, "ndp": None}
+
+    def as_dict(self) -> dict[str, Any]:
+        shape = asdict(self.dimensions)
+        return {
+            "path": self.path,
+            "tensors": self.tensors,
+            "shards": self.shards,
+            **shape,
+            "total_bytes": self.total_bytes,
+            "dtype_bytes": self.parts.dtype_bytes,
+            "part_bytes": self.parts.part_bytes,
+            "expert_bytes": self.expert_bytes,
+            "expert_share_pct": self.share_pct,
+            "active_bytes_per_token": self.active_bytes,
+            "packed_format": self.packed_format,
+            "packed_expert_bytes": self.packed_bytes,
+            "domain_bytes": self.domain_bytes,
+            "unsupported": self.unsupported,
+        }
+
+
+def _look(checkpoint: Checkpoint) -> _Report:
+    fmt, packed, unsupported = None, None, None
+    try:
+        shape = MoeDimensions.from_checkpoint(checkpoint, find_moe_layers(checkpoint))
+    except UnsupportedDtypeError as error:
+        # Still worth showing: config.json and the headers tell all but the packed size.
+        shape, unsupported = MoeDimensions.from_config(checkpoint.config), error.got
+    else:
+        fmt = packed_format(str(shape.dtype))
+        packed = packed_expert_bytes(shape.hidden, shape.inter, fmt, shape.gated, shape.has_bias)
+    return _Report(
+        path=str(checkpoint.path),
+        tensors=len(checkpoint.names),
+        shards=len(checkpoint.shards),
+        total_bytes=checkpoint.total_bytes,
+        dimensions=shape,
+        parts=weight_parts(checkpoint),
+        packed_format=fmt,
+        packed_bytes=packed,
+        unsupported=unsupported,
+    )
+
+
+def _print_shape(report: _Report) -> None:
+    shape = report.dimensions
+    extras = [word for word, there in (("gated", shape.gated), ("biases", shape.has_bias)) if there]
+    topk = "unknown" if shape.topk is None else f"top {shape.topk}"
+    shared = f", {shape.shared_experts} shared" if shape.shared_experts else ""
+    facts = {
+        "model type": shape.model_type,
+        "layers": f"{shape.layers}, {len(shape.moe_layers)} of them with experts",
+        "experts": f"{shape.experts} per layer, {topk}{shared}",
+        "expert": ", ".join([f"hidden {shape.hidden}, inner {shape.inter}", str(shape.activation), *extras]),
+        "files": f"{report.shards} shard(s), {report.tensors} tensors, {human_bytes(report.total_bytes)}",
+    }
+    print_facts(report.path, facts)
+
+
+def _print_bytes(report: _Report) -> None:
+    total = report.total_bytes
+    parts = [
+        (part, human_bytes(count), f"{100 * count / total:.1f} %", PARTS[part])
+        for part, count in report.parts.part_bytes.items()
+        if count
+    ]
+    dtypes = [
+        (dtype, human_bytes(count), f"{100 * count / total:.1f} %")
+        for dtype, count in report.parts.dtype_bytes.items()
+    ]
+    print_line()
+    print_table("Bytes by part", ("part", "bytes", "share", "what"), parts, right=("bytes", "share"))
+    print_line()
+    print_table("Bytes by format", ("dtype", "bytes", "share"), dtypes, right=("bytes", "share"))
+
+
+def _print_domains(report: _Report) -> None:
+    if report.packed_bytes is None:
+        packed_words = f"cannot be packed yet: {report.unsupported}"
+    else:
+        packed_words = f"experts as {report.packed_format}, {human_bytes(report.packed_bytes)} each"
+    words = {"cpu": packed_words, "torch": "all the rest", "gpu": "absent", "ndp": "absent"}
+    rows = [
+        (domain, "-" if count is None else human_bytes(count), words[domain])
+        for domain, count in report.domain_bytes.items()
+    ]
+    print_line()
+    print_table("Bytes by domain, once loaded", ("domain", "bytes", "holds"), rows, right=("bytes",))
+    print_line()
+    active = "unknown" if report.active_bytes is None else human_bytes(report.active_bytes)
+    print_line(f"One expert on disk: {human_bytes(report.expert_bytes)}. Read per token: {active}.")

@@ -1,0 +1,130 @@
+"""The entry point `trimoe`: registers the subcommands, turns each way to fail into a line and an exit code.
+
+Exit codes: 0 done, 1 failure, 2 bad input or bad arguments, 130 interrupted (Ctrl-C), 141 the reader of our
+output went away. A traceback appears only with `--debug` (before the subcommand) or `TRIMOE_DEBUG=1`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer.main import get_command
+
+from trimoe import __version__
+from trimoe.cli.bench import bench_app
+from trimoe.cli.doctor import doctor
+from trimoe.cli.generate import generate
+from trimoe.cli.inspect import inspect
+from trimoe.errors import FailureError, InputError, TrimoeError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(name="trimoe", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app.command()(generate)
+app.command()(doctor)
+app.add_typer(bench_app, name="bench")
+app.command()(inspect)
+
+_EXIT_INTERRUPTED = 130
+_EXIT_BROKEN_PIPE = 141
+
+
+@app.callback(invoke_without_command=True)
+def _trimoe(
+    context: typer.Context,
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="TRIMOE_DEBUG", help="Show the traceback of an error.")
+    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    """Run Mixture-of-Experts models with the experts where they run best.
+
+    \b
+    Examples:
+      trimoe doctor                     what this machine has, and what is used of it
+      trimoe generate --prompt "Once"   text from the model that ships with trimoe
+      trimoe inspect PATH               what a checkpoint holds, without loading it
+      trimoe bench layer --json         the speed of one layer against the machine's limits
+    """
+    if version:
+        typer.echo(f"trimoe {__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line (`sys.argv` by default) and return its exit code."""
+    # A path need not be valid UTF-8; it must not break the line that names it.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = os.environ.get("TRIMOE_DEBUG", "") not in ("", "0")
+    try:
+        # Typer's own runner would print errors its way and hide Ctrl-C; these are the steps it wraps.
+        command = get_command(app)
+        with command.make_context("trimoe", arguments) as context:
+            debug = bool(context.params.get("debug", debug))
+            command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as stop:
+        return stop.exit_code
+    except BrokenPipeError:
+        _discard_stdout()
+        return _EXIT_BROKEN_PIPE
+    except KeyboardInterrupt:
+        return _report("interrupted", _EXIT_INTERRUPTED, debug)
+    except Exception as error:
+        known = _as_trimoe_error(error)
+        if known is not None:
+            return _report(f"error: {known}", known.exit_code, debug)
+        message = " ".join(str(error).split())
+        hint = "" if debug else "; try --debug for the traceback"
+        return _report(f"internal error: {type(error).__name__}: {message}{hint}", 1, debug)
+    return 0
+
+
+def _as_trimoe_error(error: Exception) -> TrimoeError | None:
+    """The error as one line with a hint; None for what only a bug can explain."""
+    if isinstance(error, TrimoeError):
+        return error
+    if isinstance(error, typer.TyperException):
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "trimoe"
+        message = error.format_message().rstrip(".")
+        # A group that was called bare hands over its whole help, which the hint names.
+        got = "no arguments" if message.startswith("Usage:") else message
+        return InputError(expected="arguments that the command knows", got=got, hint=f"`{path} --help`")
+    if isinstance(error, MemoryError):
+        hint = "a smaller model or batch; `trimoe doctor` shows what is available"
+        return FailureError(expected="enough memory", got="none left", hint=hint)
+    if isinstance(error, OSError):
+        hint = "another path, or more room on the disk; --debug shows where it happened"
+        return FailureError(expected="the system to do as asked", got=str(error), hint=hint)
+    return None
+
+
+def _report(line: str, exit_code: int, debug: bool) -> int:
+    """Say it on standard error, after what standard output still holds; the exit code for convenience."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard_stdout()
+    if debug:
+        traceback.print_exc()
+    sys.stderr.write(f"trimoe: {line}\n")
+    return exit_code
+
+
+def _discard_stdout() -> None:
+    """Point standard output nowhere, or the interpreter fails again when it flushes it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

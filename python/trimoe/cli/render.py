@@ -1,0 +1,113 @@
+"""How results look: tables for people, one JSON object for programs, progress on standard error.
+
+What a person reads on standard output goes through `print_table`, `print_facts` and `print_line`: a pipe gets
+plain text without colours, boxes or wrapped lines, and markup characters in names stay as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+__all__ = [
+    "human_bytes",
+    "human_ns",
+    "print_facts",
+    "print_json",
+    "print_line",
+    "print_table",
+    "progress",
+]
+
+# Wide enough that no table wraps when nobody's terminal limits it.
+_PIPE_WIDTH = 1000
+
+
+def human_bytes(count: float) -> str:
+    """Decimal units (GB = 1e9): `512 B`, `1.5 kB`, `12.3 GB`."""
+    value, units = float(count), ["B", "kB", "MB", "GB", "TB", "PB"]
+    while abs(value) >= 999.95 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:.0f} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
+def human_ns(duration_ns: float) -> str:
+    """`850 ns`, `12.3 µs`, `4.5 ms`, `2.10 s`."""
+    for limit, scale, unit, digits in ((1e3, 1.0, "ns", 0), (1e6, 1e3, "µs", 1), (1e9, 1e6, "ms", 1)):
+        if abs(duration_ns) < limit:
+            return f"{duration_ns / scale:.{digits}f} {unit}"
+    return f"{duration_ns / 1e9:.2f} s"
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object and a newline on standard output; ValueError for NaN and infinity, which JSON lacks."""
+    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
+
+
+def print_line(text: str = "") -> None:
+    """One paragraph, as it is."""
+    _print(Text(text))
+
+
+def print_facts(title: str, facts: Mapping[str, object]) -> None:
+    """Two columns, name and value, under a title."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in facts.items():
+        grid.add_row(Text(f"  {name}"), Text(str(value)))
+    _print(Text(title, style="bold"), grid)
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()
+) -> None:
+    """A table under a title; the columns named in `right` are set flush right (numbers)."""
+    table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=True, show_edge=False)
+    for name in columns:
+        table.add_column(Text(name), justify="right" if name in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    _print(Text(title, style="bold"), table)
+
+
+@contextmanager
+def progress(label: str, total_bytes: int, *, enabled: bool = True) -> Iterator[Callable[[int], None]]:
+    """A bar with bytes and GB/s on standard error; yields a function that takes the bytes just done.
+
+    Shown only when `enabled` (pass `not json_output`) and standard error is a terminal.
+    """
+    if not (enabled and sys.stderr.isatty()):
+        yield lambda done_bytes: None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=total_bytes)
+        yield lambda done_bytes: bar.update(task, advance=done_bytes)
+
+
+def _print(*what: RenderableType) -> None:
+    # A fresh console each time: standard output may have been redirected since the last one.
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    console = Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
+    with console.capture() as captured:
+        for one in what:
+            console.print(one)
+    # Tables come padded to their full width.
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))

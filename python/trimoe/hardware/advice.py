@@ -1,0 +1,101 @@
+"""What the user could change to go faster: one sentence each, only where it applies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trimoe.hardware.cpu import InstructionSet, Isa
+from trimoe.hardware.machine import Machine
+
+__all__ = ["advise"]
+
+
+def advise(
+    machine: Machine,
+    sets: Sequence[InstructionSet],
+    table: Sequence[Isa],
+    forced_isa: str | None,
+    torch_threads: int,
+) -> list[str]:
+    """Hints for this machine, most valuable first; empty when there is nothing to improve.
+
+    Args:
+        machine: the facts.
+        sets: verdicts from `hardware.cpu.explain`.
+        table: the kernel table.
+        forced_isa: value of `TRIMOE_CPU_ISA`, if set.
+        torch_threads: threads that torch's pool starts with.
+    """
+    return [
+        *_isa_hints(sets, table, forced_isa),
+        *_thread_hints(machine, torch_threads),
+        *_memory_hints(machine),
+        *_gpu_hints(machine),
+    ]
+
+
+def _isa_hints(sets: Sequence[InstructionSet], table: Sequence[Isa], forced_isa: str | None) -> list[str]:
+    hints = []
+    best = next((entry for entry in table if entry.supported), None)
+    chosen = next((entry for entry in table if entry.chosen), None)
+    if forced_isa and best and chosen and chosen.isa != best.isa:
+        hints.append(
+            f"TRIMOE_CPU_ISA={forced_isa} is set: unset it, and trimoe uses {best.isa}, which is faster"
+        )
+    elif chosen and chosen.isa == "ref":
+        hints.append("only the plain reference loops run here: expect correct results, but no speed")
+    idle_amx = [one.name for one in sets if one.name.startswith("AMX") and one.usable and not one.kernels]
+    if idle_amx:
+        hints.append(f"{' and '.join(idle_amx)}: present and permitted; trimoe has no AMX kernels yet")
+    hidden = ", ".join(one.name for one in sets if one.in_cpu and one.in_os is False)
+    if hidden:
+        hints.append(
+            f"{hidden}: in the CPU, but hidden by the OS: look at kernel options or the VM's CPU type"
+        )
+    return hints
+
+
+def _thread_hints(machine: Machine, torch_threads: int) -> list[str]:
+    hints = []
+    if machine.cpu_quota_cores is not None and machine.cpu_quota_cores < machine.n_physical_cores:
+        hints.append(
+            f"a cgroup limits this process to {machine.cpu_quota_cores:g} of {machine.n_physical_cores} cores"
+        )
+    if torch_threads < machine.n_usable_threads:
+        hints.append(
+            f"torch starts with {torch_threads} of {machine.n_usable_threads} usable cores: "
+            f"set OMP_NUM_THREADS={machine.n_usable_threads}"
+        )
+    elif torch_threads > machine.n_usable_threads:
+        hints.append(
+            f"torch starts with {torch_threads} threads on {machine.n_usable_threads} usable cores: "
+            f"set OMP_NUM_THREADS={machine.n_usable_threads}, or threads wait for each other"
+        )
+    elif machine.n_usable_threads == 1:
+        hints.append("one core only: one thread seldom saturates memory, so expect low bandwidth")
+    return hints
+
+
+def _memory_hints(machine: Machine) -> list[str]:
+    hints = []
+    if machine.transparent_huge_pages == "never":
+        hints.append(
+            "transparent huge pages are off: "
+            "`echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled` saves TLB misses"
+        )
+    if machine.memory.cgroup_limit_bytes is not None:
+        hints.append(f"a cgroup limits memory to {machine.memory.cgroup_limit_bytes / 1e9:.1f} GB")
+    if len(machine.numa_nodes) > 1:
+        hints.append(
+            f"{len(machine.numa_nodes)} NUMA nodes: trimoe keeps one copy of the weights; "
+            "`numactl --interleave=all` spreads it over all memory channels"
+        )
+    return hints
+
+
+def _gpu_hints(machine: Machine) -> list[str]:
+    if machine.gpu.n_pci_devices and not machine.gpu.present:
+        return [
+            "an NVIDIA GPU is on the PCI bus, but no driver serves it: install the driver, or pass it through"
+        ]
+    return []

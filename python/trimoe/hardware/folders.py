@@ -1,0 +1,60 @@
+"""Where trimoe keeps files between runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["CacheFolder", "cache_folder", "cache_state"]
+
+
+@dataclass(frozen=True)
+class CacheFolder:
+    """The cache folder, what it holds and what its disk has left (None where that cannot be told)."""
+
+    path: str
+    exists: bool
+    writable: bool
+    used_bytes: int
+    disk_free_bytes: int | None
+
+
+def cache_folder() -> Path:
+    """`$TRIMOE_CACHE`, else `$XDG_CACHE_HOME/trimoe`, else `~/.cache/trimoe`; it need not exist yet."""
+    chosen = os.environ.get("TRIMOE_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "trimoe"
+
+
+def cache_state(folder: Path) -> CacheFolder:
+    """Look at a cache folder without creating it; its first existing ancestor answers for the disk."""
+    standing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return CacheFolder(
+        path=str(folder),
+        exists=folder.is_dir(),
+        writable=standing.is_dir() and os.access(standing, os.W_OK),
+        used_bytes=_tree_bytes(folder),
+        disk_free_bytes=_free_bytes(standing),
+    )
+
+
+def _tree_bytes(folder: Path) -> int:
+    total = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(where, name)).st_size
+            except OSError:
+                continue  # Another process may clean the cache while we count.
+    return total
+
+
+def _free_bytes(folder: Path) -> int | None:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None

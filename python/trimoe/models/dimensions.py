@@ -1,0 +1,214 @@
+"""The shape of a Mixture-of-Experts model, and the bytes that its experts take once packed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trimoe.errors import InputError
+from trimoe.models.checkpoint import Checkpoint
+from trimoe.models.config_keys import family_of, find_int, moe_layer_indices, text_config
+from trimoe.models.expert_tensors import MoeLayerTensors, find_moe_layers
+
+__all__ = ["MoeDimensions", "packed_expert_bytes", "packed_format"]
+
+_TORCH_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+_ACTIVATIONS = {"swish": "silu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+_PACKED_ITEMS = {"bf16": (2, 32), "fp32": (4, 16)}  # bytes of an item, and what a row's items are padded to
+
+
+@dataclass(frozen=True)
+class MoeDimensions:
+    """The shape of the routed experts of a model.
+
+    Attributes:
+        model_type: what config.json calls the architecture.
+        layers: number of layers, dense ones included.
+        moe_layers: indices of the layers with routed experts.
+        hidden: H, the width of the experts' input and output.
+        inter: I, the width inside an expert.
+        experts: E, routed experts of a layer.
+        topk: K, experts per token; None where config.json does not say.
+        shared_experts: experts that run for every token, in addition.
+        activation: "silu", "gelu", "gelu_tanh", "relu2", "swiglu_oai" (gpt-oss) or config.json's own name for
+            another one; None where it names none.
+        gated: whether an expert computes act(gate) * up, and not act(up).
+        has_bias: whether the experts have biases.
+        dtype: safetensors name of the experts' element type; None where config.json does not say.
+    """
+
+    model_type: str
+    layers: int
+    moe_layers: tuple[int, ...]
+    hidden: int
+    inter: int
+    experts: int
+    topk: int | None
+    shared_experts: int
+    activation: str | None
+    gated: bool
+    has_bias: bool
+    dtype: str | None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> MoeDimensions:
+        """The shape as config.json alone tells it, with the defaults of the known model types.
+
+        Raises:
+            InputError: the model is not a Mixture-of-Experts, or a key is missing or no number.
+        """
+        return _build(text_config(config), {})
+
+    @classmethod
+    def from_checkpoint(
+        cls, checkpoint: Checkpoint, layers: Mapping[int, MoeLayerTensors] | None = None
+    ) -> MoeDimensions:
+        """The shape of a checkpoint: of the tensors, and what they cannot tell of config.json.
+
+        Args:
+            checkpoint: an open checkpoint.
+            layers: what `find_moe_layers` found, where the caller has it already.
+
+        Raises:
+            InputError: the model is not a Mixture-of-Experts, its tensors are incomplete or of a dtype that
+                trimoe does not read, or two of its layers differ in shape.
+        """
+        layers = find_moe_layers(checkpoint) if layers is None else layers
+        shapes = {(x.experts, x.hidden, x.inter, x.dtype, x.gated, x.has_bias): x for x in layers.values()}
+        if len(shapes) != 1:
+            first, second = list(shapes.values())[:2]
+            raise InputError(
+                expected=f"layers of one shape, like {first.prefix} (E, H, I, dtype: {_shape(first)})",
+                got=f"{second.prefix} with {_shape(second)}",
+                hint="the config.json and all shards of the same model",
+            )
+        return _build(text_config(checkpoint.config), layers)
+
+
+def _shape(layer: MoeLayerTensors) -> str:
+    return f"{layer.experts}, {layer.hidden}, {layer.inter}, {layer.dtype}"
+
+
+def _build(config: Mapping[str, Any], tensors: Mapping[int, MoeLayerTensors]) -> MoeDimensions:
+    family = family_of(config)
+    sample = next(iter(tensors.values()), None)
+
+    def fact(name: str, of_tensors: int | None) -> int:
+        default = getattr(family, name) if family else None
+        value = next((v for v in (of_tensors, find_int(config, name), default) if v is not None), None)
+        if not value:
+            raise _no_moe_config(config, name)
+        return int(value)
+
+    experts = fact("experts", sample.experts if sample else None)
+    layers = fact("layers", None if find_int(config, "layers") or not tensors else max(tensors) + 1)
+    moe_layers = tuple(sorted(tensors)) or moe_layer_indices(config, layers)
+    if family and tensors:
+        _check_layers(moe_layer_indices(config, layers), moe_layers)
+    topk = find_int(config, "topk")
+    return MoeDimensions(
+        model_type=str(config.get("model_type", "unknown")),
+        layers=layers,
+        moe_layers=moe_layers,
+        hidden=fact("hidden", sample.hidden if sample else None),
+        inter=fact("inter", sample.inter if sample else None),
+        experts=experts,
+        topk=topk if topk is not None or family is None else family.topk,
+        shared_experts=_shared_experts(config),
+        activation=_activation(config),
+        gated=sample.gated if sample else True,
+        has_bias=sample.has_bias if sample else family is not None and family.has_bias,
+        dtype=sample.dtype if sample else _dtype(config),
+    )
+
+
+def _shared_experts(config: Mapping[str, Any]) -> int:
+    count = find_int(config, "shared_experts")
+    if count is not None:
+        return count
+    width = find_int(config, "shared_inter")
+    if width is not None:
+        return int(width > 0)
+    family = family_of(config)
+    return family.shared_experts if family else 0
+
+
+def _activation(config: Mapping[str, Any]) -> str | None:
+    family = family_of(config)
+    if family and family.activation:
+        return family.activation
+    for key in ("hidden_act", "mlp_hidden_act", "hidden_activation"):
+        if isinstance(config.get(key), str):
+            return _ACTIVATIONS.get(config[key], str(config[key]))
+    return "silu" if family else None
+
+
+def _dtype(config: Mapping[str, Any]) -> str | None:
+    if config.get("quantization_config"):
+        return None
+    return _TORCH_DTYPES.get(str(config.get("dtype", config.get("torch_dtype"))))
+
+
+def _check_layers(expected: tuple[int, ...], found: tuple[int, ...]) -> None:
+    missing = sorted(set(expected) - set(found))
+    if missing:
+        raise InputError(
+            expected=f"experts in layer {missing[0]}, as config.json says",
+            got=f"experts in {len(found)} of {len(expected)} layers",
+            hint="downloading the checkpoint again (a shard may be missing)",
+        )
+
+
+def _no_moe_config(config: Mapping[str, Any], fact: str) -> InputError:
+    model_type = config.get("model_type", "unknown")
+    if fact == "experts":
+        return InputError(
+            expected="the config.json of a Mixture-of-Experts model (num_experts, n_routed_experts, ...)",
+            got=f"model type {model_type!r} without experts",
+            hint="an MoE model (Qwen3-MoE, DeepSeek, Mixtral, gpt-oss, ...); a dense model needs no trimoe",
+        )
+    return InputError(
+        expected=f"the model's number of {fact} in config.json",
+        got=f"a config of model type {model_type!r} without it",
+        hint="the config.json that came with the weights",
+    )
+
+
+def packed_format(dtype: str) -> str:
+    """The packed format that holds experts of a safetensors dtype: "bf16" or "fp32".
+
+    F16 becomes fp32, the one packed format that holds it exactly.
+    """
+    return {"BF16": "bf16", "F32": "fp32", "F16": "fp32"}[dtype]
+
+
+def packed_expert_bytes(hidden: int, inter: int, fmt: str, gated: bool = True, bias: bool = False) -> int:
+    """Bytes of one expert in trimoe's packed layout.
+
+    Gate and up share panels of 32 rows: 16 gate rows and the same 16 up rows (32 up rows where there is no
+    gate), each row of H inputs. Down has panels of 32 of its H rows, each row of I inputs. Rows are padded
+    with zeros to whole panels, inputs to a multiple of 32 in bf16 and of 16 in fp32. Biases are fp32, one for
+    each padded row.
+
+    Args:
+        hidden: H.
+        inter: I.
+        fmt: "bf16" or "fp32".
+        gated: whether there is a gate matrix.
+        bias: whether there are biases.
+
+    Raises:
+        InputError: the format has no packed layout.
+    """
+    if fmt not in _PACKED_ITEMS:
+        raise InputError(expected="packed format bf16 or fp32", got=repr(fmt), hint="bf16")
+    item_bytes, input_multiple = _PACKED_ITEMS[fmt]
+    up_rows = 2 * _round_up(inter, 16) if gated else _round_up(inter, 32)
+    down_rows = _round_up(hidden, 32)
+    items = up_rows * _round_up(hidden, input_multiple) + down_rows * _round_up(inter, input_multiple)
+    return item_bytes * items + (4 * (up_rows + down_rows) if bias else 0)
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple

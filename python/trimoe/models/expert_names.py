@@ -1,0 +1,70 @@
+"""The names that checkpoints give to the tensors of routed experts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["ExpertTensorName", "parse_expert_name"]
+
+# One matrix per expert: <prefix>.<expert>.<name>.weight and .bias; gate and up are [I, H], down is [H, I].
+_PER_EXPERT: Mapping[str, str] = {
+    "gate_proj": "gate",
+    "up_proj": "up",
+    "down_proj": "down",
+    "w1": "gate",  # Mixtral
+    "w3": "up",
+    "w2": "down",
+}
+# One stack for all experts: <prefix>.<name> and <name>_bias; see expert_tensors for the orders of dimensions.
+_STACKED: Mapping[str, str] = {"gate_up_proj": "gate_up", "up_proj": "up", "down_proj": "down"}
+_NO_WEIGHTS = frozenset({"e_score_correction_bias"})  # the router's, stored among the experts by some writers
+
+# "shared_experts" is another module: it runs for every token and is no routed expert.
+_PATTERN = re.compile(
+    r"(?P<prefix>(?:.*\.)?(?:layers|blocks)\.(?P<layer>[0-9]{1,6})\.(?:\w+\.)*experts)"
+    r"\.(?:(?P<expert>[0-9]{1,6})\.)?(?P<leaf>.+)"
+)
+
+
+@dataclass(frozen=True)
+class ExpertTensorName:
+    """A tensor name taken apart.
+
+    Attributes:
+        prefix: path of the experts module, such as "model.layers.3.mlp.experts".
+        layer: index of the layer.
+        expert: index of the expert; None for a stack of all experts.
+        role: "gate", "up", "down", "gate_up" (both in one), or "" where the rest of the name is unknown.
+        bias: whether it is a bias vector and no matrix.
+    """
+
+    prefix: str
+    layer: int
+    expert: int | None
+    role: str
+    bias: bool
+
+
+def parse_expert_name(name: str) -> ExpertTensorName | None:
+    """Take the name of a routed expert's tensor apart; None for any other tensor.
+
+    Multi-token-prediction stacks (`mtp.*`) are no part of the model that generates: other tensors.
+    """
+    match = _PATTERN.fullmatch(name)
+    if match is None or match["leaf"] in _NO_WEIGHTS or "mtp" in name.split("."):
+        return None
+    expert = None if match["expert"] is None else int(match["expert"])
+    role, bias = _parse_leaf(match["leaf"], stacked=expert is None)
+    return ExpertTensorName(match["prefix"], int(match["layer"]), expert, role, bias)
+
+
+def _parse_leaf(leaf: str, stacked: bool) -> tuple[str, bool]:
+    if stacked:
+        bias = leaf.endswith("_bias")
+        return _STACKED.get(leaf.removesuffix("_bias"), ""), bias
+    base, _, kind = leaf.partition(".")
+    if kind not in ("weight", "bias"):
+        return "", False
+    return _PER_EXPERT.get(base, ""), kind == "bias"

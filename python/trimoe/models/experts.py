@@ -1,0 +1,98 @@
+"""`experts_implementation="trimoe"`: transformers' experts computed by the op, weights kept in the module.
+
+The module keeps its parameters and a packed copy is made beside them at the first forward: right for
+small models and for trying trimoe out. `trimoe.load` keeps one copy only.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+
+from trimoe.errors import InputError
+from trimoe.expert_layer import ExpertLayer, LayerSpec, Source
+from trimoe.models.activations import expert_math
+from trimoe.ops import load_op, source_of
+
+__all__ = ["experts_forward", "pack_module", "register"]
+
+_FORMATS = {torch.float32: "fp32", torch.float16: "fp32", torch.bfloat16: "bf16"}  # fp16 as fp32 is exact
+_layers: weakref.WeakKeyDictionary[Any, tuple[Any, ExpertLayer]] = weakref.WeakKeyDictionary()
+
+
+def register() -> None:
+    """Adds "trimoe" to transformers' registry of experts implementations; idempotent."""
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+    load_op()
+    ALL_EXPERTS_FUNCTIONS.register("trimoe", experts_forward)
+
+
+def experts_forward(
+    self: Any, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
+) -> torch.Tensor:
+    """The registered function: hidden_states [T, H], top_k_index and top_k_weights [T, K] -> [T, H]."""
+    return torch.ops.trimoe.moe_forward(hidden_states, top_k_index, top_k_weights, _handle(self))
+
+
+@torch._dynamo.assume_constant_result  # type: ignore[misc]
+def _handle(module: Any) -> int:
+    """The packed layer of a module; packed anew when a parameter was replaced or written to."""
+    state = tuple((p.data_ptr(), p._version, p.shape) for p in module.parameters())
+    known = _layers.get(module)
+    if known is None or known[0] != state:
+        known = _layers[module] = (state, pack_module(module))
+    return known[1].handle
+
+
+def pack_module(module: Any) -> ExpertLayer:
+    """Packs an experts module's parameters, whatever their layout; see `expert_math` for errors."""
+    math = expert_math(module)
+    first = module.gate_up_proj if math.gated else module.up_proj
+    if first.dtype not in _FORMATS:
+        raise InputError(
+            expected="expert weights of fp32, bf16 or fp16", got=str(first.dtype), hint="dtype=torch.bfloat16"
+        )
+    transposed = bool(module.is_transposed)
+    hidden = first.shape[1] if transposed else first.shape[2]
+    inter = module.down_proj.shape[1] if transposed else module.down_proj.shape[2]
+    layer = ExpertLayer(
+        LayerSpec(
+            first.shape[0], hidden, inter, _FORMATS[first.dtype],
+            math.activation, math.gated, math.bias, math.alpha, math.limit,
+        )  # fmt: skip
+    )
+    for expert in range(first.shape[0]):
+        gate, up, gate_bias, up_bias = _first_matrices(module, math.gated, expert, inter)
+        down = module.down_proj[expert].detach()
+        down_bias = module.down_proj_bias[expert].detach() if math.bias else None
+        layer.pack_expert(
+            expert, gate, up, _matrix(down, transposed), gate_bias, up_bias, source_of(down_bias)
+        )
+    return layer
+
+
+def _matrix(weight: torch.Tensor, transposed: bool) -> Source:
+    """[N, K] as a Source from [N, K] or, transposed, [K, N]."""
+    source = source_of(weight.T if transposed else weight)
+    assert source is not None
+    return source
+
+
+def _first_matrices(
+    module: Any, gated: bool, expert: int, inter: int
+) -> tuple[Source | None, Source, Source | None, Source | None]:
+    """Gate, up and their biases of one expert, out of the joined or interleaved parameter."""
+    name = "gate_up_proj" if gated else "up_proj"
+    weight = getattr(module, name)[expert].detach()
+    weight = weight.T if module.is_transposed else weight  # [2I, H] or [I, H], a view
+    bias = getattr(module, name + "_bias")[expert].detach() if module.has_bias else None
+    if not gated:
+        return None, _matrix(weight, False), None, source_of(bias)
+    gates, ups = (
+        (slice(0, inter), slice(inter, None)) if module.is_concatenated else (slice(0, None, 2), slice(1, None, 2))
+    )
+    biases = (source_of(bias[gates]), source_of(bias[ups])) if bias is not None else (None, None)
+    return _matrix(weight[gates], False), _matrix(weight[ups], False), *biases

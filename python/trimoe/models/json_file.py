@@ -1,0 +1,45 @@
+"""Reads a small JSON file that must hold one object, with errors in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from trimoe.errors import InputError
+
+__all__ = ["read_json_object"]
+
+
+def read_json_object(path: Path) -> tuple[dict[str, Any], bytes]:
+    """The object that the file holds, and the file's bytes.
+
+    Raises:
+        InputError: the file is missing, unreadable, or holds no JSON object.
+    """
+    try:
+        raw = path.read_bytes()
+        value = json.loads(raw.decode("utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            expected=f"{path.name} in {path.parent}",
+            got="no such file",
+            hint="the folder of a Hugging Face checkpoint, as save_pretrained or `hf download` writes it",
+        ) from None
+    except OSError as error:
+        raise InputError(
+            expected=f"a readable {path}",
+            got=error.strerror or str(error),
+            hint="checking the permissions (ls -l)",
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            expected=f"valid JSON in {path}", got=f"{error}", hint="downloading the file again"
+        ) from error
+    if not isinstance(value, dict):
+        raise InputError(
+            expected=f"a JSON object in {path}",
+            got=f"a JSON {type(value).__name__}",
+            hint="downloading the file again",
+        )
+    return value, raw

@@ -1,0 +1,164 @@
+"""`quant_method: trimoe`: transformers loads everything but the experts; the expert store holds those.
+
+Works through `trimoe.load`, through `from_pretrained(..., quantization_config=TrimoeConfig())` and
+through a config.json that says {"quantization_config": {"quant_method": "trimoe"}}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
+from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
+from transformers.utils.logging import tqdm
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from trimoe.errors import InputError
+from trimoe.expert_layer import ExpertLayer
+from trimoe.models.activations import expert_math
+from trimoe.models.checkpoint import Checkpoint
+from trimoe.models.expert_tensors import find_moe_layers
+from trimoe.models.store import ExpertStore
+from trimoe.ops import load_op
+
+__all__ = ["StoredExperts", "TrimoeConfig", "register"]
+
+
+class TrimoeConfig(QuantizationConfigMixin):  # type: ignore[misc]
+    """What config.json may say under `quantization_config`.
+
+    checkpoint: folder that holds the experts; default: the folder the model is loaded from.
+    weights: packed format "auto" (that of the checkpoint; fp16 is kept exactly, as fp32), "fp32" or "bf16".
+    cache: whether packed experts are kept on disk for the next start.
+    """
+
+    def __init__(
+        self, checkpoint: str | None = None, weights: str = "auto", cache: bool = True, **_: Any
+    ) -> None:
+        self.quant_method = "trimoe"
+        self.checkpoint, self.weights, self.cache = checkpoint, weights, cache
+
+
+class StoredExperts(nn.Module):
+    """Takes the place of an experts module: no parameters, only the handle of a packed layer."""
+
+    def __init__(self, layer: ExpertLayer) -> None:
+        super().__init__()
+        self.layer = layer
+        self.handle = layer.handle
+        self.num_experts = layer.spec.experts
+
+    def forward(
+        self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
+    ) -> torch.Tensor:
+        """[T, H], [T, K], [T, K] -> [T, H]."""
+        return torch.ops.trimoe.moe_forward(hidden_states, top_k_index, top_k_weights, self.handle)
+
+    def extra_repr(self) -> str:
+        """The layer's shape, for print(model)."""
+        return str(self.layer.spec)
+
+
+class TrimoeQuantizer(HfQuantizer):  # type: ignore[misc]
+    """Swaps the experts before weights load, so that the loader never sees an expert tensor."""
+
+    requires_calibration = False
+
+    def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+        config = self.quantization_config
+        load_op()
+        folder = config.checkpoint or _folder_of(kwargs.get("checkpoint_files"))
+        experts = {
+            _layer_index(name): (name, module)
+            for name, module in model.named_modules()
+            if hasattr(module, "down_proj") and hasattr(module, "is_concatenated")
+        }
+        math = {index: expert_math(module) for index, (_, module) in experts.items()}
+        with _progress_bar(folder) as progress:
+            store = ExpertStore.open(
+                folder, math, weights=config.weights, use_cache=config.cache, progress=progress
+            )
+        for index, (name, _) in experts.items():
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, StoredExperts(store.layers[index]))
+        ignored = set(model._keys_to_ignore_on_load_unexpected or ())
+        model._keys_to_ignore_on_load_unexpected = ignored | {r".*\.experts\..*"}
+        model.trimoe_store = store
+        return model
+
+    def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+        _check_routers(model)
+        return model
+
+    def is_serializable(self, *_: Any, **__: Any) -> bool:
+        """The experts are not in the module: such a model cannot be saved, its checkpoint still exists."""
+        return False
+
+    @property
+    def is_trainable(self) -> bool:
+        """Inference only."""
+        return False
+
+
+def register() -> None:
+    """Adds `quant_method: trimoe` to transformers; idempotent."""
+    if "trimoe" not in AUTO_QUANTIZER_MAPPING:
+        register_quantization_config("trimoe")(TrimoeConfig)
+        register_quantizer("trimoe")(TrimoeQuantizer)
+
+
+@contextmanager
+def _progress_bar(folder: str) -> Iterator[Callable[[int], None]]:
+    """transformers' own bar, so that its switches hold; it appears with the first byte, shows GB/s."""
+    bars: list[Any] = []
+
+    def advance(done_bytes: int) -> None:
+        if not bars:
+            total = sum(layer.nbytes for layer in find_moe_layers(Checkpoint(folder)).values())
+            bars.append(tqdm(total=total, unit="B", unit_scale=True, desc="Packing experts"))
+        bars[0].update(done_bytes)
+
+    try:
+        yield advance
+    finally:
+        for bar in bars:
+            bar.close()
+
+
+def _folder_of(files: list[str] | None) -> str:
+    if not files:
+        raise InputError(
+            expected="a checkpoint folder to take the experts from",
+            got="a model without checkpoint files",
+            hint="quantization_config=TrimoeConfig(checkpoint=FOLDER)",
+        )
+    return str(Path(files[0]).parent)
+
+
+def _layer_index(name: str) -> int:
+    numbers = [int(part) for part in name.split(".") if part.isdigit()]
+    if len(numbers) != 1:
+        raise InputError(
+            expected="an experts module in a numbered layer, like model.layers.3.mlp.experts",
+            got=name,
+            hint="experts_implementation='trimoe' for this model",
+        )
+    return numbers[0]
+
+
+def _check_routers(model: Any) -> None:
+    """A NaN in a router sends every token to nowhere: better found now than in the output."""
+    for name, parameter in model.named_parameters():
+        if ".gate." in f".{name}." or ".router." in f".{name}.":
+            bad = int((~torch.isfinite(parameter)).sum())
+            if bad:
+                raise InputError(
+                    expected=f"finite router weights in {name}",
+                    got=f"{bad} of {parameter.numel()} values NaN or infinite",
+                    hint="downloading the checkpoint again",
+                )

@@ -1,0 +1,175 @@
+"""Reads a safetensors file through one read-only memory map; no tensor is ever copied.
+
+File layout: 8 bytes little-endian header length, a JSON header, then the data. Opening checks the whole
+header against the size of the file, so that a truncated or corrupted file is refused before any data is
+touched. As the reference implementation does, it demands that the tensors fill the data part without a gap
+or an overlap.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from trimoe.errors import FailureError, InputError
+from trimoe.models.file_mapping import FileMapping
+from trimoe.models.safetensors_header import TensorEntry, parse_header, read_header
+
+__all__ = ["SafetensorsFile", "TensorEntry", "TensorView"]
+
+
+@dataclass(frozen=True)
+class TensorView:
+    """A tensor, or a contiguous part of one, inside a read-only mapping that the view keeps alive.
+
+    Attributes:
+        name: the tensor's name; a part has an index behind it, such as "experts.down_proj[3]".
+        dtype: the safetensors name of the element type.
+        shape: the dimensions, outermost first; row-major.
+        address: absolute memory address of the first byte; no alignment is promised.
+        nbytes: size of the data.
+        mapping: the mapping that holds the data.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    address: int
+    nbytes: int
+    mapping: FileMapping
+
+    def __getitem__(self, index: int) -> TensorView:
+        """The part at `index` of the outermost dimension: shape `shape[1:]`, no copy."""
+        if not self.shape or not 0 <= index < self.shape[0]:
+            raise IndexError(f"index {index} outside the first dimension of {self.name}, shape {self.shape}")
+        part_bytes = self.nbytes // self.shape[0]
+        address = self.address + index * part_bytes
+        return TensorView(
+            f"{self.name}[{index}]", self.dtype, self.shape[1:], address, part_bytes, self.mapping
+        )
+
+    def memory(self) -> memoryview:
+        """The bytes as a read-only memoryview."""
+        return self.mapping.memory(self.address, self.nbytes)
+
+    def advise_willneed(self) -> None:
+        """Ask the kernel to read the data ahead from the disk."""
+        self.mapping.advise_willneed(self.address, self.nbytes)
+
+    def release(self) -> None:
+        """Give the resident pages back; a later access reads them again from the page cache or the disk."""
+        self.mapping.release(self.address, self.nbytes)
+
+
+class SafetensorsFile:
+    """One safetensors file, fully checked and mapped.
+
+    Attributes:
+        path: the file.
+        tensors: what the header says, by tensor name, in the order of the data.
+        metadata: the header's `__metadata__`, text to text.
+        header_bytes: bytes before the first tensor's data: the length field and the header.
+        size_bytes: size of the file.
+        mtime_ns: the file's modification time.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open, check and map a file.
+
+        Raises:
+            InputError: the file is missing, unreadable, truncated or corrupted.
+            FailureError: the system cannot map the file.
+        """
+        self.path = Path(path)
+        with _open_regular_file(self.path) as file:
+            status = os.fstat(file.fileno())
+            self.size_bytes, self.mtime_ns = status.st_size, status.st_mtime_ns
+            try:
+                header = read_header(file, self.path, self.size_bytes)
+                self._mapping: FileMapping | None = FileMapping(file.fileno(), self.size_bytes)
+            except OSError as error:
+                raise FailureError(
+                    expected=f"{self.path} to be readable and mappable",
+                    got=error.strerror or str(error),
+                    hint="another file system, or more address space (ulimit -v)",
+                ) from error
+        self.header_bytes = 8 + len(header)
+        self.tensors, self.metadata = parse_header(header, self.path, self.size_bytes)
+
+    def view(self, name: str) -> TensorView:
+        """The tensor's view; it stays valid after `close`.
+
+        Raises:
+            InputError: the file has no tensor of that name.
+        """
+        entry = self.tensors.get(name)
+        if entry is None:
+            raise InputError(
+                expected=f"a tensor {name!r} in {self.path}",
+                got=f"a file of {len(self.tensors)} other tensors",
+                hint="a checkpoint that fits its model, or downloading it again",
+            )
+        mapping = self._live_mapping()
+        return TensorView(
+            name, entry.dtype, entry.shape, mapping.address + entry.begin, entry.nbytes, mapping
+        )
+
+    def read(self, begin: int, nbytes: int) -> bytes:
+        """A copy of the raw bytes [begin, begin + nbytes) of the file, which do not stay resident."""
+        mapping = self._live_mapping()
+        copy = bytes(mapping.memory(mapping.address + begin, nbytes))
+        mapping.release(mapping.address + begin, nbytes)
+        return copy
+
+    def advise_willneed(self, view: TensorView) -> None:
+        """Ask the kernel to read the view's data ahead from the disk."""
+        view.advise_willneed()
+
+    def release(self, view: TensorView) -> None:
+        """Give the view's resident pages back, so that streaming does not fill the memory."""
+        view.release()
+
+    def close(self) -> None:
+        """Let go of the mapping; the memory is unmapped when the last view is gone."""
+        self._mapping = None
+
+    def _live_mapping(self) -> FileMapping:
+        if self._mapping is None:
+            raise ValueError(f"{self.path} is closed")
+        return self._mapping
+
+    def __enter__(self) -> SafetensorsFile:
+        """The file itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+
+def _open_regular_file(path: Path) -> BinaryIO:
+    """Open a file for reading; InputError where there is none, or no permission, or no plain file."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # before opening: opening a pipe would wait for ever
+            raise InputError(
+                expected=f"a safetensors file in {path}",
+                got="a folder" if path.is_dir() else "something that is no regular file",
+                hint="the path of one .safetensors file",
+            )
+        return path.open("rb")
+    except FileNotFoundError:
+        raise InputError(
+            expected=f"a safetensors file in {path}", got="no such file", hint="checking the path"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(
+            expected=f"a readable safetensors file in {str(path)!r}",
+            got=getattr(error, "strerror", None) or str(error),
+            hint="checking the path and its permissions (ls -l)",
+        ) from error

@@ -1,0 +1,126 @@
+"""`trimoe doctor` on this machine and on pretended ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from trimoe.cli.main import main
+from trimoe.hardware import cpu
+
+DOCTOR = [sys.executable, "-m", "trimoe.cli.main", "doctor"]
+
+
+def doctor(capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    assert main(["doctor", *options]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    return captured.out
+
+
+def as_json(capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:
+    found = json.loads(doctor(capsys, "--json", *options))
+    assert isinstance(found, dict)
+    return found
+
+
+def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = doctor(capsys, "--threads", "1")
+    for part in (
+        "CPU ",
+        "cores",
+        "memory",
+        "NUMA",
+        "huge pages",
+        "GPU",
+        "cache",
+        "torch",
+        "Kernel table",
+        "hint: ",
+    ):
+        assert part in shown, part
+    assert shown.count("<- chosen") == 1
+    assert "GB/s, median of" in shown
+    assert "GFLOP/s" in shown
+
+
+def test_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    found = as_json(capsys, "--threads", "1")
+    (chosen,) = [row for row in found["kernel_table"] if row["chosen"]]
+    assert chosen["isa"] == found["selected_isa"] == cpu.selected_isa()
+    assert found["machine"]["memory"]["available_bytes"] > 0
+    assert found["roofline"]["threads"] == 1
+    assert found["roofline"]["bandwidth_gbps"] > 0
+    assert set(found["roofline"]["gflops"]) == set(chosen["weights"])
+    assert found["torch"]["version"]
+    assert {"names", "driver", "n_pci_devices"} <= set(found["machine"]["gpu"])
+    assert sum(one["used"] for one in found["instruction_sets"]) == 1
+
+
+def test_without_measuring(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise AssertionError("measured all the same")
+
+    monkeypatch.setattr("trimoe.cli.doctor.measure_roofline", fail)
+    assert as_json(capsys, "--no-measure")["roofline"] is None
+    assert "Measured" not in doctor(capsys, "--no-measure")
+
+
+def test_nothing_to_improve_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trimoe.cli.doctor.advise", lambda *_: [])
+    assert doctor(capsys, "--no-measure").endswith("hint: nothing to improve was found\n")
+
+
+def test_a_bad_thread_count_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--threads", "0"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("trimoe: error: expected a thread count")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("isa", ["ref", "mmx"])
+def test_the_override_is_honoured_or_refused(isa: str) -> None:
+    environment = os.environ | {"TRIMOE_CPU_ISA": isa}
+    command = [*DOCTOR, "--json", "--no-measure"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    if isa == "ref":
+        assert done.returncode == 0
+        assert json.loads(done.stdout)["selected_isa"] == "ref"
+    else:
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("trimoe: error: expected TRIMOE_CPU_ISA")
+        assert done.stderr.count("\n") == 1
+
+
+def test_ctrl_c_while_it_measures() -> None:
+    code = """
+import sys
+from trimoe.cli import doctor, main
+measure = doctor.measure_roofline
+def long(**options):
+    print("measuring", flush=True)
+    return measure(repeats=40, seconds=0.2, **options)
+doctor.measure_roofline = long
+sys.exit(main.main(["doctor", "--threads", "1"]))
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "measuring\n"
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        shown, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == "trimoe: interrupted\n"
+    assert shown == ""

@@ -1,0 +1,186 @@
+"""What holds for every command: exit codes, one line per error, a traceback only when asked for, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Commands that fail in every way there is, registered beside the real ones.
+FAILING = """
+import errno, sys, time
+from trimoe.cli.main import app, main
+from trimoe.errors import FailureError, InputError
+
+@app.command()
+def fail(how: str) -> None:
+    if how == "input":
+        raise InputError(expected="a\\n model", got="[b] ", hint="c")
+    if how == "failure":
+        raise FailureError(expected="a", got="b", hint="c")
+    if how == "memory":
+        raise MemoryError
+    if how == "disk":
+        raise OSError(errno.ENOSPC, "No space left on device", "/some/file")
+    if how == "bug":
+        raise ZeroDivisionError("in line\\nsomewhere")
+    if how == "interrupt":
+        raise KeyboardInterrupt
+
+@app.command()
+def work() -> None:
+    print("started", flush=True)
+    time.sleep(60)
+
+@app.command()
+def pour() -> None:
+    while True:
+        print("x" * 1000)
+
+@app.command()
+def say(text: str) -> None:
+    print(text)
+
+sys.exit(main())
+"""
+
+
+def trimoe(*arguments: str | bytes, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run([sys.executable, "-m", "trimoe.cli.main", *arguments], environment)
+
+
+def failing(*arguments: str | bytes, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run([sys.executable, "-c", FAILING, *arguments], environment)
+
+
+def run(command: list[str | bytes], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=60)
+
+
+def test_help_and_version() -> None:
+    bare, asked, version = trimoe(), trimoe("--help"), trimoe("--version")
+    assert bare.returncode == asked.returncode == version.returncode == 0
+    assert bare.stdout == asked.stdout
+    assert all(command in asked.stdout for command in ("generate", "doctor", "bench", "inspect"))
+    assert version.stdout.startswith("trimoe 0.")
+    assert bare.stderr == asked.stderr == version.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["generate", "doctor", "inspect", "bench layer"])
+def test_each_command_explains_itself_with_examples(command: str) -> None:
+    shown = trimoe(*command.split(), "--help")
+    assert shown.returncode == 0
+    assert "Examples:" in shown.stdout
+    assert f"trimoe {command}" in shown.stdout.partition("Examples:")[2]
+    assert "--json" in shown.stdout
+
+
+def test_the_command_line_is_there_before_torch_is_imported() -> None:
+    code = "import sys, trimoe.cli.main; print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
+    assert run([sys.executable, "-c", code], {}).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["docto"], ["docto", "doctor", "`trimoe --help`"]),
+        (["doctor", "--jsn"], ["--jsn", "--json", "`trimoe doctor --help`"]),
+        (["doctor", "--threads", "x"], ["--threads", "integer", "`trimoe doctor --help`"]),
+        (["doctor", "extra"], ["extra", "`trimoe doctor --help`"]),
+        (["inspect"], ["argument", "`trimoe inspect --help`"]),
+        (["--unknown"], ["--unknown", "`trimoe --help`"]),
+        (["bench"], ["`trimoe bench --help`"]),
+    ],
+)
+def test_bad_arguments_are_one_line_with_a_hint(arguments: list[str], names: list[str]) -> None:
+    refused = trimoe(*arguments)
+    assert refused.returncode == 2
+    assert refused.stdout == ""
+    assert refused.stderr.startswith("trimoe: error: expected ")
+    assert refused.stderr.count("\n") == 1
+    assert all(name in refused.stderr for name in names), refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("how", "exit_code", "line"),
+    [
+        ("input", 2, "trimoe: error: expected a model; got [b]; try c\n"),
+        ("failure", 1, "trimoe: error: expected a; got b; try c\n"),
+        (
+            "bug",
+            1,
+            "trimoe: internal error: ZeroDivisionError: in line somewhere; try --debug for the traceback\n",
+        ),
+        ("interrupt", 130, "trimoe: interrupted\n"),
+    ],
+)
+def test_errors_become_one_line_and_an_exit_code(how: str, exit_code: int, line: str) -> None:
+    failed = failing("fail", how)
+    assert (failed.returncode, failed.stdout, failed.stderr) == (exit_code, "", line)
+
+
+@pytest.mark.parametrize(
+    ("how", "names"), [("memory", ["memory", "doctor"]), ("disk", ["No space", "/some/file"])]
+)
+def test_what_the_system_refuses_is_no_bug_of_ours(how: str, names: list[str]) -> None:
+    failed = failing("fail", how)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("trimoe: error: expected ")
+    assert failed.stderr.count("\n") == 1
+    assert all(name in failed.stderr for name in names)
+
+
+@pytest.mark.parametrize("how", ["input", "bug"])
+def test_a_traceback_only_when_asked_for(how: str) -> None:
+    plain = failing("fail", how)
+    assert "Traceback" not in plain.stderr
+    for asked in (failing("--debug", "fail", how), failing("fail", how, TRIMOE_DEBUG="1")):
+        assert "Traceback" in asked.stderr
+        assert asked.stderr.splitlines()[-1].startswith("trimoe: ")
+        assert asked.returncode == plain.returncode
+    assert failing("fail", how, TRIMOE_DEBUG="0").stderr == plain.stderr
+
+
+def test_ctrl_c_in_the_middle_of_work() -> None:
+    command = [sys.executable, "-c", FAILING, "work"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == "trimoe: interrupted\n"
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    command = [sys.executable, "-c", FAILING, "pour"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        process.wait(timeout=30)
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
+def test_a_full_output_device_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-c", FAILING, "say", "hello"]
+        failed = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("trimoe: error: expected ")
+    assert "No space left" in failed.stderr
+    assert failed.stderr.count("\n") == 1
+
+
+def test_names_that_are_not_utf8_break_neither_output_nor_errors() -> None:
+    said = failing("say", b"\xff.safetensors")
+    assert (said.returncode, said.stdout, said.stderr) == (0, "\\udcff.safetensors\n", "")
+    refused = failing("fail", b"\xff", b"\xfe")
+    assert refused.returncode == 2
+    assert "\\udcfe" in refused.stderr

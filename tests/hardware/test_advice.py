@@ -1,0 +1,100 @@
+"""Hints appear where they apply, and only there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from trimoe.hardware.advice import advise
+from trimoe.hardware.cpu import CpuFeatures, Isa, explain
+from trimoe.hardware.gpu import GpuState
+from trimoe.hardware.machine import Machine, Memory, detect_machine
+from trimoe.hardware.numa import NumaNode
+from trimoe.hardware.torch_state import starting_threads
+
+from .fake_cpu import FakeCpu
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """Eight cores on one node with nothing to complain about."""
+    return replace(
+        detect_machine(tmp_path),
+        n_logical_cpus=8,
+        n_physical_cores=8,
+        n_usable_threads=8,
+        memory=Memory(1 << 36, 1 << 35, None),
+        transparent_huge_pages="madvise",
+    )
+
+
+def hints(machine: Machine, fake: FakeCpu | None = None, forced: str | None = None, threads: int = 8) -> str:
+    fake = fake or FakeCpu(missing=("amx_tile",))
+    table = tuple(Isa(**{**row, "weights": tuple(row["weights"])}) for row in fake.kernel_table())
+    return "\n".join(advise(machine, explain(CpuFeatures(**fake.features()), table), table, forced, threads))
+
+
+def test_a_good_machine_gets_no_hint(machine: Machine) -> None:
+    assert hints(machine) == ""
+
+
+def test_idle_amx(machine: Machine) -> None:
+    assert "AMX-BF16 and AMX-INT8: present and permitted; trimoe has no AMX kernels yet" in hints(
+        machine, FakeCpu()
+    )
+    assert "AMX" not in hints(machine, FakeCpu(amx_permission=False))
+
+
+def test_a_forced_slower_entry(machine: Machine) -> None:
+    fake = FakeCpu(missing=("amx_tile",), chosen="avx2")
+    assert "unset it, and trimoe uses avx512," in hints(machine, fake, forced="avx2")
+    assert "TRIMOE_CPU_ISA" not in hints(machine, forced="avx512")
+
+
+def test_reference_loops_only(machine: Machine) -> None:
+    fake = FakeCpu(
+        arch="aarch64", os={}, lacks=dict.fromkeys(("avx512", "avx512_bf16", "avx2"), "x"), chosen="ref"
+    )
+    assert "reference loops" in hints(machine, fake)
+
+
+def test_an_instruction_set_that_the_os_hides(machine: Machine) -> None:
+    states = {"avx": True, "avx512": False, "amx": True}
+    fake = FakeCpu(os=states, lacks={"avx512": "OS", "avx512_bf16": "OS"}, chosen="avx2")
+    assert "AVX-512 BF16, AVX-512, AVX-512 VNNI: in the CPU, but hidden by the OS" in hints(machine, fake)
+
+
+def test_threads(machine: Machine) -> None:
+    assert "set OMP_NUM_THREADS=8" in hints(machine, threads=1)
+    assert "wait for each other" in hints(machine, threads=16)
+    assert "one core only" in hints(replace(machine, n_usable_threads=1), threads=1)
+    assert "limits this process to 1.5 of 8 cores" in hints(replace(machine, cpu_quota_cores=1.5))
+
+
+def test_memory(machine: Machine) -> None:
+    assert "transparent huge pages are off" in hints(replace(machine, transparent_huge_pages="never"))
+    assert "limits memory to 2.0 GB" in hints(replace(machine, memory=Memory(2 * 10**9, 10**9, 2 * 10**9)))
+    nodes = (NumaNode(0, (0,), 1, 1), NumaNode(1, (1,), 1, 1))
+    assert "numactl --interleave=all" in hints(replace(machine, numa_nodes=nodes))
+
+
+def test_gpu_without_driver(machine: Machine) -> None:
+    assert "no driver serves it" in hints(replace(machine, gpu=GpuState((), None, 1)))
+    assert "GPU" not in hints(replace(machine, gpu=GpuState(("H100",), "1", 1)))
+
+
+@pytest.mark.parametrize(
+    ("environment", "arch", "expected"),
+    [
+        ({}, "x86_64", 4),
+        ({"OMP_NUM_THREADS": "3"}, "x86_64", 3),
+        ({"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "2"}, "x86_64", 2),
+        ({"OMP_NUM_THREADS": "7,2"}, "x86_64", 4),
+        ({"OMP_NUM_THREADS": "7"}, "aarch64", 7),
+        ({"OMP_NUM_THREADS": "many"}, "x86_64", 4),
+    ],
+)
+def test_threads_that_torch_starts_with(environment: dict[str, str], arch: str, expected: int) -> None:
+    assert starting_threads(environment, cores=4, arch=arch)[0] == expected

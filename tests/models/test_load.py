@@ -1,0 +1,71 @@
+"""`trimoe.load` and `quant_method: trimoe`: experts outside the module, same logits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from tiny_models import CONFIGS, make_model, token_ids
+
+import trimoe
+from trimoe.errors import InputError
+
+
+def _save(architecture: str, dtype: torch.dtype, folder: Path) -> torch.Tensor:
+    """Saves a tiny model in several shards and returns its eager logits."""
+    model = make_model(architecture, dtype)
+    model.save_pretrained(folder, max_shard_size="200KB")
+    with torch.inference_mode():
+        return model(token_ids()).logits
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_load_gives_the_same_logits_without_expert_parameters(architecture: str, tmp_path: Path) -> None:
+    expected = _save(architecture, torch.float32, tmp_path / "model")
+    for start in ("packed", "cached"):
+        model = trimoe.load(tmp_path / "model")
+        assert model.trimoe_store.from_cache == (start == "cached")
+        assert not [name for name, _ in model.named_parameters() if ".experts." in name]
+        with torch.inference_mode():
+            torch.testing.assert_close(model(token_ids()).logits, expected, atol=1e-5, rtol=0)
+
+
+def test_plain_from_pretrained_with_quant_method_in_the_config(tmp_path: Path) -> None:
+    expected = _save("mixtral", torch.float32, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "trimoe"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto")
+    assert not [name for name, _ in model.named_parameters() if ".experts." in name]
+    with torch.inference_mode():
+        torch.testing.assert_close(model(token_ids()).logits, expected, atol=1e-5, rtol=0)
+
+
+def test_fp16_checkpoints_are_kept_exactly(tmp_path: Path) -> None:
+    _save("qwen3_moe", torch.float16, tmp_path)
+    model = trimoe.load(tmp_path, dtype=torch.float32)
+    reference = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            model(token_ids()).logits, reference(token_ids()).logits, atol=1e-5, rtol=0
+        )
+
+
+def test_no_second_copy_of_an_expert(tmp_path: Path) -> None:
+    _save("qwen3_moe", torch.bfloat16, tmp_path)
+    model = trimoe.load(tmp_path)
+    held = sum(p.numel() * p.element_size() for p in model.parameters())
+    whole = sum(p.numel() * p.element_size() for p in make_model("qwen3_moe", torch.bfloat16).parameters())
+    assert held + model.trimoe_store.source_bytes == whole
+
+
+def test_nan_in_a_router_is_found_at_load(tmp_path: Path) -> None:
+    model = make_model("qwen3_moe", torch.float32)
+    with torch.no_grad():
+        model.model.layers[1].mlp.gate.weight[3, 5] = float("nan")
+    model.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"layers\.1\.mlp\.gate.* 1 of"):
+        trimoe.load(tmp_path)

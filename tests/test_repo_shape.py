@@ -1,0 +1,276 @@
+"""The shape of the repository: small files, layers that point downwards, no framework in the core.
+
+Each rule is a function from sources to complaints; each is also shown a bad sample that it must complain about.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import statistics
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CODE_SUFFIXES = {".py", ".cpp", ".h", ".cu", ".cuh"}
+HARD_CAP, MEDIAN_CAP, README_CAP, CMAKE_CAP = 600, 200, 250, 150
+FUNCTION_CAP = 60
+
+# Imports point to the same or a lower layer. `_cpu` is the native module; the package itself is `trimoe`.
+PYTHON_LAYERS = {"errors": 0, "_cpu": 0, "hardware": 1, "ops": 2, "models": 3, "cli": 4}
+# Glue at the top of the package: what `import trimoe` runs, which reaches up only inside functions.
+PYTHON_GLUE = {"__init__", "autoload"}
+# Parts that read files and facts, and must work where torch is not installed.
+TORCH_FREE = ("hardware/", "errors.py", "models/checkpoint.py", "models/dimensions.py")
+TORCH_FREE += ("models/safetensors_reader.py", "models/expert_tensors.py")
+
+# Folder under csrc -> folders whose headers it may include; an instruction set sees the interfaces in cpu/ itself.
+CPU_INTERFACES = {"common", "cpu", "cpu/generic"}
+CPP_LAYERS = {
+    "common": {"common"},
+    "cpu": {"common", "cpu", "cpu/generic", "cpu/ref", "cpu/avx2", "cpu/avx512", "cpu/x86"},
+    "cpu/generic": CPU_INTERFACES,
+    "cpu/ref": CPU_INTERFACES | {"cpu/ref"},
+    "cpu/avx2": CPU_INTERFACES | {"cpu/avx2"},
+    "cpu/avx512": CPU_INTERFACES | {"cpu/avx512"},
+    "cpu/x86": CPU_INTERFACES | {"cpu/x86"},
+    "bindings": CPU_INTERFACES | {"bindings"},
+}
+FRAMEWORK_HEADERS = re.compile(r"^(torch|ATen|c10|pybind11)/|^Python\.h$")
+X86_HEADERS = re.compile(r"^(cpuid|x86intrin|\w*mmintrin|\w*intrin)\.h$")
+X86_FOLDERS = {"cpu/avx2", "cpu/avx512", "cpu/x86", "amx"}
+CPP_FORBIDDEN = re.compile(r"\b(?:printf|fprintf|puts|exit|_exit|quick_exit|abort|cout|cerr|clog)\b")
+CPP_NOISE = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
+
+Sources = dict[str, str]
+
+
+def sources(folder: str, suffixes: set[str] = CODE_SUFFIXES) -> Sources:
+    """Path relative to `folder` -> text."""
+    base = ROOT / folder
+    paths = sorted(path for path in base.rglob("*") if path.suffix in suffixes)
+    return {path.relative_to(base).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+
+
+def all_code() -> Sources:
+    return {
+        f"{folder}/{name}": text
+        for folder in ("csrc", "python", "tests", "bench", "examples")
+        for name, text in sources(folder).items()
+    }
+
+
+def n_lines(text: str) -> int:
+    return len(text.splitlines())
+
+
+def oversized(files: Sources, cap: int) -> list[str]:
+    return [
+        f"{name}: {n_lines(text)} lines, at most {cap}" for name, text in files.items() if n_lines(text) > cap
+    ]
+
+
+def long_functions(files: Sources) -> Iterator[str]:
+    for name, text in files.items():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                if length > FUNCTION_CAP:
+                    yield f"{name}: {node.name} has {length} lines, at most {FUNCTION_CAP}"
+
+
+def imported_modules(text: str) -> Iterator[str]:
+    """Full names of all modules that a file imports, wherever in it; `from a import b` gives both a and a.b."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def upward_imports(files: Sources) -> Iterator[str]:
+    """`files` are named relative to python/trimoe."""
+    for name, text in files.items():
+        part = PurePosixPath(name).parts[0].removesuffix(".py")
+        if part in PYTHON_GLUE:
+            continue
+        if part not in PYTHON_LAYERS:
+            yield f"{name}: give `{part}` a place among PYTHON_LAYERS"
+            continue
+        for module in imported_modules(text):
+            if module.startswith("."):
+                yield f"{name}: imports are absolute, not {module}"
+            target = module.split(".")[1] if module.startswith("trimoe.") else ""
+            if PYTHON_LAYERS.get(target, -1) > PYTHON_LAYERS[part]:
+                yield f"{name}: {part} is below {target} and may not import {module}"
+
+
+def torch_imports(files: Sources) -> Iterator[str]:
+    """`files` are named relative to python/trimoe."""
+    for name, text in files.items():
+        if name.startswith(TORCH_FREE):
+            for module in imported_modules(text):
+                if module.split(".")[0] in ("torch", "transformers"):
+                    yield f"{name}: works without torch and may not import {module}"
+
+
+def library_output(files: Sources) -> Iterator[str]:
+    """print, exit and their like belong to the command line; `files` are named relative to python/trimoe."""
+    for name, text in files.items():
+        if name.startswith("cli/"):
+            continue
+        for node in ast.walk(ast.parse(text)):
+            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            if called in ("print", "exit", "quit", "sys.exit", "os._exit", "SystemExit"):
+                yield f"{name}:{getattr(node, 'lineno', 0)}: library code does not call {called}"
+
+
+def bad_includes(files: Sources) -> Iterator[str]:
+    """`files` are named relative to csrc."""
+    for name, text in files.items():
+        folder = str(PurePosixPath(name).parent)
+        if folder not in CPP_LAYERS:
+            yield f"{name}: give {folder} a place among CPP_LAYERS"
+            continue
+        for opened, header in re.findall(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', text, re.MULTILINE):
+            target = str(PurePosixPath(header).parent)
+            if opened == '"' and target not in CPP_LAYERS[folder]:
+                yield f'{name}: {folder} may not include "{header}"'
+            if FRAMEWORK_HEADERS.match(header) and folder != "bindings":
+                yield f"{name}: only bindings may include <{header}>"
+            if X86_HEADERS.match(header) and folder not in X86_FOLDERS:
+                yield f"{name}: only instruction set folders may include <{header}>"
+
+
+def core_output(files: Sources) -> Iterator[str]:
+    for name, text in files.items():
+        for found in CPP_FORBIDDEN.findall(CPP_NOISE.sub("", text)):
+            yield f"{name}: library code does not use {found}"
+
+
+def undocumented(project: dict[str, Any], document: str) -> Iterator[str]:
+    """Dependencies without a line in docs/dependencies.md that names them and their range."""
+    listed = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
+    for extra in project["project"].get("optional-dependencies", {}).values():
+        listed += extra
+    for requirement in listed:
+        name = re.match(r"[A-Za-z0-9_.-]+", requirement)
+        span = requirement[name.end() :].strip() if name else ""
+        wanted = f"`{name.group()}`" if name else requirement
+        if not any(wanted in line and span in line for line in document.splitlines()):
+            yield f"docs/dependencies.md: no line for {wanted} with the range {span}"
+
+
+def toml(text: str) -> dict[str, Any]:
+    # tomli is the same parser; pytest depends on it where Python has none.
+    return dict(importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli").loads(text))
+
+
+def complaints(found: Iterable[str]) -> str:
+    return "\n".join(found)
+
+
+def test_files_stay_small() -> None:
+    code = all_code()
+    assert len(code) > 20
+    assert not complaints(oversized(code, HARD_CAP))
+    assert statistics.median(n_lines(text) for text in code.values()) <= MEDIAN_CAP
+    assert n_lines((ROOT / "README.md").read_text()) <= README_CAP
+    assert n_lines((ROOT / "CMakeLists.txt").read_text()) <= CMAKE_CAP
+
+
+def test_functions_stay_small() -> None:
+    assert not complaints(long_functions(sources("python")))
+
+
+def test_python_layers_point_downwards() -> None:
+    assert not complaints(upward_imports(sources("python/trimoe")))
+
+
+def test_readers_work_without_torch() -> None:
+    assert not complaints(torch_imports(sources("python/trimoe")))
+
+
+def test_only_the_command_line_prints_and_exits() -> None:
+    assert not complaints(library_output(sources("python/trimoe")))
+
+
+def test_cpp_layers_point_downwards() -> None:
+    assert not complaints(bad_includes(sources("csrc")))
+
+
+def test_the_core_neither_prints_nor_exits() -> None:
+    assert not complaints(core_output(sources("csrc")))
+
+
+def test_each_dependency_has_its_reason() -> None:
+    project = toml((ROOT / "pyproject.toml").read_text())
+    assert not complaints(undocumented(project, (ROOT / "docs" / "dependencies.md").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "text", "complaint"),
+    [
+        (lambda files: oversized(files, 3), "a.py", "\n" * 4, "4 lines"),
+        (long_functions, "a.py", "def f():\n" + "    pass\n" * 60, "f has 61 lines"),
+        (upward_imports, "hardware/cpu.py", "def f():\n    from trimoe.models import load", "below models"),
+        (upward_imports, "ops.py", "from trimoe import cli", "below cli"),
+        (upward_imports, "models/a.py", "import trimoe.cli.main", "below cli"),
+        (upward_imports, "models/a.py", "from .b import c", "absolute"),
+        (upward_imports, "extra/a.py", "", "a place among"),
+        (torch_imports, "hardware/cpu.py", "def f():\n    import torch.nn", "may not import torch.nn"),
+        (torch_imports, "models/checkpoint.py", "from transformers import x", "may not import transformers"),
+        (library_output, "models/a.py", "print('x')", "does not call print"),
+        (library_output, "models/a.py", "import sys\nsys.exit(1)", "does not call sys.exit"),
+        (library_output, "models/a.py", "raise SystemExit(1)", "does not call SystemExit"),
+        (bad_includes, "common/a.h", '#include "cpu/kernel.h"', "common may not include"),
+        (bad_includes, "cpu/avx2/a.cpp", '#include "cpu/avx512/vec.h"', "cpu/avx2 may not include"),
+        (bad_includes, "cpu/a.cpp", '#include "bindings/torch_abi.h"', "cpu may not include"),
+        (bad_includes, "cpu/a.cpp", "#include <torch/csrc/stable/library.h>", "only bindings"),
+        (bad_includes, "common/a.cpp", "#  include <Python.h>", "only bindings"),
+        (bad_includes, "cpu/ref/a.cpp", "#include <immintrin.h>", "only instruction set folders"),
+        (bad_includes, "bindings/a.cpp", "#include <cpuid.h>", "only instruction set folders"),
+        (bad_includes, "new/a.cpp", "", "a place among"),
+        (core_output, "a.cpp", "void f() { std::cout << 1; }", "cout"),
+        (core_output, "a.cpp", "void f() { exit(1); }", "exit"),
+    ],
+)
+def test_each_rule_bites(rule: Any, name: str, text: str, complaint: str) -> None:
+    assert complaint in complaints(rule({name: text}))
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "text"),
+    [
+        (
+            upward_imports,
+            "cli/a.py",
+            "from trimoe.models import load\nfrom trimoe import __version__\nimport os",
+        ),
+        (torch_imports, "models/load.py", "import torch"),
+        (library_output, "cli/main.py", "print('x')"),
+        (bad_includes, "cpu/avx2/a.cpp", '#include <immintrin.h>\n#include "common/dtype.h"'),
+        (core_output, "a.cpp", '// exit\nconst char* s = "printf"; int snprintf_like;'),
+    ],
+)
+def test_no_rule_bites_what_is_fine(rule: Any, name: str, text: str) -> None:
+    assert not complaints(rule({name: text}))
+
+
+def test_a_dependency_without_a_reason_is_found() -> None:
+    project = {
+        "build-system": {"requires": ["builder>=1"]},
+        "project": {"dependencies": ["left-pad>=1,<2"], "optional-dependencies": {"test": ["pytest"]}},
+    }
+    document = "| `builder` | >=1 | builds |\n| `left-pad` | >=1 | pads |\n"
+    assert list(undocumented(project, document)) == [
+        "docs/dependencies.md: no line for `left-pad` with the range >=1,<2",
+        "docs/dependencies.md: no line for `pytest` with the range ",
+    ]
