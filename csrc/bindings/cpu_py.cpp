@@ -71,10 +71,11 @@ LayerShape make_shape(int64_t experts, int64_t hidden, int64_t inter, const std:
   return shape;
 }
 
-// (address, dtype name, row stride, column stride), or None
+// trimoe.expert_layer.Source: (address, dtype name, row stride, column stride, owner), or None.
 SourceView view_of(const py::object& source) {
   if (source.is_none()) return {};
-  const auto [address, dtype, row_stride, col_stride] = source.cast<std::tuple<uintptr_t, std::string, int64_t, int64_t>>();
+  const auto [address, dtype, row_stride, col_stride, owner] =
+      source.cast<std::tuple<uintptr_t, std::string, int64_t, int64_t, py::object>>();
   return {reinterpret_cast<const void*>(address), dtype_named(dtype), row_stride, col_stride};
 }
 

@@ -15,7 +15,7 @@ from torch.nn.functional import silu
 BLOCK_ROWS = 128
 
 
-def blocked_experts(module: torch.nn.Module, x: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+def blocked_experts(module: Any, x: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
     """An `experts_implementation` of transformers: x [T, H], ids and weights [T, K]; gives [T, H] like x."""
     gate_up, down = module.gate_up_proj.bfloat16(), module.down_proj.bfloat16()
     (n_experts, _, hidden), top_k = gate_up.shape, ids.shape[1]
@@ -29,11 +29,12 @@ def blocked_experts(module: torch.nn.Module, x: Tensor, ids: Tensor, weights: Te
     deal = torch.nn.functional.one_hot(block_expert, n_experts).bfloat16()
     gate_up_blocks = (deal @ gate_up.flatten(1)).view(-1, *gate_up.shape[1:])
     down_blocks = (deal @ down.flatten(1)).view(-1, *down.shape[1:])
-    rows = _Scatter.apply(x.bfloat16(), slot_pair, pair_slot, top_k).view(-1, BLOCK_ROWS, hidden)
+    rows = _scatter(x.bfloat16(), slot_pair, pair_slot, top_k).view(-1, BLOCK_ROWS, hidden)
     gate, up = torch.bmm(rows, gate_up_blocks.transpose(1, 2)).chunk(2, dim=2)
     out = torch.bmm(silu(gate) * up, down_blocks.transpose(1, 2))
-    pairs = _Gather.apply(out.view(-1, hidden), slot_pair, pair_slot, filled).view(-1, top_k, hidden)
-    return (pairs * weights.bfloat16()[:, :, None]).sum(1).to(x.dtype)
+    pairs = _gather(out.view(-1, hidden), slot_pair, pair_slot, filled).view(-1, top_k, hidden)
+    result: Tensor = (pairs * weights.bfloat16()[:, :, None]).sum(1).to(x.dtype)
+    return result
 
 
 class _Scatter(torch.autograd.Function):
@@ -64,6 +65,11 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         slot_pair, filled = ctx.saved_tensors
         return grads[0].index_select(0, slot_pair) * filled, None, None, None
+
+
+# autograd.Function.apply has no types.
+_scatter: Any = _Scatter.apply
+_gather: Any = _Gather.apply
 
 
 def _place(ids: Tensor, n_experts: int) -> tuple[Tensor, Tensor]:

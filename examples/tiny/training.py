@@ -78,7 +78,7 @@ def train(
             tokens = _windows(row, generator, recipe)
             with torch.autocast("cpu", torch.bfloat16):
                 loss, balance = step_losses(model, tokens)
-            (loss + recipe.balance_weight * balance).backward()
+            torch.autograd.backward(loss + recipe.balance_weight * balance)
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

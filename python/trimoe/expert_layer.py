@@ -14,12 +14,16 @@ __all__ = ["ExpertLayer", "LayerSpec", "Source"]
 
 
 class Source(NamedTuple):
-    """A matrix or vector in memory that packing reads: any strides (in elements), any alignment."""
+    """A matrix or vector in memory that packing reads: any strides (in elements), any alignment.
+
+    dtype is "fp32", "bf16" or "fp16"; `owner` is whatever must live for the address to stay valid.
+    """
 
     address: int
-    dtype: str  # "fp32", "bf16" or "fp16"
+    dtype: str
     row_stride: int
-    col_stride: int = 0
+    col_stride: int
+    owner: object
 
 
 @dataclass(frozen=True)

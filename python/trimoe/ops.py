@@ -19,7 +19,7 @@ _DTYPE_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "f
 
 
 def source_of(tensor: torch.Tensor | None) -> Source | None:
-    """Views a CPU tensor [N, K] or [N] as a Source; the tensor must outlive the packing."""
+    """Views a CPU tensor [N, K] or [N] as a Source, which keeps the tensor alive."""
     if tensor is None:
         return None
     if tensor.dtype not in _DTYPE_NAMES or tensor.device.type != "cpu":
@@ -28,7 +28,8 @@ def source_of(tensor: torch.Tensor | None) -> Source | None:
             got=f"{tensor.dtype} on {tensor.device}",
             hint="weights.to('cpu', torch.bfloat16)",
         )
-    return Source(tensor.data_ptr(), _DTYPE_NAMES[tensor.dtype], *tensor.stride())
+    row_stride, col_stride = (*tensor.stride(), 0)[:2]
+    return Source(tensor.data_ptr(), _DTYPE_NAMES[tensor.dtype], row_stride, col_stride, tensor)
 
 
 def _fake_moe_forward(

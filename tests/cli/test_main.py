@@ -13,6 +13,7 @@ import pytest
 # Commands that fail in every way there is, registered beside the real ones.
 FAILING = """
 import errno, sys, time
+import typer
 from trimoe.cli.main import app, main
 from trimoe.errors import FailureError, InputError
 
@@ -30,6 +31,8 @@ def fail(how: str) -> None:
         raise ZeroDivisionError("in line\\nsomewhere")
     if how == "interrupt":
         raise KeyboardInterrupt
+    if how == "exit":
+        raise typer.Exit(7)
 
 @app.command()
 def work() -> None:
@@ -113,9 +116,10 @@ def test_bad_arguments_are_one_line_with_a_hint(arguments: list[str], names: lis
         (
             "bug",
             1,
-            "trimoe: internal error: ZeroDivisionError: in line somewhere; try --debug for the traceback\n",
+            "trimoe: internal error: ZeroDivisionError: in line somewhere; try `trimoe --debug ...` for the traceback\n",
         ),
         ("interrupt", 130, "trimoe: interrupted\n"),
+        ("exit", 7, ""),
     ],
 )
 def test_errors_become_one_line_and_an_exit_code(how: str, exit_code: int, line: str) -> None:
@@ -176,6 +180,13 @@ def test_a_full_output_device_is_one_line() -> None:
     assert failed.stderr.startswith("trimoe: error: expected ")
     assert "No space left" in failed.stderr
     assert failed.stderr.count("\n") == 1
+
+
+def test_closed_streams_change_no_exit_code() -> None:
+    for redirect in (">&-", "2>&-", ">&- 2>&-"):
+        script = f'"$0" -m trimoe.cli.main doctor --no-measure {redirect}'
+        assert run(["sh", "-c", script, sys.executable], {}).returncode == 0
+    assert run(["sh", "-c", '"$0" -m trimoe.cli.main unknown 2>&-', sys.executable], {}).returncode == 2
 
 
 def test_names_that_are_not_utf8_break_neither_output_nor_errors() -> None:

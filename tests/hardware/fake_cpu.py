@@ -12,7 +12,7 @@ PREFERENCE = ("avx512", "avx512_bf16", "avx2", "ref")
 
 @dataclass
 class FakeCpu:
-    """By default a Sapphire Rapids with everything switched on; `lacks` maps an entry to the reason it gives."""
+    """By default a Sapphire Rapids with everything on; `lacks` maps an entry to the reason it gives."""
 
     arch: str = "x86_64"
     missing: tuple[str, ...] = ()

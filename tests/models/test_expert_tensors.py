@@ -111,14 +111,13 @@ def experts_modules(model: Any) -> dict[int, Any]:
 
 
 def split(module: Any, stack: str, transposed: bool) -> tuple[Any, Any]:
-    """gate and up, each [E, I, H] or [E, I], as the module's own forward splits them; gate None without one."""
-    weights = getattr(
-        module, stack.replace("gate_up", "gate_up" if hasattr(module, "gate_up_proj") else "up"), None
-    )
+    """gate and up, each [E, I, H] or [E, I], as the module's own forward splits them; gate may be None."""
+    gated = hasattr(module, "gate_up_proj")
+    weights = getattr(module, stack if gated else stack.replace("gate_", ""), None)
     if weights is None:
         return None, None
     weights = weights.transpose(1, 2) if transposed else weights
-    if not hasattr(module, "gate_up_proj"):
+    if not gated:
         return None, weights
     if hasattr(module, "gate_up_proj_bias"):  # gpt-oss
         return weights[:, 0::2], weights[:, 1::2]
@@ -288,7 +287,20 @@ DAMAGES: dict[str, tuple[dict[str, Any], str]] = {
     "mixed dtypes": ({**per_expert(), FIRST: ("F32", (INTER, H))}, r"dtype BF16 of .*got F32"),
     "both storages": ({**per_expert(), **stacked()}, r"either stacks or single experts"),
     "up twice": ({**stacked(), f"{PREFIX}.up_proj": ("F32", (E, INTER, H))}, r"gate_up_proj or up_proj"),
+    "up's bias": ({**stacked(), f"{PREFIX}.up_proj_bias": ("F32", (E, INTER))}, r"gate_up_proj or up_proj"),
     "order unknown": (stacked(**BIAS), r"order of gates and ups"),
+    "one bias": (
+        {**per_expert(), f"{PREFIX}.0.up_proj.bias": ("F32", (INTER,))},
+        r"experts\.\d\.\w+\.bias",
+    ),
+    "stacked down bias": (
+        {**stacked(gated=False), f"{PREFIX}.up_proj_bias": ("F32", (E, INTER))},
+        r"experts\.down_proj_bias",
+    ),
+    "stacked up bias": (
+        {**stacked(gated=False), f"{PREFIX}.down_proj_bias": ("F32", (E, H))},
+        r"experts\.up_proj_bias",
+    ),
     "two prefixes": (
         {**per_expert(), "vision.layers.0.mlp.experts.0.up_proj.weight": ("BF16", (4, 8))},
         r"both model\.layers\.0\.mlp\.experts and vision",

@@ -1,4 +1,4 @@
-"""The shipped model: its size and shape, its tokenizer, its bits per byte on unseen text, its real routing."""
+"""The shipped model: its size and shape, its tokenizer, its bits per byte on unseen text, its routing."""
 
 from __future__ import annotations
 

@@ -59,21 +59,20 @@ def _trimoe(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (`sys.argv` by default) and return its exit code."""
-    # A path need not be valid UTF-8; it must not break the line that names it.
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = os.environ.get("TRIMOE_DEBUG", "") not in ("", "0")
+    _prepare_streams()
+    debug, exit_code = False, 0
     try:
-        # Typer's own runner would print errors its way and hide Ctrl-C; these are the steps it wraps.
-        command = get_command(app)
-        with command.make_context("trimoe", arguments) as context:
-            debug = bool(context.params.get("debug", debug))
-            command.invoke(context)
+        try:
+            # Typer's own runner prints errors its way and hides Ctrl-C; these are the steps that it wraps.
+            command = get_command(app)
+            with command.make_context(
+                "trimoe", list(sys.argv[1:] if arguments is None else arguments)
+            ) as context:
+                debug = bool(context.params["debug"])
+                command.invoke(context)
+        except typer.Exit as stop:
+            exit_code = stop.exit_code
         sys.stdout.flush()
-    except typer.Exit as stop:
-        return stop.exit_code
     except BrokenPipeError:
         _discard_stdout()
         return _EXIT_BROKEN_PIPE
@@ -84,9 +83,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if known is not None:
             return _report(f"error: {known}", known.exit_code, debug)
         message = " ".join(str(error).split())
-        hint = "" if debug else "; try --debug for the traceback"
-        return _report(f"internal error: {type(error).__name__}: {message}{hint}", 1, debug)
-    return 0
+        hint = "try `trimoe --debug ...` for the traceback"
+        return _report(f"internal error: {type(error).__name__}: {message}; {hint}", 1, debug)
+    return exit_code
+
+
+def _prepare_streams() -> None:
+    """Make output safe to write to: closed streams lead nowhere, and a path need not be valid UTF-8."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # The shell's `>&-` closes a stream before Python starts.
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _as_trimoe_error(error: Exception) -> TrimoeError | None:
@@ -104,7 +113,7 @@ def _as_trimoe_error(error: Exception) -> TrimoeError | None:
         hint = "a smaller model or batch; `trimoe doctor` shows what is available"
         return FailureError(expected="enough memory", got="none left", hint=hint)
     if isinstance(error, OSError):
-        hint = "another path, or more room on the disk; --debug shows where it happened"
+        hint = "another path, or more room on the disk; `trimoe --debug ...` shows where it happened"
         return FailureError(expected="the system to do as asked", got=str(error), hint=hint)
     return None
 

@@ -21,6 +21,7 @@ _PER_EXPERT: Mapping[str, str] = {
 _STACKED: Mapping[str, str] = {"gate_up_proj": "gate_up", "up_proj": "up", "down_proj": "down"}
 _NO_WEIGHTS = frozenset({"e_score_correction_bias"})  # the router's, stored among the experts by some writers
 
+_MAX_NAME = 300
 # "shared_experts" is another module: it runs for every token and is no routed expert.
 _PATTERN = re.compile(
     r"(?P<prefix>(?:.*\.)?(?:layers|blocks)\.(?P<layer>[0-9]{1,6})\.(?:\w+\.)*experts)"
@@ -52,6 +53,8 @@ def parse_expert_name(name: str) -> ExpertTensorName | None:
 
     Multi-token-prediction stacks (`mtp.*`) are no part of the model that generates: other tensors.
     """
+    if ".experts." not in name or len(name) > _MAX_NAME:  # most names; and none that could keep a regex busy
+        return None
     match = _PATTERN.fullmatch(name)
     if match is None or match["leaf"] in _NO_WEIGHTS or "mtp" in name.split("."):
         return None

@@ -94,10 +94,9 @@ def stacked_storage(
     for key, leaf in ((up_key, "gate_up_proj"), (_DOWN, "down_proj")):
         if key not in names:
             raise _missing(f"{prefix}.{leaf}")
-    if gated and _UP in names:
-        raise InputError(
-            expected=f"either gate_up_proj or up_proj in {prefix}", got="both", hint=_ANOTHER_FILE
-        )
+    if extra := set(names) - {up_key, _DOWN, (up_key[0], True), ("down", True)}:
+        got = f"both {names[up_key]} and {names[extra.pop()]}"
+        raise InputError(expected=f"either gate_up_proj or up_proj in {prefix}", got=got, hint=_ANOTHER_FILE)
     outputs = 2 if gated else 1
     experts, first, second = _stack_shape(checkpoint, names[up_key])
     # A fused stack tells its order: one of its dimensions is 2I, and the other is down's H.
@@ -110,9 +109,14 @@ def stacked_storage(
     dtype = checkpoint.entry(names[_DOWN]).dtype
     _check_dtype(checkpoint, names[up_key], dtype)
     up_bias, down_bias = names.get((up_key[0], True)), names.get(("down", True))
-    for name, size in ((up_bias, outputs * inter), (down_bias, hidden)):
-        if name is not None:
-            _check_shape(checkpoint, name, (experts, size))
+    if up_bias or down_bias:  # both have one, or none has
+        for bias_name, name, size in (
+            (up_bias, names[up_key], outputs * inter),
+            (down_bias, names[_DOWN], hidden),
+        ):
+            if bias_name is None:
+                raise _missing(f"{name}_bias")
+            _check_shape(checkpoint, bias_name, (experts, size))
 
     def source(expert: int) -> ExpertSource:
         up_view = checkpoint.tensor(names[up_key])[expert]
@@ -126,7 +130,7 @@ def stacked_storage(
         gate_bias, up_bias_vector = split_bias(up_bias_view, interleaved) if up_bias_view else (None, None)
         return ExpertSource(gate, up, down, gate_bias, up_bias_vector, down_bias_vector)
 
-    return ExpertStorage(experts, hidden, inter, dtype, gated, bool(up_bias or down_bias), source)
+    return ExpertStorage(experts, hidden, inter, dtype, gated, bool(up_bias), source)
 
 
 def _complete_names(prefix: str, names: Mapping[int, Mapping[Key, str]], experts: int) -> dict[Key, str]:
@@ -141,6 +145,10 @@ def _complete_names(prefix: str, names: Mapping[int, Mapping[Key, str]], experts
     for key, leaf in ((_UP, up), (_DOWN, down)):
         if key not in leaves:
             raise _missing(f"{prefix}.0.{leaf}.weight")
+    if any(bias for _, bias in leaves):  # all matrices have one, or none has
+        for (role, bias), (expert, leaf) in list(leaves.items()):
+            if not bias:
+                leaves.setdefault((role, True), (expert, leaf.removesuffix("weight") + "bias"))
     for expert in range(experts):
         for key, (_, leaf) in leaves.items():
             if key not in names.get(expert, {}):

@@ -47,6 +47,15 @@ class FileMapping:
         begin = self._offset(address, nbytes)
         return memoryview(self._map)[begin : begin + nbytes]
 
+    def copy(self, address: int, nbytes: int) -> bytes:
+        """A copy of a few bytes out of many; nothing around them is read ahead, nothing stays resident."""
+        self._advise(mmap.MADV_RANDOM, address, nbytes)
+        self._advise(mmap.MADV_WILLNEED, address, nbytes)
+        copied = bytes(self.memory(address, nbytes))
+        self._advise(mmap.MADV_NORMAL, address, nbytes)
+        self.release(address, nbytes)
+        return copied
+
     def advise_willneed(self, address: int, nbytes: int) -> None:
         """Ask the kernel to read the pages of the range ahead from the disk."""
         self._advise(mmap.MADV_WILLNEED, address, nbytes)

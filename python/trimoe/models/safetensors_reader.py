@@ -121,9 +121,7 @@ class SafetensorsFile:
     def read(self, begin: int, nbytes: int) -> bytes:
         """A copy of the raw bytes [begin, begin + nbytes) of the file, which do not stay resident."""
         mapping = self._live_mapping()
-        copy = bytes(mapping.memory(mapping.address + begin, nbytes))
-        mapping.release(mapping.address + begin, nbytes)
-        return copy
+        return mapping.copy(mapping.address + begin, nbytes)
 
     def advise_willneed(self, view: TensorView) -> None:
         """Ask the kernel to read the view's data ahead from the disk."""

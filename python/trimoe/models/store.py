@@ -158,5 +158,5 @@ def _pack_one(layer: ExpertLayer, expert: int, source: ExpertSource) -> int:
 
 def _source(part: Matrix | Vector) -> Source:
     if isinstance(part, Matrix):
-        return Source(part.address, _SOURCE_DTYPES[part.dtype], part.row_stride, part.col_stride)
-    return Source(part.address, _SOURCE_DTYPES[part.dtype], part.stride)
+        return Source(part.address, _SOURCE_DTYPES[part.dtype], part.row_stride, part.col_stride, part.owner)
+    return Source(part.address, _SOURCE_DTYPES[part.dtype], part.stride, 0, part.owner)

@@ -1,0 +1,52 @@
+# Two commands do everything on a fresh machine, each on its own:  make run   make test
+# TORCH= picks another torch: make test TORCH=torch==2.14.1
+PYTHON ?= python3
+VENV   ?= .venv
+TORCH  ?= $(shell cat constraints.txt)
+BIN    := $(VENV)/bin
+DEPS   := $(VENV)/.deps
+BUILT  := $(VENV)/.built
+SOURCES := $(shell find csrc python cmake -type f -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml README.md
+
+.PHONY: run test smoke lint format bench-torch wheel clean
+
+# The main job: text from the model that ships with trimoe.
+run: $(BUILT)
+	$(BIN)/trimoe generate
+
+test: $(BUILT)
+	$(BIN)/python -m pytest
+
+lint: $(BUILT)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	git ls-files 'csrc/*.h' 'csrc/*.cpp' | xargs $(BIN)/clang-format --dry-run --Werror
+	git ls-files 'csrc/*.cpp' | grep -v -e avx -e bindings | xargs $(BIN)/clang-tidy --quiet -p build/tidy
+
+format: $(DEPS)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	git ls-files 'csrc/*.h' 'csrc/*.cpp' | xargs $(BIN)/clang-format -i
+
+# One layer beside torch's own paths, interleaved in one run; minutes, and the machine should be quiet.
+bench-torch: $(BUILT)
+	$(BIN)/python bench/compare_torch.py
+
+wheel: $(DEPS)
+	$(BIN)/pip wheel -q --no-deps -w dist .
+
+clean:
+	rm -rf $(VENV) build dist
+
+$(DEPS): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys, venv, ensurepip; assert sys.version_info >= (3, 10)' || \
+	  { echo 'expected python >= 3.10 with venv; got $(PYTHON); try apt-get install python3-venv, or PYTHON='; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check '$(TORCH)' 'scikit-build-core>=1.1,<2' 'pybind11>=3.0,<4' cmake ninja
+	touch $@
+
+# --no-build-isolation: the build tree is kept, so that a change rebuilds in seconds.
+$(BUILT): $(DEPS) $(SOURCES)
+	$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation '.[test,lint]' '$(TORCH)'
+	touch $@

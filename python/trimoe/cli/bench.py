@@ -1,0 +1,99 @@
+"""`trimoe bench`: the speed of one layer and of one call, with the machine's limits beside it."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Annotated
+
+import typer
+
+from trimoe.cli.render import human_bytes, human_ns, print_facts, print_json, progress
+from trimoe.errors import InputError
+
+__all__ = ["bench_app"]
+
+bench_app = typer.Typer(no_args_is_help=True, help="Measure layers and calls against the machine's limits.")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+@bench_app.command()
+def layer(
+    hidden: Annotated[int, typer.Option(min=1, help="H, the model's width.")] = 2048,
+    inter: Annotated[int, typer.Option(min=1, help="I, an expert's intermediate width.")] = 768,
+    experts: Annotated[int, typer.Option(min=1, help="E.")] = 128,
+    topk: Annotated[int, typer.Option(min=1, help="K, experts per token.")] = 8,
+    tokens: Annotated[int, typer.Option(min=1, help="T, tokens per call.")] = 1,
+    dtype: Annotated[str, typer.Option(help="Weight format: bf16 or fp32.")] = "bf16",
+    routing: Annotated[str, typer.Option(help="uniform or zipf.")] = "uniform",
+    repeats: Annotated[int, typer.Option(min=1, help="Timed calls.")] = 20,
+    threads: Annotated[int | None, typer.Option(min=1, help="Torch threads; all usable cores if left out.")] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Time one expert layer on synthetic weights, caches cold.
+
+    The defaults are the expert layer of Qwen3-30B-A3B. The roofline is measured in the same process:
+    the larger of packed bytes over read bandwidth and flops over the chosen kernel's peak.
+
+    \b
+    Examples:
+      trimoe bench layer --tokens 512
+      trimoe bench layer --hidden 4096 --inter 14336 --experts 8 --topk 2 --tokens 16 --json
+    """
+    for name, value, choices in (("--dtype", dtype, ("bf16", "fp32")), ("--routing", routing, ("uniform", "zipf"))):
+        if value not in choices:
+            raise InputError(expected=f"{name} {' or '.join(choices)}", got=value, hint=choices[0])
+    if topk > experts:
+        raise InputError(expected="--topk of at most --experts", got=f"{topk} of {experts}", hint=f"--topk {experts}")
+    import torch
+
+    from trimoe.expert_layer import LayerSpec
+    from trimoe.hardware.machine import usable_threads
+    from trimoe.hardware.roofline import measure_roofline
+    from trimoe.runtime.layer_bench import LayerBench
+
+    torch.set_num_threads(threads or usable_threads())
+    spec = LayerSpec(experts, hidden, inter, dtype)
+    bench = LayerBench(spec, tokens, topk, routing)
+    with progress("packing weights", spec.layer_bytes, enabled=not json_output) as advance:
+        bench.pack(advance)
+    roofline = measure_roofline(threads=torch.get_num_threads(), weights=[dtype])
+    result = bench.run(repeats, roofline).as_dict()
+    shape = {"hidden": hidden, "inter": inter, "experts": experts, "topk": topk, "tokens": tokens}
+    if json_output:
+        print_json({**shape, "dtype": dtype, "routing": routing, **result})
+        return
+    print_facts(
+        f"{experts} experts, H {hidden}, I {inter}, top-{topk}, {tokens} token(s), {dtype}, {routing} routing",
+        {
+            "time": f"{result['median_ms']:.3f} ms, median of {repeats} "
+            f"({result['min_ms']:.3f} to {result['max_ms']:.3f})",
+            "weights read": f"{result['weights_gbps']:.1f} GB/s of {roofline.bandwidth_gbps:.1f} measured",
+            "computed": f"{result['gflops']:.1f} GFLOP/s of {roofline.gflops[dtype]:.1f} measured",
+            "of roofline": f"{result['roofline_pct']:.0f} %",
+            "error": f"{result['rel_error']:.2e} relative to fp32",
+            "kernel": f"{roofline.isa}, {roofline.threads} thread(s), {result['weight_copies']} weight copies "
+            f"of {human_bytes(spec.layer_bytes)} (caches cold)",
+        },
+    )
+
+
+@bench_app.command()
+def dispatch(json_output: JsonOption = False) -> None:
+    """Time the call itself: the op on a layer that has nothing to compute.
+
+    \b
+    Examples:
+      trimoe bench dispatch --json
+    """
+    from trimoe.runtime.layer_bench import dispatch_ns
+
+    results = {f"tokens_{tokens}": dispatch_ns(tokens) for tokens in (0, 1)}
+    medians = {f"{name}_median_ns": statistics.median(samples) for name, samples in results.items()}
+    if json_output:
+        print_json({**medians, **{f"{name}_min_ns": min(samples) for name, samples in results.items()}})
+        return
+    print_facts(
+        "torch.ops.trimoe.moe_forward with nothing to compute, under inference_mode",
+        {f"T = {name[-1]}": f"{human_ns(statistics.median(s))} ({human_ns(min(s))} at best)" for name, s in results.items()},
+    )

@@ -1,0 +1,157 @@
+"""`trimoe generate`: text from a model, as it comes, then what it took."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trimoe.cli.render import human_bytes, human_ns, print_facts, print_json, print_line, print_table
+from trimoe.errors import InputError
+from trimoe.hardware.memory import MemoryLedger
+
+if TYPE_CHECKING:
+    from trimoe.runtime.generation import Generation, Phase
+
+__all__ = ["generate"]
+
+_SHIPPED = Path(__file__).parents[1] / "models" / "tiny"
+
+
+def generate(
+    model: Annotated[
+        Path, typer.Argument(help="Checkpoint folder; the model that ships with trimoe if left out.", show_default=False)
+    ] = _SHIPPED,
+    prompt: Annotated[str, typer.Option(help="The text to continue.")] = "In the beginning",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Stop after this many tokens.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")] = 0.8,
+    top_k: Annotated[int, typer.Option(min=1, help="Sample among this many tokens.")] = 50,
+    seed: Annotated[int, typer.Option(help="Same seed, same text.")] = 0,
+    dtype: Annotated[str, typer.Option(help="Of all but the experts: auto, float32, bfloat16.")] = "auto",
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep packed experts on disk.")] = True,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Measure the roofline that speeds are compared with.")
+    ] = True,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Continue a prompt; print the text as it comes, then speed, domains and memory.
+
+    \b
+    Examples:
+      trimoe generate
+      trimoe generate --prompt "And it came to pass" --temperature 0 --json
+      trimoe generate /models/Qwen3-30B-A3B --max-new-tokens 32
+    """
+    if dtype not in ("auto", "float32", "bfloat16"):
+        raise InputError(expected="--dtype auto, float32 or bfloat16", got=dtype, hint="auto")
+    from trimoe.runtime.prediction import predict_memory
+
+    prediction = predict_memory(model)
+    from trimoe.hardware.roofline import measure_roofline
+    from trimoe.runtime.generation import Sampling
+    from trimoe.runtime.generation import generate as run
+
+    roofline = measure_roofline() if measure else None  # before the ledger opens: the probe needs memory too
+    loaded, tokenizer, ledger = _load(model, dtype, cache, prediction.total_bytes, quiet=json_output)
+    store = loaded.trimoe_store
+    say = (lambda text: None) if json_output else _say
+    say(prompt)
+    result = run(loaded, tokenizer, prompt, Sampling(max_new_tokens, temperature, top_k, seed), roofline, say)
+    memory = {"weights": prediction.as_dict(), "rss": ledger.as_dict()}
+    load = {
+        "source_bytes": store.source_bytes,
+        "packed_bytes": store.packed_bytes,
+        "from_cache": store.from_cache,
+        "duration_ns": store.load_ns,
+        "gbps": store.source_bytes / store.load_ns,
+    }
+    if json_output:
+        print_json(
+            {
+                "prompt": prompt,
+                "text": result.text,
+                "prefill": result.prefill.as_dict(),
+                "decode": result.decode.as_dict(),
+                "load": load,
+                "memory": memory,
+                "roofline": roofline.as_dict() if roofline else None,
+            }
+        )
+        return
+    print_line("\n")
+    _print_report(result, load, memory)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _load(
+    folder: Path, dtype: str, cache: bool, predicted_bytes: int, *, quiet: bool
+) -> tuple[Any, Any, MemoryLedger]:
+    import torch
+    from transformers import AutoTokenizer
+    from transformers.utils import logging
+
+    from trimoe.models.load import load
+
+    logging.set_verbosity_error()
+    if quiet or not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    ledger = MemoryLedger(predicted_bytes)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            expected=f"a tokenizer in {folder}",
+            got=str(error).split("\n")[0],
+            hint="the tokenizer files that came with the weights",
+        ) from error
+    return load(folder, dtype="auto" if dtype == "auto" else getattr(torch, dtype), cache=cache), tokenizer, ledger
+
+
+def _print_report(result: Generation, load: dict[str, Any], memory: dict[str, Any]) -> None:
+    origin = "mapped from the packed cache" if load["from_cache"] else f"packed at {load['gbps']:.2f} GB/s"
+    print_facts(
+        "Speed",
+        {
+            "experts": f"{human_bytes(load['packed_bytes'])} {origin} in {human_ns(load['duration_ns'])}",
+            "prefill": _speed(result.prefill),
+            "decode": _speed(result.decode),
+        },
+    )
+    print_line()
+    rows = [
+        (phase, domain.domain, *_domain_cells(domain))
+        for phase, part in (("prefill", result.prefill), ("decode", result.decode))
+        for domain in part.domains
+    ]
+    columns = ("phase", "domain", "experts used", "tokens x experts", "busy", "of roofline")
+    print_table("Domains", columns, rows, right=columns[2:])
+    print_line()
+    weights, rss = memory["weights"], memory["rss"]
+    print_facts(
+        "Memory",
+        {
+            "experts, packed": human_bytes(weights["packed_expert_bytes"]),
+            "other weights": human_bytes(weights["other_weight_bytes"]),
+            "peak RSS, predicted": f"{human_bytes(rss['predicted_peak_rss_bytes'])} "
+            f"({human_bytes(rss['baseline_rss_bytes'])} before loading)",
+            "peak RSS, actual": human_bytes(rss["peak_rss_bytes"]),
+        },
+    )
+
+
+def _speed(phase: Phase) -> str:
+    rate = "-" if phase.tokens_per_s is None else f"{phase.tokens_per_s:.1f} tokens/s"
+    return f"{rate} ({phase.tokens} tokens in {human_ns(phase.duration_ns)})"
+
+
+def _domain_cells(domain: Any) -> tuple[str, ...]:
+    if not domain.present:
+        return ("absent", "-", "-", "-")
+    share = "-" if domain.roofline_pct is None else f"{domain.roofline_pct:.0f} %"
+    return (f"{domain.experts_used} of {domain.experts}", str(domain.rows), human_ns(domain.busy_ns), share)

@@ -1,0 +1,161 @@
+"""Text generation with the clock running: prefill and decode speed, domains, memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import LogitsProcessor, LogitsProcessorList, TextStreamer
+
+from trimoe.errors import FailureError, InputError
+from trimoe.hardware.roofline import Roofline
+from trimoe.runtime.domains import DomainReport, absent, cpu_report
+
+__all__ = ["Generation", "Sampling", "generate"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen: temperature 0 takes the likeliest."""
+
+    max_new_tokens: int = 64
+    temperature: float = 0.8
+    top_k: int = 50
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Tokens and time of prefill or decode, and what the domains did in it."""
+
+    tokens: int
+    duration_ns: int
+    domains: list[DomainReport]
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """None where the phase had no tokens."""
+        return self.tokens / self.duration_ns * 1e9 if self.tokens and self.duration_ns else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "tokens": self.tokens,
+            "duration_ns": self.duration_ns,
+            "tokens_per_s": self.tokens_per_s,
+            "domains": [domain.as_dict() for domain in self.domains],
+        }
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The text and how long it took. Prefill ends with the first new token; decode makes the others."""
+
+    text: str
+    prefill: Phase
+    decode: Phase
+
+
+class _Clock(TextStreamer):  # type: ignore[misc]
+    """Hands on text as it comes and closes the prefill phase when the first token is there."""
+
+    def __init__(self, tokenizer: Any, on_text: Callable[[str], None], on_first: Callable[[], None]) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self._on_text, self._on_first = on_text, on_first
+        self.pieces: list[str] = []
+        self.new_tokens = 0
+        self._seen_prompt = False
+
+    def put(self, value: torch.Tensor) -> None:
+        """Called with the prompt [1, T] first, then with each new token [1]."""
+        if self._seen_prompt:
+            self.new_tokens += value.numel()
+            if self.new_tokens == 1:
+                self._on_first()
+        self._seen_prompt = True
+        super().put(value)
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        """A piece of text that later tokens cannot change."""
+        self.pieces.append(text)
+        self._on_text(text)
+
+
+class _FiniteLogits(LogitsProcessor):  # type: ignore[misc]
+    """Stops at the first NaN: sampling from it would print noise or crash far from the cause."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """[1, T], [1, vocabulary] -> the scores unchanged."""
+        if not torch.isfinite(scores).all():
+            raise FailureError(
+                expected="finite logits",
+                got="NaN or infinity from the model",
+                hint="`trimoe inspect` on the checkpoint, or --dtype float32",
+            )
+        return scores
+
+
+def generate(
+    model: Any,
+    tokenizer: Any,
+    prompt: str,
+    sampling: Sampling,
+    roofline: Roofline | None = None,
+    on_text: Callable[[str], None] = lambda text: None,
+) -> Generation:
+    """Continues `prompt`; `on_text` gets each piece of text as soon as it is final.
+
+    model: from `trimoe.load`. Raises InputError for a prompt that the model cannot take and
+    FailureError when the model yields NaN.
+    """
+    inputs = tokenizer(prompt, return_tensors="pt")
+    prompt_tokens = _check_prompt(inputs["input_ids"], model, sampling)
+    layers = list(model.trimoe_store.layers.values())
+    for layer in layers:
+        layer.reset_stats()
+    reports: list[list[DomainReport]] = []
+    times_ns = [time.perf_counter_ns()]
+
+    def close_phase() -> None:
+        times_ns.append(time.perf_counter_ns())
+        reports.append([absent("GPU"), cpu_report(layers, roofline), absent("NDP")])
+        for layer in layers:
+            layer.reset_stats()
+
+    torch.manual_seed(sampling.seed)
+    clock = _Clock(tokenizer, on_text, close_phase)
+    choice = {"do_sample": False}
+    if sampling.temperature > 0:
+        choice = {"do_sample": True, "temperature": sampling.temperature, "top_k": sampling.top_k}
+    with torch.inference_mode():
+        model.generate(
+            **inputs,
+            **choice,
+            max_new_tokens=sampling.max_new_tokens,
+            pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+            logits_processor=LogitsProcessorList([_FiniteLogits()]),
+            streamer=clock,
+        )
+    close_phase()
+    return Generation(
+        "".join(clock.pieces),
+        Phase(prompt_tokens, times_ns[1] - times_ns[0], reports[0]),
+        Phase(max(clock.new_tokens - 1, 0), times_ns[-1] - times_ns[1], reports[-1]),
+    )
+
+
+def _check_prompt(ids: torch.Tensor, model: Any, sampling: Sampling) -> int:
+    """Tokens of the prompt [1, T]."""
+    tokens, limit = ids.shape[1], getattr(model.config, "max_position_embeddings", None)
+    if tokens == 0:
+        raise InputError(expected="a prompt of at least one token", got="an empty prompt", hint="--prompt 'Once upon'")
+    if limit is not None and tokens + sampling.max_new_tokens > limit:
+        raise InputError(
+            expected=f"prompt and new tokens within the model's {limit} positions",
+            got=f"{tokens} + {sampling.max_new_tokens}",
+            hint=f"--max-new-tokens {max(1, limit - tokens)} or a shorter prompt",
+        )
+    return tokens

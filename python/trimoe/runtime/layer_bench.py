@@ -1,0 +1,175 @@
+"""One expert layer on synthetic weights against the machine's limits, caches cold."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from trimoe.errors import FailureError
+from trimoe.expert_layer import ExpertLayer, LayerSpec
+from trimoe.hardware.machine import detect_machine
+from trimoe.hardware.roofline import Roofline
+from trimoe.ops import moe_forward, source_of
+
+__all__ = ["LayerBench", "LayerBenchResult", "dispatch_ns", "route"]
+
+_POOL_ITEMS = 1 << 24  # random numbers that all synthetic weights are slices of
+_TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def route(tokens: int, experts: int, topk: int, kind: str, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Router output [T, K]: distinct ids per token, weights that sum to 1.
+
+    kind "uniform": every expert equally likely; "zipf": probability 1/rank, ranks shuffled.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    likelihood = torch.ones(experts)
+    if kind == "zipf":
+        likelihood = 1 / torch.arange(1, experts + 1)
+        likelihood = likelihood[torch.randperm(experts, generator=torch.Generator().manual_seed(5))]
+    gumbel = -torch.rand(tokens, experts, generator=generator).clamp_min_(1e-20).log().neg().log()
+    ids = (likelihood.log() + gumbel).topk(topk, dim=1).indices
+    weights = torch.rand(tokens, topk, generator=generator) + 0.1
+    return ids, weights / weights.sum(1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class LayerBenchResult:
+    """Medians over the repeats; bytes and flops are those of the median repeat's routing."""
+
+    times_ms: list[float]
+    weight_bytes: float
+    flops: float
+    rel_error: float
+    copies: int
+    roofline: Roofline
+    spec: LayerSpec
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        median_ms = statistics.median(self.times_ms)
+        bound_ns = self.roofline.bound_ns(
+            bytes_moved=self.weight_bytes, flops=self.flops, weights=self.spec.weights
+        )
+        return {
+            "median_ms": median_ms,
+            "min_ms": min(self.times_ms),
+            "max_ms": max(self.times_ms),
+            "repeats": len(self.times_ms),
+            "weights_gbps": self.weight_bytes / median_ms * 1e-6,
+            "gflops": self.flops / median_ms * 1e-6,
+            "roofline_pct": bound_ns / median_ms * 1e-4,
+            "rel_error": self.rel_error,
+            "weight_copies": self.copies,
+            "roofline": self.roofline.as_dict(),
+        }
+
+
+@dataclass
+class LayerBench:
+    """A layer spec, its router and enough copies of its weights that no run finds them in a cache."""
+
+    spec: LayerSpec
+    tokens: int
+    topk: int
+    routing: str
+    layers: list[ExpertLayer] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        generator = torch.Generator().manual_seed(7)
+        self._pool = torch.randn(_POOL_ITEMS, generator=generator).mul_(0.02).to(_TORCH_DTYPES[self.spec.weights])
+
+    def expert(self, copy: int, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Gate and up [I, H] and down [H, I], slices of the pool repeated as needed."""
+        spec, items = self.spec, self.spec.hidden * self.spec.inter
+        matrices = []
+        for part in range(3):
+            start = (copy * 1000003 + index * 7919 + part * 104729) * 2654435761 % _POOL_ITEMS
+            flat = self._pool.roll(-start)
+            matrices.append(flat.repeat(math.ceil(items / _POOL_ITEMS))[:items])
+        gate, up, down = matrices
+        return gate.view(spec.inter, spec.hidden), up.view(spec.inter, spec.hidden), down.view(spec.hidden, spec.inter)
+
+    def pack(self, progress: Callable[[int], None] = lambda done_bytes: None) -> None:
+        """Packs the copies; raises FailureError when they cannot fit in memory."""
+        machine = detect_machine()
+        touched = self.spec.layer_bytes * min(1.0, self.tokens * self.topk / self.spec.experts)
+        copies = max(1, min(16, math.ceil(2 * (machine.last_level_cache_bytes or 0) / max(touched, 1))))
+        room = machine.memory.available_bytes * 3 // 4
+        if self.spec.layer_bytes > room:
+            raise FailureError(
+                expected=f"room for {self.spec.layer_bytes / 1e9:.2f} GB of packed weights",
+                got=f"{room / 1e9:.2f} GB",
+                hint="fewer experts: --experts",
+            )
+        for copy in range(min(copies, max(1, room // self.spec.layer_bytes))):
+            layer = ExpertLayer(self.spec)
+            for index in range(self.spec.experts):
+                gate, up, down = (source_of(matrix) for matrix in self.expert(copy, index))
+                assert gate and up and down
+                layer.pack_expert(index, gate, up, down)
+                progress(self.spec.layer_bytes // self.spec.experts)
+            self.layers.append(layer)
+
+    def rel_error(self, tokens: int = 16) -> float:
+        """Relative Frobenius error against fp32 arithmetic on the unpacked weights."""
+        hidden, ids, weights = self._inputs(min(tokens, max(self.tokens, 1)), seed=0)
+        result = moe_forward(hidden, ids, weights, self.layers[0].handle).float()
+        exact = torch.zeros_like(result)
+        for index in ids.unique().tolist():
+            token, slot = (ids == index).nonzero(as_tuple=True)
+            gate, up, down = (matrix.float() for matrix in self.expert(0, index))
+            x = hidden[token].float()
+            y = (torch.nn.functional.silu(x @ gate.T) * (x @ up.T)) @ down.T
+            exact.index_add_(0, token, y * weights[token, slot, None])
+        return float((result - exact).norm() / exact.norm())
+
+    def run(self, repeats: int, roofline: Roofline) -> LayerBenchResult:
+        """Times `repeats` calls, each with its own routing, after one that is not counted."""
+        times_ms, counted = [], []
+        with torch.inference_mode():
+            for repeat in range(repeats + 1):
+                layer = self.layers[repeat % len(self.layers)]
+                hidden, ids, weights = self._inputs(self.tokens, seed=repeat)
+                layer.reset_stats()
+                start = time.perf_counter_ns()
+                moe_forward(hidden, ids, weights, layer.handle)
+                times_ms.append((time.perf_counter_ns() - start) * 1e-6)
+                counted.append(layer.stats())
+        return LayerBenchResult(
+            times_ms[1:],
+            statistics.median(stats["weight_bytes"] for stats in counted[1:]),
+            statistics.median(stats["flops"] for stats in counted[1:]),
+            self.rel_error(),
+            len(self.layers),
+            roofline,
+            self.spec,
+        )
+
+    def _inputs(self, tokens: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        ids, weights = route(tokens, self.spec.experts, self.topk, self.routing, seed)
+        generator = torch.Generator().manual_seed(seed)
+        hidden = torch.randn(tokens, self.spec.hidden, generator=generator).to(_TORCH_DTYPES[self.spec.weights])
+        return hidden, ids, weights
+
+
+def dispatch_ns(tokens: int, calls: int = 5000, repeats: int = 7) -> list[float]:
+    """Time per call of an op that computes nothing: every id of its `tokens` tokens is skipped."""
+    layer = ExpertLayer(LayerSpec(experts=1, hidden=8, inter=8))
+    hidden = torch.zeros(tokens, 8, dtype=torch.bfloat16)
+    ids, weights = torch.full((tokens, 1), -1), torch.zeros(tokens, 1)
+    moe_forward(hidden, ids, weights, layer.handle)
+    op, samples = torch.ops.trimoe.moe_forward, []
+    with torch.inference_mode():
+        for _ in range(repeats):
+            start = time.perf_counter_ns()
+            for _ in range(calls):
+                op(hidden, ids, weights, layer.handle)
+            samples.append((time.perf_counter_ns() - start) / calls)
+    return samples
