@@ -22,12 +22,22 @@ HARD_CAP, MEDIAN_CAP, README_CAP, CMAKE_CAP = 600, 200, 250, 150
 FUNCTION_CAP = 60
 
 # Imports point to the same or a lower layer. `_cpu` is the native module; the package itself is `trimoe`.
-PYTHON_LAYERS = {"errors": 0, "_cpu": 0, "hardware": 1, "expert_layer": 2, "ops": 2, "models": 3, "runtime": 4, "cli": 5}
+PYTHON_LAYERS = {
+    "errors": 0,
+    "_cpu": 0,
+    "hardware": 1,
+    "expert_layer": 2,
+    "ops": 2,
+    "models": 3,
+    "runtime": 4,
+    "cli": 5,
+}
 # Glue at the top of the package: what `import trimoe` runs, which reaches up only inside functions.
 PYTHON_GLUE = {"__init__", "autoload"}
 # Parts that read files and facts, and must work where torch is not installed.
-TORCH_FREE = ("hardware/", "errors.py", "models/checkpoint.py", "models/dimensions.py")
-TORCH_FREE += ("models/safetensors_reader.py", "models/expert_tensors.py")
+TORCH_FREE = ("hardware/", "errors.py", "expert_layer.py", "models/store.py", "models/cache.py")
+TORCH_FREE += ("models/checkpoint.py", "models/dimensions.py", "models/expert_tensors.py")
+TORCH_FREE += ("models/safetensors_reader.py",)
 
 # Folder under csrc -> folders whose headers it may include; an instruction set sees the interfaces in cpu/.
 CPU_INTERFACES = {"common", "cpu", "cpu/generic"}
@@ -79,7 +89,8 @@ def long_functions(files: Sources) -> Iterator[str]:
     for name, text in files.items():
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                # The signature of a command is its table of options; what follows is the function.
+                length = (node.end_lineno or node.lineno) - node.body[0].lineno + 1
                 if length > FUNCTION_CAP:
                     yield f"{name}: {node.name} has {length} lines, at most {FUNCTION_CAP}"
 
@@ -219,7 +230,7 @@ def test_each_dependency_has_its_reason() -> None:
     ("rule", "name", "text", "complaint"),
     [
         (lambda files: oversized(files, 3), "a.py", "\n" * 4, "4 lines"),
-        (long_functions, "a.py", "def f():\n" + "    pass\n" * 60, "f has 61 lines"),
+        (long_functions, "a.py", "def f():\n" + "    pass\n" * 61, "f has 61 lines"),
         (upward_imports, "hardware/cpu.py", "def f():\n    from trimoe.models import load", "below models"),
         (upward_imports, "ops.py", "from trimoe import cli", "below cli"),
         (upward_imports, "models/a.py", "import trimoe.cli.main", "below cli"),

@@ -2,9 +2,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <cstring>
-
 #include "common/error.h"
+#include "common/own_threads.h"
+#include "cpu/expert_ffn.h"
 #include "cpu/kernel_table.h"
 #include "cpu/layer.h"
 #include "cpu/pack.h"
@@ -88,6 +88,23 @@ void pack(int64_t handle, int64_t expert, const py::object& gate, const py::obje
   pack_expert(layer->shape(), source, layer->mutable_expert(expert));
 }
 
+// The op on a named table entry and its own threads, for checks: no torch, any entry, any thread count.
+void run_entry(const std::string& isa, int64_t handle, int64_t tokens, int64_t topk, const py::object& hidden,
+               const py::object& ids, const py::object& weights, uintptr_t out, int threads) {
+  const auto layer = find_layer(handle);
+  const Kernel& kernel = entry_named(isa, "isa").kernel(layer->shape().weights);
+  const SourceView x = view_of(hidden), w = view_of(weights);
+  const auto [id_address, id_type, id_row, id_col, owner] =
+      ids.cast<std::tuple<uintptr_t, std::string, int64_t, int64_t, py::object>>();
+  check(id_type == "int32" || id_type == "int64", "ids of int32 or int64", id_type, "int64");
+  check(threads >= 1, "at least one thread", threads, "1");
+  const RouterOutput router{reinterpret_cast<const void*>(id_address), id_type == "int64", id_row, id_col,
+                            w.data, w.dtype, w.row_stride, w.col_stride, topk};
+  const RowSource rows{x.data, x.dtype, x.row_stride, x.col_stride, layer->shape().hidden};
+  const py::gil_scoped_release unlocked;
+  expert_ffn(*layer, kernel, OwnThreads(threads), {rows, router, tokens, reinterpret_cast<void*>(out)});
+}
+
 py::dict stats_dict(int64_t handle) {
   const auto layer = find_layer(handle);
   const LayerStats& stats = layer->stats;
@@ -146,6 +163,8 @@ PYBIND11_MODULE(_cpu, m) {
   });
   m.def("pack_expert", &pack, py::arg("handle"), py::arg("expert"), py::arg("gate"), py::arg("up"), py::arg("down"),
         py::arg("gate_bias") = py::none(), py::arg("up_bias") = py::none(), py::arg("down_bias") = py::none());
+  m.def("run_entry", &run_entry, py::arg("isa"), py::arg("handle"), py::arg("tokens"), py::arg("topk"),
+        py::arg("hidden"), py::arg("ids"), py::arg("weights"), py::arg("out"), py::arg("threads") = 1);
   m.def("layer_memory", [](int64_t handle) {
     const auto layer = find_layer(handle);
     return py::memoryview::from_memory(layer->data(), layer->shape().layer_bytes());

@@ -30,20 +30,6 @@ std::vector<TableEntry> build_table() {
   return table;
 }
 
-const TableEntry& select() {
-  const auto& table = kernel_table();
-  const std::string wanted = env::cpu_isa();
-  const auto entry = std::ranges::find_if(
-      table, [&](const TableEntry& e) { return wanted.empty() ? e.supported() : wanted == e.isa; });
-  std::string names;
-  for (const TableEntry& e : table)
-    if (e.supported()) names += (names.empty() ? "" : ", ") + std::string(e.isa);
-  check(entry != table.end(), "TRIMOE_CPU_ISA to name an entry of the kernel table", wanted, names.c_str());
-  check(entry->supported(), "TRIMOE_CPU_ISA to name an entry that this machine can run",
-        wanted + " (" + entry->reason() + ")", names.c_str());
-  return *entry;
-}
-
 }  // namespace
 
 bool TableEntry::supported() const {
@@ -65,9 +51,25 @@ const std::vector<TableEntry>& kernel_table() {
   return table;
 }
 
+const TableEntry& entry_named(const std::string& isa, const char* what) {
+  std::string names;
+  for (const TableEntry& entry : kernel_table())
+    if (entry.supported()) names += (names.empty() ? "" : ", ") + std::string(entry.isa);
+  const auto entry = std::ranges::find_if(kernel_table(), [&](const TableEntry& e) { return isa == e.isa; });
+  if (entry == kernel_table().end())
+    throw Error(std::string(what) + " to name an entry of the kernel table", isa, names);
+  if (!entry->supported())
+    throw Error(std::string(what) + " to name an entry that this machine can run", isa + " (" + entry->reason() + ")", names);
+  return *entry;
+}
+
 const TableEntry& selected_entry() {
-  static const TableEntry& entry = select();
-  return entry;
+  static const TableEntry& selected = []() -> const TableEntry& {
+    const std::string wanted = env::cpu_isa();
+    if (!wanted.empty()) return entry_named(wanted, "TRIMOE_CPU_ISA");
+    return *std::ranges::find_if(kernel_table(), &TableEntry::supported);  // "ref" always is
+  }();
+  return selected;
 }
 
 }  // namespace trimoe::cpu

@@ -24,8 +24,11 @@ struct TableEntry {
 // Every entry this build has, in order of preference on this processor. Ends with "ref".
 const std::vector<TableEntry>& kernel_table();
 
-// The entry in use: TRIMOE_CPU_ISA, else the first supported one. Throws Error for a name that the
-// table lacks or this machine cannot run. Decided at the first call.
+// The entry of that name. Throws Error for a name that the table lacks or this machine cannot run;
+// `what` says who asked for it.
+const TableEntry& entry_named(const std::string& isa, const char* what);
+
+// The entry in use: TRIMOE_CPU_ISA, else the first supported one. Decided at the first call.
 const TableEntry& selected_entry();
 
 }  // namespace trimoe::cpu

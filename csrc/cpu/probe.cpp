@@ -1,13 +1,11 @@
 #include "cpu/probe.h"
 
-#include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <functional>
-#include <thread>
 #include <vector>
 
 #include "common/memory.h"
+#include "common/own_threads.h"
 #include "cpu/kernel_table.h"
 #include "cpu/layout.h"
 
@@ -18,11 +16,11 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-// Own threads, started for the measurement: the probe must work before any pool exists.
-void on_threads(int threads, const std::function<void(int)>& body) {
-  std::vector<std::jthread> others;
-  for (int index = 1; index < threads; ++index) others.emplace_back(body, index);
-  body(0);
+template <typename Body>
+void on_threads(int threads, const Body& body) {
+  OwnThreads(threads).run(
+      threads, [](void* opaque, int index) { (*static_cast<const Body*>(opaque))(index); },
+      const_cast<Body*>(&body));
 }
 
 // Four streams, as one stream alone does not keep enough lines in flight.

@@ -39,6 +39,17 @@ def pack_expert(
     up_bias: Source | None = None,
     down_bias: Source | None = None,
 ) -> None: ...
+def run_entry(
+    isa: str,
+    handle: int,
+    tokens: int,
+    topk: int,
+    hidden: Source,
+    ids: Source,
+    weights: Source,
+    out: int,
+    threads: int = 1,
+) -> None: ...
 def layer_memory(handle: int) -> memoryview: ...
 def destroy_layer(handle: int) -> None: ...
 def layer_stats(handle: int) -> dict[str, Any]: ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,18 +9,18 @@ from typing import Any
 import torch
 
 import trimoe
+from trimoe import _cpu
 from trimoe.errors import FailureError, InputError
 from trimoe.expert_layer import Source
 
-__all__ = ["load_op", "moe_forward", "source_of"]
+__all__ = ["forward_on", "load_op", "moe_forward", "source_of"]
 
 _DTYPE_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+_ID_NAMES = {torch.int32: "int32", torch.int64: "int64"}
 
 
-def source_of(tensor: torch.Tensor | None) -> Source | None:
+def source_of(tensor: torch.Tensor) -> Source:
     """Views a CPU tensor [N, K] or [N] as a Source, which keeps the tensor alive."""
-    if tensor is None:
-        return None
     if tensor.dtype not in _DTYPE_NAMES or tensor.device.type != "cpu":
         raise InputError(
             expected="weights of fp32, bf16 or fp16 on the CPU",
@@ -51,12 +50,10 @@ def _backward(ctx: Any, *grads: torch.Tensor) -> None:
     )
 
 
-@functools.cache
 def load_op() -> Callable[..., torch.Tensor]:
-    """Loads the op library once and returns `torch.ops.trimoe.moe_forward.default`.
+    """Loads the op library unless the process has it and returns `torch.ops.trimoe.moe_forward.default`.
 
-    Safe when the library is in the process already: a second registration of the namespace in the
-    stable ABI would crash.
+    A second registration of the namespace in the stable ABI would crash, hence the guard.
     """
     if not hasattr(torch.ops.trimoe, "moe_forward"):
         candidates = [Path(folder) / "_ops.so" for folder in trimoe.__path__]
@@ -73,6 +70,9 @@ def load_op() -> Callable[..., torch.Tensor]:
     return torch.ops.trimoe.moe_forward.default
 
 
+load_op()
+
+
 def moe_forward(
     hidden: torch.Tensor,
     topk_ids: torch.Tensor,
@@ -87,4 +87,25 @@ def moe_forward(
     the domain of each expert (0 CPU), or None. Returns [T, H] in the dtype of hidden; accumulates
     in fp32. Raises RuntimeError with a hint on bad arguments. Inference only.
     """
-    return load_op()(hidden, topk_ids, topk_weights, layer, plan)
+    return torch.ops.trimoe.moe_forward(hidden, topk_ids, topk_weights, layer, plan)
+
+
+def forward_on(
+    isa: str,
+    hidden: torch.Tensor,
+    topk_ids: torch.Tensor,
+    topk_weights: torch.Tensor,
+    layer: int,
+    threads: int = 1,
+) -> torch.Tensor:
+    """`moe_forward` on a named entry of the kernel table, with threads of its own.
+
+    For checks, not for speed: every entry this machine supports can be compared with "ref" in one
+    process. Same arguments and result as `moe_forward`; ValueError for an entry that cannot run.
+    """
+    out = torch.empty(hidden.shape, dtype=hidden.dtype)
+    row_stride, col_stride = topk_ids.stride()
+    ids = Source(topk_ids.data_ptr(), _ID_NAMES[topk_ids.dtype], row_stride, col_stride, topk_ids)
+    sources = source_of(hidden), ids, source_of(topk_weights)
+    _cpu.run_entry(isa, layer, *topk_ids.shape, *sources, out.data_ptr(), threads)
+    return out

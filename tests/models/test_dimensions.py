@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import CONFIG_MAPPING
 
@@ -161,6 +161,7 @@ def test_packed_bytes(hidden: int, inter: int, fmt: str, gated: bool, bias: bool
     assert packed_expert_bytes(hidden, inter, fmt, gated, bias) == want
 
 
+@settings(deadline=None)
 @given(
     hidden=st.integers(1, 4096),
     inter=st.integers(1, 4096),

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from tiny_models import CONFIGS, make_model, token_ids
+from support.tiny_models import CONFIGS, make_model, token_ids
 
 import trimoe  # noqa: F401  registers the implementation
 

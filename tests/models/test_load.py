@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from tiny_models import CONFIGS, make_model, token_ids
+from support.tiny_models import CONFIGS, make_model, token_ids
 
 import trimoe
 from trimoe.errors import InputError

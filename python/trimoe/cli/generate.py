@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,7 +29,7 @@ def generate(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Stop after this many tokens.")] = 128,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")] = 0.8,
     top_k: Annotated[int, typer.Option(min=1, help="Sample among this many tokens.")] = 50,
-    seed: Annotated[int, typer.Option(help="Same seed, same text.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Same seed, same text.")] = 0,
     dtype: Annotated[str, typer.Option(help="Of all but the experts: auto, float32, bfloat16.")] = "auto",
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep packed experts on disk.")] = True,
     measure: Annotated[
@@ -46,6 +47,8 @@ def generate(
     """
     if dtype not in ("auto", "float32", "bfloat16"):
         raise InputError(expected="--dtype auto, float32 or bfloat16", got=dtype, hint="auto")
+    if not math.isfinite(temperature):
+        raise InputError(expected="a finite --temperature", got=str(temperature), hint="0.8")
     from trimoe.runtime.prediction import predict_memory
 
     prediction = predict_memory(model)
@@ -104,7 +107,7 @@ def _load(
     ledger = MemoryLedger(predicted_bytes)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # each tokenizer library has its own ways to fail
         raise InputError(
             expected=f"a tokenizer in {folder}",
             got=str(error).split("\n")[0],

@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
@@ -30,6 +30,8 @@ app.command()(doctor)
 app.add_typer(bench_app, name="bench")
 app.command()(inspect)
 
+# Unknown options, missing arguments, bad values: older versions of typer have no public name for their base.
+_UsageError = typer.BadParameter.__bases__[0]
 _EXIT_INTERRUPTED = 130
 _EXIT_BROKEN_PIPE = 141
 
@@ -102,13 +104,8 @@ def _as_trimoe_error(error: Exception) -> TrimoeError | None:
     """The error as one line with a hint; None for what only a bug can explain."""
     if isinstance(error, TrimoeError):
         return error
-    if isinstance(error, typer.TyperException):
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context else "trimoe"
-        message = error.format_message().rstrip(".")
-        # A group that was called bare hands over its whole help, which the hint names.
-        got = "no arguments" if message.startswith("Usage:") else message
-        return InputError(expected="arguments that the command knows", got=got, hint=f"`{path} --help`")
+    if isinstance(error, _UsageError):
+        return _as_input_error(error)
     if isinstance(error, MemoryError):
         hint = "a smaller model or batch; `trimoe doctor` shows what is available"
         return FailureError(expected="enough memory", got="none left", hint=hint)
@@ -116,6 +113,14 @@ def _as_trimoe_error(error: Exception) -> TrimoeError | None:
         hint = "another path, or more room on the disk; `trimoe --debug ...` shows where it happened"
         return FailureError(expected="the system to do as asked", got=str(error), hint=hint)
     return None
+
+
+def _as_input_error(usage_error: Any) -> InputError:
+    path = usage_error.ctx.command_path if usage_error.ctx else "trimoe"
+    message = usage_error.format_message().rstrip(".")
+    # A group that was called bare hands over its whole help, which the hint names.
+    got = "no arguments" if message.startswith("Usage:") else message
+    return InputError(expected="arguments that the command knows", got=got, hint=f"`{path} --help`")
 
 
 def _report(line: str, exit_code: int, debug: bool) -> int:

@@ -1,20 +1,21 @@
 """The packed cache: one file of packed experts per checkpoint, mapped at the next start.
 
-A file is written beside its final name, flushed to the disk and renamed: it exists whole or not at
-all. One process writes a given file at a time; others go on without waiting. Layout:
-a header page {magic, header bytes, JSON}, then each layer's packed experts at a page boundary.
+A file is written as KEY.part, flushed to the disk and renamed to KEY.experts: that exists whole or not
+at all, and is never written to again, so a process that maps it is safe. KEY.part is locked while it is
+written: a second process goes on without waiting, and what a killed one left behind is told by its
+free lock. Layout: a header page {magic, header bytes, JSON}, then each layer's packed experts at a page
+boundary. Not guarded: a disk that changes bytes after it accepted them, and another program that
+shortens a mapped file (the kernel ends the process with SIGBUS).
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import logging
 import os
 import struct
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -53,25 +54,29 @@ class PackedCache:
             with open(self.path, "rb") as file:
                 whole = os.fstat(file.fileno()).st_size == self.file_bytes
                 if not whole or file.read(len(self._header)) != self._header:
-                    _log.warning("trimoe: removing %s: not a whole cache file of this version", self.path)
                     self.path.unlink(missing_ok=True)
+                    _log.warning(
+                        "trimoe: expected a whole packed cache in %s; got another file; try nothing: it was "
+                        "removed, the experts are packed again",
+                        self.path,
+                    )
                     return None
                 mapping = FileMapping(file.fileno(), self.file_bytes)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: the file shrank between the check and the mapping
             return None
         return {
             index: ExpertLayer(spec, address=mapping.address + self._offsets[index], keep_alive=mapping)
             for index, spec in self._specs.items()
         }
 
-    def save(self, layers: Mapping[int, ExpertLayer]) -> bool:
-        """Writes the file unless another process is at it; a failure is logged, never raised."""
+    def save(self, layers: Mapping[int, ExpertLayer]) -> None:
+        """Writes the file unless it is there or being written; a failure is logged, never raised."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with _exclusive(self.path.with_suffix(".lock")) as mine:
-                if mine and not self.path.exists():
-                    self._write(layers)
-                return mine
+            _remove_leftovers(self.folder)
+            with _part_file(self.path.with_suffix(".part")) as descriptor:
+                if descriptor is not None and not self.path.exists():
+                    self._write(descriptor, layers)
         except OSError as error:
             _log.warning(
                 "trimoe: expected %.2f GB for the packed cache in %s; got %s; try freeing space or setting "
@@ -80,23 +85,14 @@ class PackedCache:
                 self.folder,
                 error.strerror or error,
             )
-            return False
 
-    def _write(self, layers: Mapping[int, ExpertLayer]) -> None:
-        for stale in self.folder.glob(f"{self.path.stem}.*.part"):  # of a process that was killed
-            stale.unlink(missing_ok=True)
-        descriptor, name = tempfile.mkstemp(suffix=".part", prefix=f"{self.path.stem}.", dir=self.folder)
-        try:
-            with os.fdopen(descriptor, "wb", buffering=0) as file:
-                os.posix_fallocate(file.fileno(), 0, self.file_bytes)  # a full disk shows here, not at the end
-                _write_at(file.fileno(), 0, memoryview(self._header))
-                for index, layer in layers.items():
-                    _write_at(file.fileno(), self._offsets[index], layer.memory)
-                os.fsync(file.fileno())
-            os.rename(name, self.path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
+    def _write(self, descriptor: int, layers: Mapping[int, ExpertLayer]) -> None:
+        os.posix_fallocate(descriptor, 0, self.file_bytes)  # a full disk shows here, not at the end
+        _write_at(descriptor, 0, memoryview(self._header))
+        for index, layer in layers.items():
+            _write_at(descriptor, self._offsets[index], layer.memory)
+        os.fsync(descriptor)
+        os.rename(self.path.with_suffix(".part"), self.path)
         _fsync_folder(self.folder)
 
 
@@ -119,17 +115,41 @@ def _fsync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _exclusive(path: Path) -> Iterator[bool]:
-    """Holds the lock file at `path`; yields False when another process holds it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+def _part_file(path: Path) -> Iterator[int | None]:
+    """An empty, locked file at `path`, removed at the end unless it was renamed; None if another has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
+        if not (_lock(descriptor) and _is_at(descriptor, path)):
+            yield None
+            return
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
-            yield False
-        else:
-            yield True
+            os.ftruncate(descriptor, 0)
+            yield descriptor
+        finally:
+            if _is_at(descriptor, path):
+                os.unlink(path)
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether `path` still names the open file: its last owner may have renamed or removed it meanwhile."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes the part files, of any key, whose writers are dead; frees what they took of the disk."""
+    for path in folder.glob("*.part"):
+        with contextlib.suppress(OSError), _part_file(path):
+            pass

@@ -26,7 +26,6 @@ __all__ = [
     "UnsupportedDtypeError",
     "Vector",
     "find_moe_layers",
-    "not_moe",
 ]
 
 SUPPORTED_DTYPES = ("F32", "BF16", "F16")
@@ -113,7 +112,7 @@ def find_moe_layers(checkpoint: Checkpoint) -> dict[int, MoeLayerTensors]:
     """
     gathered = _gather(checkpoint)
     if not gathered:
-        raise not_moe(checkpoint)
+        raise _not_moe(checkpoint)
     layers = {layer: _build_layer(checkpoint, layer, gathered[layer]) for layer in sorted(gathered)}
     first = next(iter(layers.values()))
     family = family_of(checkpoint.config)
@@ -127,7 +126,7 @@ def find_moe_layers(checkpoint: Checkpoint) -> dict[int, MoeLayerTensors]:
     return layers
 
 
-def not_moe(checkpoint: Checkpoint) -> InputError:
+def _not_moe(checkpoint: Checkpoint) -> InputError:
     """The error for a checkpoint without routed experts."""
     model_type = text_config(checkpoint.config).get("model_type", "unknown")
     return InputError(

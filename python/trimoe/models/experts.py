@@ -40,7 +40,7 @@ def experts_forward(
 @torch._dynamo.assume_constant_result  # type: ignore[misc]
 def _handle(module: Any) -> int:
     """The packed layer of a module; packed anew when a parameter was replaced or written to."""
-    state = tuple((p.data_ptr(), p._version, p.shape) for p in module.parameters())
+    state = tuple((p.data_ptr(), 0 if p.is_inference() else p._version, p.shape) for p in module.parameters())
     known = _layers.get(module)
     if known is None or known[0] != state:
         known = _layers[module] = (state, pack_module(module))
@@ -65,34 +65,27 @@ def pack_module(module: Any) -> ExpertLayer:
         )  # fmt: skip
     )
     for expert in range(first.shape[0]):
-        gate, up, gate_bias, up_bias = _first_matrices(module, math.gated, expert, inter)
-        down = module.down_proj[expert].detach()
-        down_bias = module.down_proj_bias[expert].detach() if math.bias else None
-        layer.pack_expert(
-            expert, gate, up, _matrix(down, transposed), gate_bias, up_bias, source_of(down_bias)
-        )
+        layer.pack_expert(expert, *_sources(module, math.gated, expert))
     return layer
 
 
-def _matrix(weight: torch.Tensor, transposed: bool) -> Source:
-    """[N, K] as a Source from [N, K] or, transposed, [K, N]."""
-    source = source_of(weight.T if transposed else weight)
-    assert source is not None
-    return source
+def _sources(module: Any, gated: bool, expert: int) -> list[Source | None]:
+    """Gate, up, down and their biases of one expert, views into the joined or interleaved parameters."""
 
+    def weight(name: str) -> torch.Tensor:
+        stored = getattr(module, name)[expert].detach()
+        return stored.T if module.is_transposed else stored
 
-def _first_matrices(
-    module: Any, gated: bool, expert: int, inter: int
-) -> tuple[Source | None, Source, Source | None, Source | None]:
-    """Gate, up and their biases of one expert, out of the joined or interleaved parameter."""
-    name = "gate_up_proj" if gated else "up_proj"
-    weight = getattr(module, name)[expert].detach()
-    weight = weight.T if module.is_transposed else weight  # [2I, H] or [I, H], a view
-    bias = getattr(module, name + "_bias")[expert].detach() if module.has_bias else None
-    if not gated:
-        return None, _matrix(weight, False), None, source_of(bias)
-    gates, ups = (
-        (slice(0, inter), slice(inter, None)) if module.is_concatenated else (slice(0, None, 2), slice(1, None, 2))
-    )
-    biases = (source_of(bias[gates]), source_of(bias[ups])) if bias is not None else (None, None)
-    return _matrix(weight[gates], False), _matrix(weight[ups], False), *biases
+    def bias(name: str) -> torch.Tensor | None:
+        return getattr(module, f"{name}_bias")[expert].detach() if module.has_bias else None
+
+    def split(joined: torch.Tensor | None) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        if joined is None or not gated:
+            return None, joined
+        inter = joined.shape[0] // 2
+        return (joined[:inter], joined[inter:]) if module.is_concatenated else (joined[::2], joined[1::2])
+
+    first = "gate_up_proj" if gated else "up_proj"
+    matrices = (*split(weight(first)), weight("down_proj"))
+    biases = (*split(bias(first)), bias("down_proj"))
+    return [None if part is None else source_of(part) for part in (*matrices, *biases)]

@@ -83,7 +83,8 @@ class TrimoeQuantizer(HfQuantizer):  # type: ignore[misc]
             store = ExpertStore.open(
                 folder, math, weights=config.weights, use_cache=config.cache, progress=progress
             )
-        for index, (name, _) in experts.items():
+        for index, (name, module) in experts.items():
+            _check_shape(name, module, store.layers[index])
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, StoredExperts(store.layers[index]))
         ignored = set(model._keys_to_ignore_on_load_unexpected or ())
@@ -151,9 +152,21 @@ def _layer_index(name: str) -> int:
     return numbers[0]
 
 
+def _check_shape(name: str, module: Any, layer: ExpertLayer) -> None:
+    """What config.json makes of the module and what the files hold must be one shape."""
+    experts, hidden, inter = layer.spec.experts, layer.spec.hidden, layer.spec.inter
+    want = tuple(module.down_proj.shape)
+    if want not in ((experts, hidden, inter), (experts, inter, hidden)):
+        raise InputError(
+            expected=f"experts {name}.down_proj of shape {want}, as config.json says",
+            got=f"{experts} experts of hidden {hidden} and inner {inter}",
+            hint="the config.json and the weights of the same model",
+        )
+
+
 def _check_routers(model: Any) -> None:
     """A NaN in a router sends every token to nowhere: better found now than in the output."""
-    for name, parameter in model.named_parameters():
+    for name, parameter in model.state_dict().items():
         if ".gate." in f".{name}." or ".router." in f".{name}.":
             bad = int((~torch.isfinite(parameter)).sum())
             if bad:

@@ -1,0 +1,1 @@
+"""Generators that tests and benches share."""

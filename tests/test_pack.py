@@ -1,0 +1,133 @@
+"""Packing: every source layout, dtype and alignment gives the same packed bytes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support.cases import Case, make_problem, pack
+
+from trimoe import _cpu
+from trimoe.errors import InputError
+from trimoe.expert_layer import ExpertLayer, LayerSpec
+from trimoe.models.dimensions import packed_expert_bytes
+from trimoe.ops import source_of
+
+CASE = Case("pack", hidden=45, inter=37, experts=3, bias=True)
+
+
+def _bytes(layer: ExpertLayer) -> bytes:
+    return bytes(layer.memory)
+
+
+def _sources(parts: dict[str, torch.Tensor], expert: int) -> dict[str, torch.Tensor]:
+    return {name: tensor[expert] for name, tensor in parts.items()}
+
+
+def _transposed(parts: dict[str, torch.Tensor], expert: int) -> dict[str, torch.Tensor]:
+    return {name: t.T.contiguous().T if t.dim() == 2 else t for name, t in _sources(parts, expert).items()}
+
+
+def _interleaved(parts: dict[str, torch.Tensor], expert: int) -> dict[str, torch.Tensor]:
+    part = _sources(parts, expert)
+    for suffix in ("", "_bias"):
+        joined = torch.stack([part["gate" + suffix], part["up" + suffix]], dim=1).flatten(0, 1)
+        part |= {"gate" + suffix: joined[0::2], "up" + suffix: joined[1::2]}
+    return part
+
+
+def _concatenated(parts: dict[str, torch.Tensor], expert: int) -> dict[str, torch.Tensor]:
+    part = _sources(parts, expert)
+    part["gate"], part["up"] = torch.cat([part["gate"], part["up"]]).split(CASE.inter)
+    return part
+
+
+def _unaligned(parts: dict[str, torch.Tensor], expert: int) -> dict[str, torch.Tensor]:
+    """At odd addresses: safetensors promises no alignment at all."""
+
+    def move(tensor: torch.Tensor) -> torch.Tensor:
+        data = tensor.contiguous().view(-1).view(torch.uint8)
+        moved = bytearray(1 + data.numel())
+        moved[1:] = bytes(data.tolist())
+        return torch.frombuffer(moved, dtype=tensor.dtype, offset=1).view(tensor.shape)
+
+    return {name: move(tensor) for name, tensor in _sources(parts, expert).items()}
+
+
+@pytest.mark.parametrize("weights", ["fp32", "bf16"])
+@pytest.mark.parametrize("layout", [_transposed, _interleaved, _concatenated, _unaligned])
+def test_layouts_pack_alike(weights: str, layout: object) -> None:
+    parts = make_problem(CASE, weights).parts
+    plain, other = pack(CASE.spec(weights), parts), ExpertLayer(CASE.spec(weights))
+    for expert in range(CASE.experts):
+        part = {name: source_of(tensor) for name, tensor in layout(parts, expert).items()}  # type: ignore[operator]
+        other.pack_expert(expert, **part)
+    assert _bytes(plain) == _bytes(other)
+    assert any(_bytes(plain))
+
+
+@pytest.mark.parametrize(("source", "weights"), [("fp16", "fp32"), ("fp32", "bf16"), ("bf16", "fp32"), ("fp16", "bf16")])
+def test_conversion_rounds_as_torch_does(source: str, weights: str) -> None:
+    """Subnormals, infinities and ties included."""
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    bits = torch.randint(0, 2**16, (4 * 45 * 37,), generator=torch.Generator().manual_seed(3)).to(torch.int16)
+    values = bits.view(torch.float16).float().nan_to_num(nan=1.5) * (1 + 2**-9)
+    parts = {
+        "gate": values[: 37 * 45].view(1, 37, 45),
+        "up": values[37 * 45 : 2 * 37 * 45].view(1, 37, 45),
+        "down": values[2 * 37 * 45 : 3 * 37 * 45].view(1, 45, 37),
+    }
+    stored = {name: tensor.to(dtypes[source]) for name, tensor in parts.items()}
+    converted = {name: tensor.to(dtypes[weights]) for name, tensor in stored.items()}
+    spec = LayerSpec(1, 45, 37, weights)
+    assert _bytes(pack(spec, stored)) == _bytes(pack(spec, converted))
+
+
+@pytest.mark.parametrize("weights", ["fp32", "bf16"])
+@pytest.mark.parametrize("gated", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_python_and_native_agree_on_the_size(weights: str, gated: bool, bias: bool) -> None:
+    for hidden, inter in ((1, 1), (32, 16), (33, 17), (2880, 2880), (7168, 2048), (160, 80)):
+        native = _cpu.LayerShape(3, hidden, inter, weights, gated=gated, bias=bias)
+        assert native.expert_bytes == packed_expert_bytes(hidden, inter, weights, gated, bias)
+        assert native.layer_bytes == 3 * native.expert_bytes and native.expert_bytes % 64 == 0
+
+
+def test_a_mapped_layer_computes_what_the_packed_one_does() -> None:
+    problem = make_problem(CASE, "bf16")
+    size = problem.layer.spec.layer_bytes
+    raw = torch.empty(size + 64, dtype=torch.uint8)
+    offset = -raw.data_ptr() % 64
+    raw[offset : offset + size] = torch.frombuffer(bytearray(problem.layer.memory), dtype=torch.uint8)
+    mapped = ExpertLayer(problem.layer.spec, address=raw.data_ptr() + offset, keep_alive=raw)
+    from trimoe.ops import moe_forward
+
+    results = [
+        moe_forward(problem.hidden, problem.ids, problem.weights, layer.handle)
+        for layer in (problem.layer, mapped)
+    ]
+    assert torch.equal(*results)
+    with pytest.raises(ValueError, match="a layer that owns its memory"):
+        mapped.pack_expert(0, *[source_of(problem.parts[n][0]) for n in ("gate", "up", "down")])
+    with pytest.raises(ValueError, match="aligned to 64 bytes"):
+        ExpertLayer(problem.layer.spec, address=raw.data_ptr() + offset + 2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"experts": 0}, {"hidden": -1}, {"inter": 2**21}, {"weights": "int3"}, {"activation": "tanh"},
+     {"activation": "swiglu_oai", "gated": False}, {"weights": "fp16"}],
+)  # fmt: skip
+def test_bad_shapes_are_input_errors(change: dict[str, object]) -> None:
+    with pytest.raises(InputError):
+        ExpertLayer(LayerSpec(**{"experts": 2, "hidden": 16, "inter": 16, **change}))  # type: ignore[arg-type]
+
+
+def test_missing_parts_and_bad_indices_are_errors() -> None:
+    layer = ExpertLayer(LayerSpec(2, 8, 8))
+    matrix = source_of(torch.zeros(8, 8))
+    with pytest.raises(ValueError, match="all matrices and biases"):
+        layer.pack_expert(0, None, matrix, matrix)
+    with pytest.raises(ValueError, match="expert index"):
+        layer.pack_expert(2, matrix, matrix, matrix)
+    with pytest.raises(InputError, match="fp32, bf16 or fp16"):
+        source_of(torch.zeros(2, 2, dtype=torch.float64))
