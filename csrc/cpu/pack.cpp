@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "common/convert.h"
 #include "common/error.h"
@@ -21,21 +22,41 @@ const Source* at(const SourceView& view, int64_t row, int64_t col) {
   return static_cast<const Source*>(view.data) + row * view.row_stride + col * view.col_stride;
 }
 
+// Whole k tile of rows that are stored as packed: moves the 4-byte steps, a 16 x 16 transposition.
+void copy_steps(const std::byte* from, int64_t row_bytes, int64_t rows, std::byte* out) {
+  constexpr int64_t kWord = kStepBytes / kTileCols;
+  for (int64_t step = 0; step < kTileSteps; ++step)
+    for (int64_t column = 0; column < rows; ++column)
+      std::memcpy(out + step * kStepBytes + column * kWord, from + column * row_bytes + step * kWord, kWord);
+}
+
+// Any strides, any conversion, any number of k up to a whole tile.
+template <typename Source, typename Packed>
+void convert_steps(const SourceView& view, int64_t row, int64_t rows, int64_t k0, int64_t k_count, std::byte* out) {
+  constexpr int64_t kPerStep = kStepBytes / kTileCols / int64_t{sizeof(Packed)};
+  auto* packed = reinterpret_cast<Packed*>(out);
+  for (int64_t column = 0; column < rows; ++column) {
+    const Source* from = at<Source>(view, row + column, k0);
+    for (int64_t k = 0; k < k_count; ++k)
+      packed[(k / kPerStep * kTileCols + column) * kPerStep + k % kPerStep] =
+          from_f32<Packed>(to_f32(load_unaligned<Source>(from + k * view.col_stride)));
+  }
+}
+
 // One column tile: 16 rows of the source from `row`, all k. Rows and k beyond the source stay zero.
 template <typename Source, typename Packed>
 void pack_column_tile(const SourceView& view, int64_t row, int64_t rows, int64_t k_total, std::byte* panel,
                       int64_t tile) {
-  constexpr int64_t kPerStep = kStepBytes / kTileCols / int64_t{sizeof(Packed)};
-  constexpr int64_t kPerTile = kPerStep * kTileSteps;
+  constexpr int64_t kPerTile = kStepBytes / kTileCols / int64_t{sizeof(Packed)} * kTileSteps;
+  const bool same = std::is_same_v<Source, Packed> && view.col_stride == 1;
   for (int64_t k0 = 0; k0 < k_total; k0 += kPerTile) {
-    auto* out = reinterpret_cast<Packed*>(panel + k0 / kPerTile * 2 * kTileBytes + tile * kTileBytes);
+    std::byte* out = panel + k0 / kPerTile * 2 * kTileBytes + tile * kTileBytes;
     const int64_t k_count = std::min(kPerTile, k_total - k0);
-    for (int64_t column = 0; column < rows; ++column) {
-      const Source* from = at<Source>(view, row + column, k0);
-      for (int64_t k = 0; k < k_count; ++k)
-        out[(k / kPerStep * kTileCols + column) * kPerStep + k % kPerStep] =
-            from_f32<Packed>(to_f32(load_unaligned<Source>(from + k * view.col_stride)));
-    }
+    if (same && k_count == kPerTile)
+      copy_steps(reinterpret_cast<const std::byte*>(at<Source>(view, row, k0)), view.row_stride * int64_t{sizeof(Source)},
+                 rows, out);
+    else
+      convert_steps<Source, Packed>(view, row, rows, k0, k_count, out);
   }
 }
 

@@ -12,7 +12,7 @@ namespace {
 struct Avx2 {
   using Vec = __m256;
   static constexpr int kLanes = 8;
-  static constexpr int kMaxAccumulators = 12;  // of 16 registers
+  static constexpr int kRegisters = 16;
   static Vec zero() { return _mm256_setzero_ps(); }
   static void store(float* to, Vec value) { _mm256_storeu_ps(to, value); }
 };
@@ -20,13 +20,19 @@ struct Avx2 {
 struct StepF32 {
   using A = float;
   static constexpr int64_t kPerStep = 1;
+  static constexpr int kWeightRegisters = 1;
   static __m256 load(const std::byte* from) { return _mm256_load_ps(reinterpret_cast<const float*>(from)); }
-  static __m256 multiply_add(const float* a, __m256 w, __m256 c) { return _mm256_fmadd_ps(_mm256_set1_ps(*a), w, c); }
+  template <int kVecs>
+  static void multiply_add(const float* a, const __m256 (&w)[kVecs], __m256 (&c)[kVecs]) {
+    const __m256 x = _mm256_set1_ps(*a);
+    for (int i = 0; i < kVecs; ++i) c[i] = _mm256_fmadd_ps(x, w[i], c[i]);
+  }
 };
 
 struct StepBf16 {
   using A = float;
   static constexpr int64_t kPerStep = 2;
+  static constexpr int kWeightRegisters = 2;
   struct Pair {
     __m256 even, odd;
   };
@@ -35,9 +41,11 @@ struct StepBf16 {
     return {_mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)),
             _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xffff0000u))))};
   }
-  static __m256 multiply_add(const float* a, Pair w, __m256 c) {
-    c = _mm256_fmadd_ps(_mm256_set1_ps(a[0]), w.even, c);
-    return _mm256_fmadd_ps(_mm256_set1_ps(a[1]), w.odd, c);
+  template <int kVecs>
+  static void multiply_add(const float* a, const Pair (&w)[kVecs], __m256 (&c)[kVecs]) {
+    const __m256 even = _mm256_set1_ps(a[0]), odd = _mm256_set1_ps(a[1]);
+    for (int i = 0; i < kVecs; ++i) c[i] = _mm256_fmadd_ps(even, w[i].even, c[i]);
+    for (int i = 0; i < kVecs; ++i) c[i] = _mm256_fmadd_ps(odd, w[i].odd, c[i]);
   }
 };
 

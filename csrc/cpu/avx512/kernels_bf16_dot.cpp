@@ -11,11 +11,14 @@ namespace {
 struct StepBf16Dot {
   using A = Bf16;
   static constexpr int64_t kPerStep = 2;
+  static constexpr int kWeightRegisters = 1;
   static __m512bh load(const std::byte* from) { return (__m512bh)_mm512_load_si512(from); }
-  static __m512 multiply_add(const Bf16* a, __m512bh w, __m512 c) {
+  template <int kVecs>
+  static void multiply_add(const Bf16* a, const __m512bh (&w)[kVecs], __m512 (&c)[kVecs]) {
     int pair;
     __builtin_memcpy(&pair, a, sizeof pair);
-    return _mm512_dpbf16_ps(c, (__m512bh)_mm512_set1_epi32(pair), w);
+    const auto x = (__m512bh)_mm512_set1_epi32(pair);
+    for (int i = 0; i < kVecs; ++i) c[i] = _mm512_dpbf16_ps(c[i], x, w[i]);
   }
 };
 

@@ -1,9 +1,10 @@
 // The register-blocked gemm, once for all vector instruction sets.
 //
-// Isa supplies: Vec (fp32 lanes), kLanes, kMaxAccumulators, zero(), store(). Step supplies the
-// meaning of a 64-byte step: the activation type A, k per step, load() of one vector's worth of
-// weights and multiply_add() of it with the A elements of one row. Every (row, column) is one chain
-// of additions in order of k whatever the blocking, so results do not depend on it bit for bit.
+// Isa supplies: Vec (fp32 lanes), kLanes, kRegisters, zero(), store(). Step supplies the meaning of a
+// 64-byte step: the activation type A, k per step, load() of one vector's worth of weights (into
+// kWeightRegisters registers) and multiply_add() of it with the A elements of one row. Every
+// (row, column) is one chain of additions in order of k whatever the blocking, so results do not
+// depend on it bit for bit.
 #pragma once
 
 #include "cpu/kernel.h"
@@ -12,11 +13,13 @@
 namespace trimoe::cpu {
 namespace {
 
-template <class Isa, class Step, int kRows, int kPanels>
-void gemm_tile(const GemmArgs& args, int first_row, int first_panel) {
+// kRows rows x kTiles column tiles in registers. Rows are the outer loop of a step: the weights of
+// all tiles stay in registers and each element of A is broadcast once, right where it is used.
+template <class Isa, class Step, int kTiles, int kRows>
+void gemm_tile(const GemmArgs& args, int first_row, int first_tile) {
   using A = typename Step::A;
   constexpr int kParts = static_cast<int>(kTileCols) / Isa::kLanes;  // vectors per column tile
-  constexpr int kVecs = kPanels * 2 * kParts;
+  constexpr int kVecs = kTiles * kParts;
   typename Isa::Vec c[kRows][kVecs];
 #pragma GCC unroll 16
   for (int row = 0; row < kRows; ++row)
@@ -25,72 +28,84 @@ void gemm_tile(const GemmArgs& args, int first_row, int first_panel) {
 
   // Three strides from every third row reach all rows with few address registers.
   const A* base[(kRows + 2) / 3];
+#pragma GCC unroll 16
   for (int row = 0; row < kRows; row += 3)
     base[row / 3] = static_cast<const A*>(args.a) + (first_row + row) * args.a_stride;
-  const std::byte* w = args.w + first_panel * args.panel_bytes;
+  const std::byte* w = args.w + first_tile / 2 * args.panel_bytes + first_tile % 2 * kTileBytes;
   const std::byte* prefetch = args.prefetch;
 
   for (int64_t k_tile = 0; k_tile < args.k_tiles; ++k_tile, w += 2 * kTileBytes) {
     for (int64_t step = 0; step < kTileSteps; ++step) {
       if (prefetch) __builtin_prefetch(prefetch, 0, 2), prefetch += kStepBytes;
+      decltype(Step::load(w)) weights[kVecs];
 #pragma GCC unroll 16
       for (int vec = 0; vec < kVecs; ++vec) {
-        const int tile = vec / kParts;  // column tile within the panels
-        const std::byte* address = w + (tile / 2) * args.panel_bytes + (tile % 2) * kTileBytes + step * kStepBytes +
-                                   (vec % kParts) * (kStepBytes / kParts);
-        const auto weights = Step::load(address);
-#pragma GCC unroll 16
-        for (int row = 0; row < kRows; ++row)
-          c[row][vec] = Step::multiply_add(base[row / 3] + (row % 3) * args.a_stride, weights, c[row][vec]);
+        const int tile = vec / kParts;
+        weights[vec] = Step::load(w + tile / 2 * args.panel_bytes + tile % 2 * kTileBytes + step * kStepBytes +
+                                  vec % kParts * (kStepBytes / kParts));
       }
+#pragma GCC unroll 16
+      for (int row = 0; row < kRows; ++row)
+        Step::template multiply_add<kVecs>(base[row / 3] + row % 3 * args.a_stride, weights, c[row]);
 #pragma GCC unroll 16
       for (int group = 0; group < (kRows + 2) / 3; ++group) base[group] += Step::kPerStep;
     }
   }
+#pragma GCC unroll 16
   for (int row = 0; row < kRows; ++row)
+#pragma GCC unroll 16
     for (int vec = 0; vec < kVecs; ++vec)
-      Isa::store(args.c + (first_row + row) * args.c_stride + first_panel * kPanelCols + vec * Isa::kLanes,
+      Isa::store(args.c + (first_row + row) * args.c_stride + first_tile * kTileCols + vec * Isa::kLanes,
                  c[row][vec]);
 }
 
-// Rows a register tile can take beside kPanels panels.
-template <class Isa, int kPanels>
+// Rows that fit the register file beside kTiles column tiles: per vector one accumulator a row and
+// the weights; two registers for broadcasts.
+template <class Isa, class Step, int kTiles>
 constexpr int rows_that_fit() {
-  return Isa::kMaxAccumulators / (kPanels * 2 * (static_cast<int>(kTileCols) / Isa::kLanes));
+  constexpr int kVecs = kTiles * static_cast<int>(kTileCols) / Isa::kLanes;
+  constexpr int kRows = (Isa::kRegisters - 2) / kVecs - Step::kWeightRegisters;
+  return kRows < kMaxRows ? kRows : kMaxRows;
 }
 
-template <class Isa, class Step, int kPanels, int kRows>
-void gemm_rows(const GemmArgs& args, int first_row, int rows, int first_panel) {
+template <class Isa, class Step, int kTiles, int kRows>
+void gemm_rows(const GemmArgs& args, int first_row, int rows, int first_tile) {
   if constexpr (kRows > 0) {
-    if (rows == kRows) return gemm_tile<Isa, Step, kRows, kPanels>(args, first_row, first_panel);
-    return gemm_rows<Isa, Step, kPanels, kRows - 1>(args, first_row, rows, first_panel);
+    if (rows == kRows) return gemm_tile<Isa, Step, kTiles, kRows>(args, first_row, first_tile);
+    return gemm_rows<Isa, Step, kTiles, kRows - 1>(args, first_row, rows, first_tile);
   }
 }
 
-// All rows of `kPanels` panels, in register tiles of nearly equal height.
-template <class Isa, class Step, int kPanels>
-void gemm_panels(const GemmArgs& args, int first_panel) {
-  constexpr int kRows = rows_that_fit<Isa, kPanels>();
-  const int tiles = (args.rows + kRows - 1) / kRows;
-  for (int tile = 0, row = 0; tile < tiles; ++tile) {
-    const int rows = (args.rows - row) / (tiles - tile);
-    gemm_rows<Isa, Step, kPanels, kRows>(args, row, rows, first_panel);
+// All rows of `kTiles` column tiles, in register tiles of nearly equal height.
+template <class Isa, class Step, int kTiles>
+void gemm_columns(const GemmArgs& args, int first_tile) {
+  constexpr int kRows = rows_that_fit<Isa, Step, kTiles>();
+  const int blocks = (args.rows + kRows - 1) / kRows;
+  for (int block = 0, row = 0; block < blocks; ++block) {
+    const int rows = (args.rows - row) / (blocks - block);
+    gemm_rows<Isa, Step, kTiles, kRows>(args, row, rows, first_tile);
     row += rows;
   }
 }
 
-// Few rows: several panels at once, so that memory is read in several streams. Many rows: one panel
-// at a time, so that a weight vector is used by as many rows as there are registers.
+// Few rows: several panels at once, so that memory is read in several streams. Many rows: as few
+// columns as it takes for a weight vector to be used by all of them.
+template <class Isa, class Step, int kTiles = 2 * kMaxPanels>
+void gemm_from(const GemmArgs& args, int tile) {
+  constexpr int kRows = rows_that_fit<Isa, Step, kTiles>();
+  if constexpr (kTiles > 1) {
+    if constexpr (kRows > 0)
+      if (args.rows <= kRows || kRows == kMaxRows)
+        for (; tile + kTiles <= 2 * args.panels; tile += kTiles) gemm_columns<Isa, Step, kTiles>(args, tile);
+    if (tile < 2 * args.panels) gemm_from<Isa, Step, kTiles / 2>(args, tile);
+  } else {
+    for (; tile < 2 * args.panels; ++tile) gemm_columns<Isa, Step, 1>(args, tile);
+  }
+}
+
 template <class Isa, class Step>
 void gemm(const GemmArgs& args) {
-  int panel = 0;
-  if constexpr (rows_that_fit<Isa, 4>() > 0)
-    if (args.rows <= rows_that_fit<Isa, 4>())
-      for (; panel + 4 <= args.panels; panel += 4) gemm_panels<Isa, Step, 4>(args, panel);
-  if constexpr (rows_that_fit<Isa, 2>() > 0)
-    if (args.rows <= rows_that_fit<Isa, 2>())
-      for (; panel + 2 <= args.panels; panel += 2) gemm_panels<Isa, Step, 2>(args, panel);
-  for (; panel < args.panels; ++panel) gemm_panels<Isa, Step, 1>(args, panel);
+  gemm_from<Isa, Step>(args, 0);
 }
 
 }  // namespace

@@ -107,6 +107,8 @@ def _load(
     ledger = MemoryLedger(predicted_bytes)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        if not tokenizer.encode("a", add_special_tokens=False):
+            raise ValueError("none, or one without a vocabulary")  # transformers makes up an empty one
     except Exception as error:  # each tokenizer library has its own ways to fail
         raise InputError(
             expected=f"a tokenizer in {folder}",

@@ -66,10 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         try:
             # Typer's own runner prints errors its way and hides Ctrl-C; these are the steps that it wraps.
-            command = get_command(app)
-            with command.make_context(
-                "trimoe", list(sys.argv[1:] if arguments is None else arguments)
-            ) as context:
+            command, words = get_command(app), sys.argv[1:] if arguments is None else arguments
+            with command.make_context("trimoe", list(words)) as context:
                 debug = bool(context.params["debug"])
                 command.invoke(context)
         except typer.Exit as stop:

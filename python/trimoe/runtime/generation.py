@@ -158,4 +158,11 @@ def _check_prompt(ids: torch.Tensor, model: Any, sampling: Sampling) -> int:
             got=f"{tokens} + {sampling.max_new_tokens}",
             hint=f"--max-new-tokens {max(1, limit - tokens)} or a shorter prompt",
         )
+    rows = model.get_input_embeddings().num_embeddings
+    if int(ids.max()) >= rows:
+        raise InputError(
+            expected=f"token ids below {rows}, the rows of the model's embedding",
+            got=f"{int(ids.max())} from the tokenizer",
+            hint="the tokenizer files that came with the weights",
+        )
     return tokens

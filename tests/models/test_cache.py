@@ -1,0 +1,265 @@
+"""The packed cache: whole or absent, whatever happens to the process, the disk or the file."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import fill_cache
+from support.command_line import drop_file_capabilities
+from support.fill_cache import contents, open_store
+
+from trimoe.models.file_mapping import FileMapping
+
+Process = subprocess.Popen[str]
+
+
+@pytest.fixture
+def checkpoint(write_checkpoint: Callable[..., Path]) -> Path:
+    """Two layers of four experts, in two shards."""
+    config = {"model_type": "qwen3_moe", "num_hidden_layers": 2, "num_experts": 4, "num_experts_per_tok": 2}
+    shapes = {"gate_proj": (40, 64), "up_proj": (40, 64), "down_proj": (64, 40)}
+
+    def layer(index: int) -> dict[str, Any]:
+        prefix = f"model.layers.{index}.mlp.experts"
+        return {f"{prefix}.{e}.{m}.weight": ("BF16", shape) for e in range(4) for m, shape in shapes.items()}
+
+    return write_checkpoint(config, {"a.safetensors": layer(0), "b.safetensors": layer(1)})
+
+
+@pytest.fixture
+def packed(checkpoint: Path) -> str:
+    """What the packed experts must be."""
+    return contents(open_store(checkpoint, use_cache=False))
+
+
+def start(checkpoint: Path, step: str = "", **options: Any) -> Process:
+    """Another process that opens the store and, if told so, stops at a step."""
+    return subprocess.Popen(
+        [sys.executable, fill_cache.__file__, str(checkpoint), step],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def wait_until_there(process: Process) -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == "there\n"
+
+
+def finish(process: Process) -> dict[str, Any]:
+    out, err = process.communicate("\n", timeout=120)
+    assert process.returncode == 0, err
+    return {**json.loads(out), "err": err}
+
+
+def names(folder: Path) -> list[str]:
+    """Kinds of files in the cache folder."""
+    return sorted(path.suffix for path in folder.iterdir()) if folder.exists() else []
+
+
+def assert_next_starts_work(checkpoint: Path, packed: str, private_cache: Path) -> None:
+    """The next start packs again and writes the cache, the one after it maps the cache."""
+    for from_cache in (False, True):
+        store = open_store(checkpoint)
+        assert (store.from_cache, contents(store)) == (from_cache, packed)
+        assert names(private_cache) == [".experts"]
+
+
+def test_what_is_mapped_is_what_was_packed(
+    checkpoint: Path, packed: str, private_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_next_starts_work(checkpoint, packed, private_cache)
+    monkeypatch.setattr("trimoe.models.store._pack_all", None)  # a start from the cache packs nothing
+    store = open_store(checkpoint)
+    for layer in store.layers.values():
+        mapping = layer._keep_alive
+        assert isinstance(mapping, FileMapping)  # no copy either: the layer lies in the mapped file
+        assert bytes(mapping.memory(mapping.address, 6)) == b"trimoe"
+        assert bytes(layer.memory) in bytes(mapping.memory(mapping.address, mapping.nbytes))
+    maps = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(private_cache) in line]
+    assert len(maps) == 1 and "r--s" in maps[0]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: os.truncate(file, 0),
+        lambda file: os.truncate(file, file.stat().st_size // 2),
+        lambda file: os.truncate(file, file.stat().st_size - 1),
+        lambda file: os.truncate(file, file.stat().st_size + 4096),
+        lambda file: file.write_bytes(b"trimoe packed 0\n" + file.read_bytes()[16:]),
+        lambda file: file.write_bytes(file.read_bytes().replace(b'"key": "', b'"key": "0', 1)[:-1]),
+        lambda file: file.write_bytes(os.urandom(file.stat().st_size)),
+        lambda file: file.write_bytes(b"something else"),
+    ],
+    ids=["empty", "half", "a_byte_short", "longer", "other_magic", "other_key", "noise", "foreign"],
+)
+def test_a_file_that_is_not_whole_is_replaced(
+    damage: Callable[[Path], None],
+    checkpoint: Path,
+    packed: str,
+    private_cache: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    open_store(checkpoint).close()
+    (file,) = private_cache.iterdir()
+    damage(file)
+    with caplog.at_level(logging.WARNING, "trimoe"):
+        assert_next_starts_work(checkpoint, packed, private_cache)
+    (record,) = caplog.records
+    assert str(file) in record.getMessage()
+
+
+@contextmanager
+def nothing_longer_than(nbytes: int) -> Iterator[None]:
+    """The kernel refuses to let any file of this process grow beyond this: a full disk without a disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def disk_full(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def assert_one_warning(caplog: pytest.LogCaptureFixture, folder: Path) -> None:
+    (record,) = caplog.records
+    message = record.getMessage()
+    for fragment in ("trimoe: expected ", "; got ", "; try ", "TRIMOE_CACHE", str(folder)):
+        assert fragment in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("when", ["allocating", "allocating_really", "writing", "flushing", "renaming"])
+def test_a_disk_that_fills_while_the_cache_is_written(
+    when: str,
+    checkpoint: Path,
+    packed: str,
+    private_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pwrite, calls = os.pwrite, iter(range(1000))
+
+    def second_write_fails(descriptor: int, data: memoryview, offset: int) -> int:
+        return pwrite(descriptor, data, offset) if next(calls) == 0 else disk_full()  # type: ignore[return-value]
+
+    with monkeypatch.context() as broken, caplog.at_level(logging.WARNING, "trimoe"):
+        if when == "allocating":
+            broken.setattr(os, "posix_fallocate", disk_full)
+        elif when == "writing":
+            broken.setattr(os, "pwrite", second_write_fails)
+        elif when == "flushing":
+            broken.setattr(os, "fsync", disk_full)
+        elif when == "renaming":
+            broken.setattr(os, "rename", disk_full)
+        with nothing_longer_than(50_000 if when == "allocating_really" else resource.RLIM_INFINITY):
+            store = open_store(checkpoint)
+    assert contents(store) == packed  # the model runs all the same
+    assert names(private_cache) == []
+    assert_one_warning(caplog, private_cache)
+    assert_next_starts_work(checkpoint, packed, private_cache)
+
+
+def test_a_write_may_be_done_in_parts(
+    checkpoint: Path, packed: str, private_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: pwrite(fd, data[:1000], offset))
+    monkeypatch.setattr("trimoe.models.cache._CHUNK_BYTES", 3000)
+    assert_next_starts_work(checkpoint, packed, private_cache)
+
+
+def test_a_cache_folder_without_permission(checkpoint: Path, packed: str, private_cache: Path) -> None:
+    private_cache.mkdir()
+    private_cache.chmod(0o555)
+    result = finish(start(checkpoint, preexec_fn=drop_file_capabilities))
+    private_cache.chmod(0o755)
+    assert result["contents"] == packed and not result["from_cache"]
+    assert result["err"].count("\n") == 1 and "got Permission denied; try" in result["err"]
+    assert names(private_cache) == []
+
+
+def test_a_cache_folder_that_is_a_file(
+    checkpoint: Path, packed: str, private_cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    private_cache.write_text("not a folder")
+    with caplog.at_level(logging.WARNING, "trimoe"):
+        assert contents(open_store(checkpoint)) == packed
+    assert_one_warning(caplog, private_cache)
+    assert private_cache.read_text() == "not a folder"
+
+
+def test_a_second_process_does_not_touch_what_the_first_one_writes(
+    checkpoint: Path, packed: str, private_cache: Path
+) -> None:
+    first = start(checkpoint, "flush")
+    wait_until_there(first)
+    (part,) = private_cache.iterdir()
+    before = part.stat()
+    second = finish(start(checkpoint))
+    assert second == {"from_cache": False, "contents": packed, "err": ""}
+    open_store(checkpoint, weights="fp32").close()  # of another key, and cleans the folder too
+    assert names(private_cache) == [".experts", ".part"]
+    after = part.stat()
+    assert (after.st_ino, after.st_mtime_ns, after.st_size) == (
+        before.st_ino,
+        before.st_mtime_ns,
+        before.st_size,
+    )
+    assert finish(first) == {"from_cache": False, "contents": packed, "err": ""}
+    assert names(private_cache) == [".experts", ".experts"]
+    store = open_store(checkpoint)
+    assert (store.from_cache, contents(store)) == (True, packed)
+
+
+def test_processes_that_race_for_one_cache(checkpoint: Path, packed: str, private_cache: Path) -> None:
+    processes = [start(checkpoint, "pack") for _ in range(4)]
+    for process in processes:
+        wait_until_there(process)
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        result = finish(process)
+        assert (result["contents"], result["err"]) == (packed, "")
+    assert names(private_cache) == [".experts"]
+    store = open_store(checkpoint)
+    assert (store.from_cache, contents(store)) == (True, packed)
+
+
+@pytest.mark.parametrize("step", ["pack", "write", "flush"])
+def test_a_process_that_is_killed(step: str, checkpoint: Path, packed: str, private_cache: Path) -> None:
+    process = start(checkpoint, step)
+    wait_until_there(process)
+    process.kill()
+    process.communicate()
+    assert names(private_cache) == ([] if step == "pack" else [".part"])
+    assert_next_starts_work(checkpoint, packed, private_cache)
+
+
+def test_the_leftover_of_another_checkpoint_goes_too(checkpoint: Path, private_cache: Path) -> None:
+    process = start(checkpoint, "write")
+    wait_until_there(process)
+    process.kill()
+    process.communicate()
+    open_store(checkpoint, weights="fp32").close()
+    assert names(private_cache) == [".experts"]

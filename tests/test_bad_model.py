@@ -1,0 +1,122 @@
+"""Bad input that only transformers or the weights themselves can show: one clear line, exit code 2 too."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.command_line import SHIPPED, Outcome, run_here
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+
+LAYER = "model.layers.1"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A copy of the shipped model, to break."""
+    return Path(shutil.copytree(SHIPPED, tmp_path / "model"))
+
+
+def edit_config(model: Path, **changes: Any) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+def edit_tensors(model: Path, **changes: torch.Tensor | None) -> None:
+    """Replaces tensors of layer 1; None removes one. Names have __ for each dot."""
+    tensors: dict[str, Any] = load_file(model / "model.safetensors")
+    tensors.update({f"{LAYER}.{name.replace('__', '.')}": tensor for name, tensor in changes.items()})
+    save_file(
+        {name: t for name, t in tensors.items() if t is not None},
+        model / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+
+
+def generate(model: Path, capfd: pytest.CaptureFixture[str], *more: str) -> Outcome:
+    return run_here(["generate", str(model), "--no-measure", "--max-new-tokens", "2", "--json", *more], capfd)
+
+
+@pytest.mark.parametrize("config", [LlamaConfig, Qwen2Config])
+def test_a_dense_model(config: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    dense = config(**sizes, num_attention_heads=4, num_key_value_heads=2)
+    AutoModelForCausalLM.from_config(dense).save_pretrained(tmp_path / "dense")
+    generate(tmp_path / "dense", capfd).assert_one_line("Mixture-of-Experts", dense.model_type)
+    run_here(["inspect", str(tmp_path / "dense"), "--json"], capfd).assert_one_line("Mixture-of-Experts")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_router_that_is_not_finite(value: float, model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    gate = load_file(model / "model.safetensors")[f"{LAYER}.mlp.gate.weight"].clone()
+    gate[2, 3] = value
+    edit_tensors(model, mlp__gate__weight=gate)
+    generate(model, capfd).assert_one_line(f"{LAYER}.mlp.gate.weight", f"1 of {gate.numel()} values")
+
+
+def test_a_tensor_that_is_missing(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """transformers alone would fill it with random numbers and go on."""
+    edit_tensors(model, input_layernorm__weight=None)
+    generate(model, capfd).assert_one_line("1 missing", f"{LAYER}.input_layernorm.weight")
+
+
+def test_a_tensor_of_another_shape(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    edit_tensors(model, input_layernorm__weight=torch.ones(3))
+    generate(model, capfd).assert_one_line("1 of another shape", f"{LAYER}.input_layernorm.weight")
+
+
+def test_experts_of_another_shape_than_the_config_says(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    inter = json.loads((model / "config.json").read_text())["moe_intermediate_size"]
+    edit_config(model, moe_intermediate_size=inter // 2)
+    generate(model, capfd).assert_one_line("config.json says", f"inner {inter}")
+
+
+def test_a_model_type_that_transformers_does_not_know(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    edit_config(model, model_type="qwen99_moe")
+    generate(model, capfd).assert_one_line("qwen99_moe")
+
+
+def test_no_tokenizer(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for file in model.glob("tokenizer*"):
+        file.unlink()
+    generate(model, capfd).assert_one_line(f"a tokenizer in {model}")
+
+
+def test_a_corrupted_tokenizer(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (model / "tokenizer.json").write_text('{"version": "1.0"}')
+    generate(model, capfd).assert_one_line(f"a tokenizer in {model}")
+
+
+def test_a_tokenizer_of_another_model(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tensors = load_file(model / "model.safetensors")
+    for name, rows in (("model.embed_tokens.weight", 40), ("lm_head.weight", 40)):
+        if name in tensors:
+            tensors[name] = tensors[name][:rows].clone()
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    edit_config(model, vocab_size=40)
+    generate(model, capfd).assert_one_line("token ids below 40")
+
+
+def test_an_empty_prompt(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    generate(model, capfd, "--prompt", "").assert_one_line("an empty prompt")
+
+
+def test_a_prompt_that_is_too_long(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    limit = json.loads((model / "config.json").read_text())["max_position_embeddings"]
+    generate(model, capfd, "--prompt", "x q " * limit).assert_one_line(f"{limit} positions")
+
+
+def test_too_many_new_tokens(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    generate(model, capfd, "--max-new-tokens", "999999").assert_one_line("--max-new-tokens")
+
+
+def test_the_model_is_fine_without_damage(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """So that each of the errors above is due to its damage."""
+    outcome = generate(model, capfd)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert json.loads(outcome.out)["decode"]["tokens"] == 1
