@@ -8,8 +8,8 @@ import threading
 
 import pytest
 import torch
-from support.cases import Case, make_problem, rel_error
 
+from support.cases import Case, make_problem, rel_error
 from trimoe import _cpu
 from trimoe.expert_layer import ExpertLayer, LayerSpec
 from trimoe.ops import load_op, moe_forward
@@ -132,7 +132,13 @@ def test_stats_count_what_was_done() -> None:
 
 def _arguments() -> dict[str, object]:
     p = make_problem(CASE)
-    return {"hidden": p.hidden, "topk_ids": p.ids, "topk_weights": p.weights, "layer": p.layer.handle, "keep": p}
+    return {
+        "hidden": p.hidden,
+        "topk_ids": p.ids,
+        "topk_weights": p.weights,
+        "layer": p.layer.handle,
+        "keep": p,
+    }
 
 
 @pytest.mark.parametrize(
@@ -149,7 +155,11 @@ def _arguments() -> dict[str, object]:
         ("layer", lambda x: -1, "handle of a registered expert layer"),
         ("plan", lambda x: torch.zeros(5, dtype=torch.int32), r"plan of shape \[E\]"),
         ("plan", lambda x: torch.zeros(6), r"plan of shape \[E\]"),
-        ("plan", lambda x: torch.full((6,), 1, dtype=torch.int32), r"domains this machine has: 0 \(CPU\); got 1"),
+        (
+            "plan",
+            lambda x: torch.full((6,), 1, dtype=torch.int32),
+            r"domains this machine has: 0 \(CPU\); got 1",
+        ),
     ],
 )
 def test_bad_arguments_get_one_line(name: str, change: object, message: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.cases import Case, make_problem, pack
 
+from support.cases import Case, make_problem, pack
 from trimoe import _cpu
 from trimoe.errors import InputError
 from trimoe.expert_layer import ExpertLayer, LayerSpec
@@ -65,7 +65,9 @@ def test_layouts_pack_alike(weights: str, layout: object) -> None:
     assert any(_bytes(plain))
 
 
-@pytest.mark.parametrize(("source", "weights"), [("fp16", "fp32"), ("fp32", "bf16"), ("bf16", "fp32"), ("fp16", "bf16")])
+@pytest.mark.parametrize(
+    ("source", "weights"), [("fp16", "fp32"), ("fp32", "bf16"), ("bf16", "fp32"), ("fp16", "bf16")]
+)
 def test_conversion_rounds_as_torch_does(source: str, weights: str) -> None:
     """Subnormals, infinities and ties included."""
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

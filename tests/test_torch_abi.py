@@ -31,7 +31,10 @@ def test_declarations_match_the_installed_torch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("ours", "wrong"),
-    [("int64_t* ret_dim", "int32_t* ret_dim"), ("uint64_t extension_build_version", "int extension_build_version")],
+    [
+        ("int64_t* ret_dim", "int32_t* ret_dim"),
+        ("uint64_t extension_build_version", "int extension_build_version"),
+    ],
 )
 def test_the_check_bites(ours: str, wrong: str, tmp_path: Path) -> None:
     text = HEADER.read_text()
@@ -44,6 +47,10 @@ def test_every_declaration_exists_in_the_oldest_torch_we_name() -> None:
     """Functions newer than 2.11 sit behind a version guard in torch's header; we may use none of them."""
     text = (INCLUDE / "torch/csrc/stable/c/shim.h").read_text()
     newer = text[text.index("TORCH_FEATURE_VERSION >= TORCH_VERSION_2_12_0") :]
-    used = [line.split("(")[0].split()[-1] for line in HEADER.read_text().splitlines() if "torch_" in line and "(" in line]
+    used = [
+        line.split("(")[0].split()[-1]
+        for line in HEADER.read_text().splitlines()
+        if "torch_" in line and "(" in line
+    ]
     assert len(used) > 15
     assert not [name for name in used if f" {name}(" in newer]

@@ -66,7 +66,9 @@ py::list table_list() {
 
 LayerShape make_shape(int64_t experts, int64_t hidden, int64_t inter, const std::string& weights,
                       const std::string& activation, bool gated, bool bias, float alpha, float limit) {
-  LayerShape shape{experts, hidden, inter, dtype_named(weights), {activation_named(activation), gated, alpha, limit}, bias};
+  LayerShape shape{
+      experts, hidden, inter, dtype_named(weights), {activation_named(activation), gated, alpha, limit},
+      bias};
   shape.validate();
   return shape;
 }
@@ -79,8 +81,9 @@ SourceView view_of(const py::object& source) {
   return {reinterpret_cast<const void*>(address), dtype_named(dtype), row_stride, col_stride};
 }
 
-void pack(int64_t handle, int64_t expert, const py::object& gate, const py::object& up, const py::object& down,
-          const py::object& gate_bias, const py::object& up_bias, const py::object& down_bias) {
+void pack(int64_t handle, int64_t expert, const py::object& gate, const py::object& up,
+          const py::object& down, const py::object& gate_bias, const py::object& up_bias,
+          const py::object& down_bias) {
   const auto layer = find_layer(handle);
   const ExpertSource source{view_of(gate),      view_of(up),      view_of(down),
                             view_of(gate_bias), view_of(up_bias), view_of(down_bias)};
@@ -98,8 +101,15 @@ void run_entry(const std::string& isa, int64_t handle, int64_t tokens, int64_t t
       ids.cast<std::tuple<uintptr_t, std::string, int64_t, int64_t, py::object>>();
   check(id_type == "int32" || id_type == "int64", "ids of int32 or int64", id_type, "int64");
   check(threads >= 1, "at least one thread", threads, "1");
-  const RouterOutput router{reinterpret_cast<const void*>(id_address), id_type == "int64", id_row, id_col,
-                            w.data, w.dtype, w.row_stride, w.col_stride, topk};
+  const RouterOutput router{reinterpret_cast<const void*>(id_address),
+                            id_type == "int64",
+                            id_row,
+                            id_col,
+                            w.data,
+                            w.dtype,
+                            w.row_stride,
+                            w.col_stride,
+                            topk};
   const RowSource rows{x.data, x.dtype, x.row_stride, x.col_stride, layer->shape().hidden};
   const py::gil_scoped_release unlocked;
   expert_ffn(*layer, kernel, OwnThreads(threads), {rows, router, tokens, reinterpret_cast<void*>(out)});
@@ -122,7 +132,8 @@ py::dict stats_dict(int64_t handle) {
 }
 
 std::vector<double> bandwidth(int64_t bytes, int repeats, int threads) {
-  check(bytes >= 1 << 20 && repeats >= 1 && threads >= 1, "at least 1 MiB, 1 repeat, 1 thread", bytes, "256 MiB");
+  check(bytes >= 1 << 20 && repeats >= 1 && threads >= 1, "at least 1 MiB, 1 repeat, 1 thread", bytes,
+        "256 MiB");
   std::vector<double> gbps(static_cast<size_t>(repeats));
   const py::gil_scoped_release unlocked;
   probe_bandwidth(bytes, repeats, threads, gbps.data());
@@ -130,7 +141,8 @@ std::vector<double> bandwidth(int64_t bytes, int repeats, int threads) {
 }
 
 std::vector<double> flops(const std::string& weights, double seconds, int repeats, int threads) {
-  check(seconds > 0 && repeats >= 1 && threads >= 1, "a positive time, 1 repeat, 1 thread", repeats, "0.05 s, 5 repeats");
+  check(seconds > 0 && repeats >= 1 && threads >= 1, "a positive time, 1 repeat, 1 thread", repeats,
+        "0.05 s, 5 repeats");
   const DType dtype = dtype_named(weights);
   check(dtype != DType::kF16, "weights fp32 or bf16", weights, "bf16");
   std::vector<double> gflops(static_cast<size_t>(repeats));
@@ -148,21 +160,24 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("kernel_table", &table_list);
   m.def("selected_isa", [] { return selected_entry().isa; });
   m.def("probe_bandwidth_gbps", &bandwidth, py::arg("bytes"), py::arg("repeats"), py::arg("threads"));
-  m.def("probe_gflops", &flops, py::arg("weights"), py::arg("seconds"), py::arg("repeats"), py::arg("threads"));
+  m.def("probe_gflops", &flops, py::arg("weights"), py::arg("seconds"), py::arg("repeats"),
+        py::arg("threads"));
 
   py::class_<LayerShape>(m, "LayerShape")
       .def(py::init(&make_shape), py::arg("experts"), py::arg("hidden"), py::arg("inter"), py::arg("weights"),
-           py::arg("activation") = "silu", py::arg("gated") = true, py::arg("bias") = false, py::arg("alpha") = 1.702f,
-           py::arg("limit") = 7.0f)
+           py::arg("activation") = "silu", py::arg("gated") = true, py::arg("bias") = false,
+           py::arg("alpha") = 1.702f, py::arg("limit") = 7.0f)
       .def_property_readonly("expert_bytes", &LayerShape::expert_bytes)
       .def_property_readonly("layer_bytes", &LayerShape::layer_bytes);
 
-  m.def("create_layer", [](const LayerShape& shape) { return register_layer(std::make_shared<Layer>(shape)); });
+  m.def("create_layer",
+        [](const LayerShape& shape) { return register_layer(std::make_shared<Layer>(shape)); });
   m.def("map_layer", [](const LayerShape& shape, uintptr_t address) {
     return register_layer(std::make_shared<Layer>(shape, reinterpret_cast<const std::byte*>(address)));
   });
-  m.def("pack_expert", &pack, py::arg("handle"), py::arg("expert"), py::arg("gate"), py::arg("up"), py::arg("down"),
-        py::arg("gate_bias") = py::none(), py::arg("up_bias") = py::none(), py::arg("down_bias") = py::none());
+  m.def("pack_expert", &pack, py::arg("handle"), py::arg("expert"), py::arg("gate"), py::arg("up"),
+        py::arg("down"), py::arg("gate_bias") = py::none(), py::arg("up_bias") = py::none(),
+        py::arg("down_bias") = py::none());
   m.def("run_entry", &run_entry, py::arg("isa"), py::arg("handle"), py::arg("tokens"), py::arg("topk"),
         py::arg("hidden"), py::arg("ids"), py::arg("weights"), py::arg("out"), py::arg("threads") = 1);
   m.def("layer_memory", [](int64_t handle) {

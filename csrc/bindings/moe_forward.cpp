@@ -13,7 +13,8 @@ namespace {
 constexpr uint64_t kBuiltAgainst = 0x020b000000000000;  // the ABI of torch 2.11, our oldest
 
 void ok(AOTITorchError error, const char* call) {
-  check(error == 0, "torch to accept a call", std::string(call) + " failed", "the message torch printed above");
+  check(error == 0, "torch to accept a call", std::string(call) + " failed",
+        "the message torch printed above");
 }
 
 // Owns one reference to a tensor and holds what the core needs to know of it.
@@ -86,8 +87,9 @@ std::string shape_of(const Tensor& tensor) {
 }
 
 void check_plan(const Tensor& plan, int64_t experts) {
-  check(plan.on_cpu() && plan.dim() == 1 && plan.size(0) == experts && plan.dtype() == aoti_torch_dtype_int32(),
-        "plan of shape [E], int32, on the CPU", shape_of(plan), "torch.zeros(E, dtype=torch.int32)");
+  check(
+      plan.on_cpu() && plan.dim() == 1 && plan.size(0) == experts && plan.dtype() == aoti_torch_dtype_int32(),
+      "plan of shape [E], int32, on the CPU", shape_of(plan), "torch.zeros(E, dtype=torch.int32)");
   for (int64_t e = 0; e < experts; ++e) {
     const int32_t domain = static_cast<const int32_t*>(plan.data())[e * plan.stride(0)];
     check(domain == 0, "a plan that uses domains this machine has: 0 (CPU)", domain, "plan=None");
@@ -96,18 +98,21 @@ void check_plan(const Tensor& plan, int64_t experts) {
 
 cpu::RouterOutput router_of(const Tensor& ids, const Tensor& weights, int64_t tokens) {
   static const int32_t int32 = aoti_torch_dtype_int32(), int64 = aoti_torch_dtype_int64();
-  check(ids.dim() == 2 && ids.size(0) == tokens, "topk_ids of shape [T, K]", shape_of(ids), "one row per token");
-  check(ids.dtype() == int32 || ids.dtype() == int64, "topk_ids of int32 or int64", "another dtype", "topk_ids.long()");
+  check(ids.dim() == 2 && ids.size(0) == tokens, "topk_ids of shape [T, K]", shape_of(ids),
+        "one row per token");
+  check(ids.dtype() == int32 || ids.dtype() == int64, "topk_ids of int32 or int64", "another dtype",
+        "topk_ids.long()");
   check(weights.dim() == 2 && weights.size(0) == tokens && weights.size(1) == ids.size(1),
         "topk_weights of the shape of topk_ids", shape_of(weights), "one weight per id");
-  check(ids.on_cpu() && weights.on_cpu(), "topk_ids and topk_weights on the CPU, as hidden is", "another device",
-        "tensor.cpu()");
-  return {ids.data(),     ids.dtype() == int64, ids.stride(0), ids.stride(1), weights.data(),
-          float_type(weights, "topk_weights of fp32, bf16 or fp16"), weights.stride(0), weights.stride(1), ids.size(1)};
+  check(ids.on_cpu() && weights.on_cpu(), "topk_ids and topk_weights on the CPU, as hidden is",
+        "another device", "tensor.cpu()");
+  return {ids.data(),        ids.dtype() == int64, ids.stride(0),
+          ids.stride(1),     weights.data(),       float_type(weights, "topk_weights of fp32, bf16 or fp16"),
+          weights.stride(0), weights.stride(1),    ids.size(1)};
 }
 
-AtenTensorHandle moe_forward_cpu(const Tensor& hidden, const Tensor& ids, const Tensor& weights, int64_t handle,
-                                 const Tensor* plan) {
+AtenTensorHandle moe_forward_cpu(const Tensor& hidden, const Tensor& ids, const Tensor& weights,
+                                 int64_t handle, const Tensor* plan) {
   const auto layer = cpu::find_layer(handle);
   const cpu::LayerShape& shape = layer->shape();
   check(hidden.dim() == 2 && hidden.size(1) == shape.hidden, "hidden of shape [T, H]", shape_of(hidden),
@@ -119,10 +124,13 @@ AtenTensorHandle moe_forward_cpu(const Tensor& hidden, const Tensor& ids, const 
 
   const int64_t sizes[] = {tokens, shape.hidden}, strides[] = {shape.hidden, 1};
   AtenTensorHandle out_handle = nullptr;
-  ok(aoti_torch_empty_strided(2, sizes, strides, hidden.dtype(), aoti_torch_device_type_cpu(), 0, &out_handle), "empty");
+  ok(aoti_torch_empty_strided(2, sizes, strides, hidden.dtype(), aoti_torch_device_type_cpu(), 0,
+                              &out_handle),
+     "empty");
   Tensor out(out_handle);
   const cpu::RowSource rows{hidden.data(), dtype, hidden.stride(0), hidden.stride(1), shape.hidden};
-  cpu::expert_ffn(*layer, cpu::selected_entry().kernel(shape.weights), TorchPool(), {rows, router, tokens, out.data()});
+  cpu::expert_ffn(*layer, cpu::selected_entry().kernel(shape.weights), TorchPool(),
+                  {rows, router, tokens, out.data()});
   return out.release();
 }
 

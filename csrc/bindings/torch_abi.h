@@ -43,6 +43,7 @@ AOTITorchError aoti_torch_library_init_impl(const char* ns, const char* k, const
                                             TorchLibraryHandle* ret_new_torch_lib);
 AOTITorchError aoti_torch_library_def(TorchLibraryHandle self, const char* schema);
 AOTITorchError torch_library_impl(TorchLibraryHandle self, const char* name,
-                                  void (*fn)(StableIValue*, uint64_t, uint64_t), uint64_t extension_build_version);
+                                  void (*fn)(StableIValue*, uint64_t, uint64_t),
+                                  uint64_t extension_build_version);
 
 }  // extern "C"

@@ -1,9 +1,9 @@
 #include "common/memory.h"
 
-#include <sys/mman.h>
-
 #include <new>
 #include <utility>
+
+#include <sys/mman.h>
 
 namespace trimoe {
 namespace {
@@ -15,8 +15,7 @@ constexpr size_t kHugePage = size_t{2} << 20;
 PageBuffer::PageBuffer(size_t bytes) {
   if (bytes == 0) return;
   const size_t slack = bytes >= kHugePage ? kHugePage : 0;
-  void* mapping =
-      ::mmap(nullptr, bytes + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* mapping = ::mmap(nullptr, bytes + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapping == MAP_FAILED) throw std::bad_alloc();
   auto address = reinterpret_cast<uintptr_t>(mapping);
   if (slack) address = (address + kHugePage - 1) & ~(kHugePage - 1);

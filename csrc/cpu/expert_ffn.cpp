@@ -7,11 +7,12 @@
 namespace trimoe::cpu {
 namespace {
 
-constexpr int64_t kChunkBytes = int64_t{256} << 20;    // intermediate rows kept at a time
-constexpr int64_t kBlockBytes = int64_t{768} << 10;    // activation rows of one task: part of an L2
-constexpr int64_t kSerialFlops = int64_t{2} << 20;     // below this, waking a thread costs more
+constexpr int64_t kChunkBytes = int64_t{256} << 20;  // intermediate rows kept at a time
+constexpr int64_t kBlockBytes = int64_t{768} << 10;  // activation rows of one task: part of an L2
+constexpr int64_t kSerialFlops = int64_t{2} << 20;   // below this, waking a thread costs more
 constexpr int64_t kPanelsPerTask = kMaxPanels;
-constexpr int64_t kStrideSlack = 64;  // bytes between rows, so that equal k of many rows do not share a cache set
+constexpr int64_t kStrideSlack =
+    64;  // bytes between rows, so that equal k of many rows do not share a cache set
 
 // Buffers of one thread, kept between calls.
 struct Scratch {
@@ -27,11 +28,20 @@ Scratch& scratch() {
 // One chunk of tokens through both matrices.
 class Chunk {
  public:
-  Chunk(const Layer& layer, const Kernel& kernel, const FfnArgs& args, const Routing& routing, int64_t first_token,
-        int64_t tokens, std::byte* h, int64_t h_stride)
-      : shape_(layer.shape()), layer_(layer), kernel_(kernel), args_(args), routing_(routing),
-        gate_up_(shape_.gate_up()), down_(shape_.down()), a_bytes_(size_of(kernel.activations)),
-        first_token_(first_token), tokens_(tokens), h_(h), h_stride_(h_stride) {}
+  Chunk(const Layer& layer, const Kernel& kernel, const FfnArgs& args, const Routing& routing,
+        int64_t first_token, int64_t tokens, std::byte* h, int64_t h_stride)
+      : shape_(layer.shape()),
+        layer_(layer),
+        kernel_(kernel),
+        args_(args),
+        routing_(routing),
+        gate_up_(shape_.gate_up()),
+        down_(shape_.down()),
+        a_bytes_(size_of(kernel.activations)),
+        first_token_(first_token),
+        tokens_(tokens),
+        h_(h),
+        h_stride_(h_stride) {}
 
   int64_t gate_up_blocks() const { return ceil_div(gate_up_.panels, kPanelsPerTask); }
   int64_t gate_up_tasks() const { return std::ssize(routing_.active) * gate_up_blocks(); }
@@ -43,16 +53,20 @@ class Chunk {
     const int64_t first = task % gate_up_blocks() * kPanelsPerTask;
     const int64_t panels = std::min(kPanelsPerTask, gate_up_.panels - first);
     const int64_t stride = gate_up_.k_padded + kStrideSlack / a_bytes_;
-    const int64_t block = std::max<int64_t>(kMaxRows, kBlockBytes / (stride * a_bytes_) / kMaxRows * kMaxRows);
+    const int64_t block =
+        std::max<int64_t>(kMaxRows, kBlockBytes / (stride * a_bytes_) / kMaxRows * kMaxRows);
     RowSource hidden = args_.hidden;
-    hidden.data = static_cast<const std::byte*>(hidden.data) + first_token_ * hidden.row_stride * size_of(hidden.dtype);
+    hidden.data =
+        static_cast<const std::byte*>(hidden.data) + first_token_ * hidden.row_stride * size_of(hidden.dtype);
     for (int64_t row = expert.begin; row < expert.end; row += block) {
       const int64_t rows = std::min(block, expert.end - row);
       void* a = scratch().rows.reserve(static_cast<size_t>(rows * stride * a_bytes_));
       kernel_.load_rows(hidden, &routing_.tokens[static_cast<size_t>(row)], static_cast<int>(rows), a, stride,
                         gate_up_.k_padded);
       gemm_block(layer_.expert(expert.index), gate_up_, first, panels, a, stride, rows,
-                 [&](int64_t at, const GemmArgs& gemm, int64_t panel) { activate(expert.index, row + at, gemm, panel); });
+                 [&](int64_t at, const GemmArgs& gemm, int64_t panel) {
+                   activate(expert.index, row + at, gemm, panel);
+                 });
     }
   }
 
@@ -66,14 +80,16 @@ class Chunk {
     std::fill_n(acc, tokens_ * width, 0.0f);
     for (const auto& expert : routing_.active) {
       const std::byte* weights = layer_.expert(expert.index);
-      const auto* bias = shape_.bias ? reinterpret_cast<const float*>(weights + shape_.down_bias_offset()) : nullptr;
-      gemm_block(weights + shape_.down_offset(), down_, first, panels, h_ + expert.begin * h_stride_ * a_bytes_,
-                 h_stride_, expert.end - expert.begin, [&](int64_t at, const GemmArgs& gemm, int64_t panel) {
+      const auto* bias =
+          shape_.bias ? reinterpret_cast<const float*>(weights + shape_.down_bias_offset()) : nullptr;
+      gemm_block(weights + shape_.down_offset(), down_, first, panels,
+                 h_ + expert.begin * h_stride_ * a_bytes_, h_stride_, expert.end - expert.begin,
+                 [&](int64_t at, const GemmArgs& gemm, int64_t panel) {
                    const auto row = static_cast<size_t>(expert.begin + at);
                    const int64_t column = panel * kPanelCols;
                    kernel_.accumulate({gemm.c, gemm.c_stride, gemm.rows, gemm.panels * kPanelCols,
-                                       bias ? bias + column : nullptr, &routing_.tokens[row], &routing_.weights[row],
-                                       acc + column - first * kPanelCols, width});
+                                       bias ? bias + column : nullptr, &routing_.tokens[row],
+                                       &routing_.weights[row], acc + column - first * kPanelCols, width});
                  });
     }
     const int64_t column = first * kPanelCols;
@@ -87,8 +103,8 @@ class Chunk {
   // Walks `rows` x `panels` in gemm calls; finish(first row, gemm, panel) takes each result while it
   // is in the cache. Few rows take several panels at once, many rows reuse one panel from L2.
   template <typename Finish>
-  void gemm_block(const std::byte* weights, const PackedMatrix& matrix, int64_t first, int64_t panels, const void* a,
-                  int64_t stride, int64_t rows, const Finish& finish) const {
+  void gemm_block(const std::byte* weights, const PackedMatrix& matrix, int64_t first, int64_t panels,
+                  const void* a, int64_t stride, int64_t rows, const Finish& finish) const {
     const int64_t tiles = ceil_div(rows, kMaxRows);
     const int64_t group = rows <= kMaxRows / 2 ? kMaxPanels : 1;
     for (int64_t panel = first; panel < first + panels; panel += group)
@@ -104,7 +120,8 @@ class Chunk {
         gemm.c = scratch().c;
         gemm.c_stride = gemm.panels * kPanelCols;
         // Two tiles fetch the two halves of the panel that comes next.
-        if (group == 1 && tile < 2) gemm.prefetch = gemm.w + matrix.panel_bytes() + tile * matrix.panel_bytes() / 2;
+        if (group == 1 && tile < 2)
+          gemm.prefetch = gemm.w + matrix.panel_bytes() + tile * matrix.panel_bytes() / 2;
         kernel_.gemm(gemm);
         finish(row, gemm, panel);
         row += gemm.rows;
@@ -120,7 +137,8 @@ class Chunk {
     // The padding that the down matrix reads beyond the last panel.
     const int64_t end = gate_up_.panels * shape_.panel_width();
     for (int r = 0; r < gemm.rows && end < down_.k_padded; ++r)
-      std::fill_n(h_ + ((row + r) * h_stride_ + end) * a_bytes_, (down_.k_padded - end) * a_bytes_, std::byte{0});
+      std::fill_n(h_ + ((row + r) * h_stride_ + end) * a_bytes_, (down_.k_padded - end) * a_bytes_,
+                  std::byte{0});
   }
 
   const LayerShape& shape_;
@@ -162,15 +180,16 @@ void expert_ffn(Layer& layer, const Kernel& kernel, const ThreadPool& pool, cons
   const int64_t h_stride =
       std::max(shape.down().k_padded, shape.gate_up().panels * shape.panel_width()) + kStrideSlack / a_bytes;
   const int64_t row_bytes = h_stride * a_bytes;
-  const int64_t per_chunk = std::max<int64_t>(1, kChunkBytes / (row_bytes * std::max<int64_t>(1, args.router.topk)));
+  const int64_t per_chunk =
+      std::max<int64_t>(1, kChunkBytes / (row_bytes * std::max<int64_t>(1, args.router.topk)));
   const int64_t chunks = std::max<int64_t>(1, ceil_div(args.tokens, per_chunk));
 
   for (int64_t index = 0, first = 0; index < chunks && first < args.tokens; ++index) {
     const int64_t tokens = (args.tokens - first) / (chunks - index);
     routing.assign(args.router, first, tokens, shape.experts);
     const auto rows = std::ssize(routing.tokens);
-    const Chunk chunk(layer, kernel, args, routing, first, tokens, h.reserve(static_cast<size_t>(rows * row_bytes)),
-                      h_stride);
+    const Chunk chunk(layer, kernel, args, routing, first, tokens,
+                      h.reserve(static_cast<size_t>(rows * row_bytes)), h_stride);
     const bool serial = rows * shape.hidden * shape.inter * 6 < kSerialFlops;
     const int workers = serial ? 1 : pool.max_workers();
     parallel_tasks(pool, workers, chunk.gate_up_tasks(), [&](int64_t task) { chunk.gate_up(task); });

@@ -10,8 +10,20 @@ namespace trimoe::cpu {
 
 // Instruction-set extensions that a kernel-table entry may ask for.
 enum class Feature : int {
-  kAvx2, kFma, kF16c, kAvxVnni, kAvx512f, kAvx512bw, kAvx512dq, kAvx512vl, kAvx512Bf16, kAvx512Vnni,
-  kAmxTile, kAmxBf16, kAmxInt8, kCount
+  kAvx2,
+  kFma,
+  kF16c,
+  kAvxVnni,
+  kAvx512f,
+  kAvx512bw,
+  kAvx512dq,
+  kAvx512vl,
+  kAvx512Bf16,
+  kAvx512Vnni,
+  kAmxTile,
+  kAmxBf16,
+  kAmxInt8,
+  kCount
 };
 
 const char* name_of(Feature feature);
@@ -20,8 +32,8 @@ struct Features {
   std::string arch;    // "x86_64", "aarch64", ...
   std::string vendor;  // CPUID vendor string, empty elsewhere
   std::string brand;
-  uint32_t cpuid = 0;  // bit per Feature that the processor reports
-  uint64_t xcr0 = 0;   // register states that the system saves
+  uint32_t cpuid = 0;                                      // bit per Feature that the processor reports
+  uint64_t xcr0 = 0;                                       // register states that the system saves
   bool os_avx = false, os_avx512 = false, os_amx = false;  // read from xcr0
   bool amx_permission = false;  // the kernel grants this process tile data (Linux asks for a request)
 

@@ -75,8 +75,8 @@ struct StoreArgs {
 struct Kernel {
   DType weights;
   DType activations;  // storage type of A and h; values are always rounded as the format asks
-  void (*load_rows)(const RowSource& source, const int32_t* indices, int rows, void* a,
-                    int64_t a_stride, int64_t k_padded);
+  void (*load_rows)(const RowSource& source, const int32_t* indices, int rows, void* a, int64_t a_stride,
+                    int64_t k_padded);
   void (*gemm)(const GemmArgs& args);
   void (*activate)(const ActivateArgs& args);
   void (*accumulate)(const AccumulateArgs& args);

@@ -16,7 +16,8 @@ namespace {
 std::vector<TableEntry> build_table() {
   std::vector<TableEntry> table;
 #if defined(__x86_64__)
-  const std::vector<Feature> avx512 = {Feature::kAvx512f, Feature::kAvx512bw, Feature::kAvx512dq, Feature::kAvx512vl};
+  const std::vector<Feature> avx512 = {Feature::kAvx512f, Feature::kAvx512bw, Feature::kAvx512dq,
+                                       Feature::kAvx512vl};
   std::vector<Feature> avx512_bf16 = avx512;
   avx512_bf16.push_back(Feature::kAvx512Bf16);
   table.push_back({"avx512_bf16", avx512_bf16, &avx512::f32, &avx512::bf16_dot});
@@ -39,7 +40,8 @@ bool TableEntry::supported() const {
 std::string TableEntry::reason() const {
   for (Feature feature : needs) {
     if (!features().reports(feature)) return std::string("CPUID lacks ") + name_of(feature);
-    if (!features().usable(feature)) return std::string("the system does not enable ") + name_of(feature) + " (XCR0)";
+    if (!features().usable(feature))
+      return std::string("the system does not enable ") + name_of(feature) + " (XCR0)";
   }
   return "supported";
 }
@@ -59,7 +61,8 @@ const TableEntry& entry_named(const std::string& isa, const char* what) {
   if (entry == kernel_table().end())
     throw Error(std::string(what) + " to name an entry of the kernel table", isa, names);
   if (!entry->supported())
-    throw Error(std::string(what) + " to name an entry that this machine can run", isa + " (" + entry->reason() + ")", names);
+    throw Error(std::string(what) + " to name an entry that this machine can run",
+                isa + " (" + entry->reason() + ")", names);
   return *entry;
 }
 

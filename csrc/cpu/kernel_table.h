@@ -10,8 +10,8 @@
 namespace trimoe::cpu {
 
 struct TableEntry {
-  const char* isa;                // the name TRIMOE_CPU_ISA takes
-  std::vector<Feature> needs;     // all of them
+  const char* isa;             // the name TRIMOE_CPU_ISA takes
+  std::vector<Feature> needs;  // all of them
   const Kernel* f32;
   const Kernel* bf16;
   // int8, int4, fp8 and mxfp4 get a column each when their kernels exist.

@@ -28,7 +28,8 @@ void LayerShape::validate() const {
   const auto in_range = [](int64_t value) { return value >= 1 && value <= kMaxDim; };
   check(in_range(experts), "1 to 2^20 experts", experts, "the expert count of the model's config");
   check(in_range(hidden), "a hidden size of 1 to 2^20", hidden, "the hidden_size of the model's config");
-  check(in_range(inter), "an expert intermediate size of 1 to 2^20", inter, "the moe_intermediate_size of the config");
+  check(in_range(inter), "an expert intermediate size of 1 to 2^20", inter,
+        "the moe_intermediate_size of the config");
   check(weights != DType::kF16, "fp32 or bf16 packed weights", "fp16", "fp32: packing fp16 as fp32 is exact");
   check(activation.gated || activation.kind != Activation::kSwigluOai, "a gate for swiglu_oai", "no gate",
         "another activation, or gated=True");
@@ -47,7 +48,8 @@ Layer::Layer(const LayerShape& shape, const std::byte* data)
 }
 
 std::byte* Layer::mutable_expert(int64_t index) {
-  check(owned_.data() != nullptr, "a layer that owns its memory", "a read-only mapped layer", "packing into a new layer");
+  check(owned_.data() != nullptr, "a layer that owns its memory", "a read-only mapped layer",
+        "packing into a new layer");
   check(index >= 0 && index < shape_.experts, "an expert index below the expert count", index, "0 to E - 1");
   return owned_.data() + index * shape_.expert_bytes();
 }

@@ -32,7 +32,8 @@ void copy_steps(const std::byte* from, int64_t row_bytes, int64_t rows, std::byt
 
 // Any strides, any conversion, any number of k up to a whole tile.
 template <typename Source, typename Packed>
-void convert_steps(const SourceView& view, int64_t row, int64_t rows, int64_t k0, int64_t k_count, std::byte* out) {
+void convert_steps(const SourceView& view, int64_t row, int64_t rows, int64_t k0, int64_t k_count,
+                   std::byte* out) {
   constexpr int64_t kPerStep = kStepBytes / kTileCols / int64_t{sizeof(Packed)};
   auto* packed = reinterpret_cast<Packed*>(out);
   for (int64_t column = 0; column < rows; ++column) {
@@ -53,8 +54,8 @@ void pack_column_tile(const SourceView& view, int64_t row, int64_t rows, int64_t
     std::byte* out = panel + k0 / kPerTile * 2 * kTileBytes + tile * kTileBytes;
     const int64_t k_count = std::min(kPerTile, k_total - k0);
     if (same && k_count == kPerTile)
-      copy_steps(reinterpret_cast<const std::byte*>(at<Source>(view, row, k0)), view.row_stride * int64_t{sizeof(Source)},
-                 rows, out);
+      copy_steps(reinterpret_cast<const std::byte*>(at<Source>(view, row, k0)),
+                 view.row_stride * int64_t{sizeof(Source)}, rows, out);
     else
       convert_steps<Source, Packed>(view, row, rows, k0, k_count, out);
   }
@@ -64,17 +65,23 @@ template <typename Packed>
 void pack_tile(const SourceView& view, int64_t row, int64_t n, int64_t k, std::byte* panel, int64_t tile) {
   const int64_t rows = std::clamp<int64_t>(n - row, 0, kTileCols);
   switch (view.dtype) {
-    case DType::kF32: return pack_column_tile<float, Packed>(view, row, rows, k, panel, tile);
-    case DType::kBf16: return pack_column_tile<Bf16, Packed>(view, row, rows, k, panel, tile);
-    case DType::kF16: return pack_column_tile<F16, Packed>(view, row, rows, k, panel, tile);
+    case DType::kF32:
+      return pack_column_tile<float, Packed>(view, row, rows, k, panel, tile);
+    case DType::kBf16:
+      return pack_column_tile<Bf16, Packed>(view, row, rows, k, panel, tile);
+    case DType::kF16:
+      return pack_column_tile<F16, Packed>(view, row, rows, k, panel, tile);
   }
 }
 
 float bias_at(const SourceView& view, int64_t index) {
   switch (view.dtype) {
-    case DType::kF32: return load_unaligned<float>(at<float>(view, index, 0));
-    case DType::kBf16: return to_f32(load_unaligned<Bf16>(at<Bf16>(view, index, 0)));
-    case DType::kF16: return to_f32(load_unaligned<F16>(at<F16>(view, index, 0)));
+    case DType::kF32:
+      return load_unaligned<float>(at<float>(view, index, 0));
+    case DType::kBf16:
+      return to_f32(load_unaligned<Bf16>(at<Bf16>(view, index, 0)));
+    case DType::kF16:
+      return to_f32(load_unaligned<F16>(at<F16>(view, index, 0)));
   }
   return 0.0f;
 }
@@ -110,15 +117,18 @@ void pack_matrices(const LayerShape& shape, const ExpertSource& source, std::byt
 
 void pack_expert(const LayerShape& shape, const ExpertSource& source, std::byte* expert) {
   const bool gated = shape.activation.gated;
-  const bool complete = source.up.data && source.down.data && (!gated || source.gate.data) &&
-                        (!shape.bias || (source.up_bias.data && source.down_bias.data && (!gated || source.gate_bias.data)));
-  check(complete, "all matrices and biases of the expert", "a null address", "passing every part that the shape names");
+  const bool complete =
+      source.up.data && source.down.data && (!gated || source.gate.data) &&
+      (!shape.bias || (source.up_bias.data && source.down_bias.data && (!gated || source.gate_bias.data)));
+  check(complete, "all matrices and biases of the expert", "a null address",
+        "passing every part that the shape names");
   std::memset(expert, 0, static_cast<size_t>(shape.expert_bytes()));
   shape.weights == DType::kF32 ? pack_matrices<float>(shape, source, expert)
                                : pack_matrices<Bf16>(shape, source, expert);
   if (!shape.bias) return;
-  pack_bias(gated ? source.gate_bias : source.up_bias, source.up_bias, shape.panel_width(), gated ? 0 : kTileCols,
-            shape.inter, shape.gate_up(), reinterpret_cast<float*>(expert + shape.gate_up_bias_offset()));
+  pack_bias(gated ? source.gate_bias : source.up_bias, source.up_bias, shape.panel_width(),
+            gated ? 0 : kTileCols, shape.inter, shape.gate_up(),
+            reinterpret_cast<float*>(expert + shape.gate_up_bias_offset()));
   pack_bias(source.down_bias, source.down_bias, kPanelCols, kTileCols, shape.hidden, shape.down(),
             reinterpret_cast<float*>(expert + shape.down_bias_offset()));
 }

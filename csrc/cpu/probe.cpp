@@ -14,7 +14,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 template <typename Body>
 void on_threads(int threads, const Body& body) {
@@ -52,7 +54,6 @@ void probe_bandwidth(int64_t bytes, int repeats, int threads, double* gbps) {
     });
     gbps[repeat] = static_cast<double>(share * threads) / seconds_since(start) * 1e-9;
   }
-
 }
 
 void probe_flops(DType weights, double seconds, int repeats, int threads, double* gflops) {
@@ -63,9 +64,18 @@ void probe_flops(DType weights, double seconds, int repeats, int threads, double
   for (int repeat = 0; repeat < repeats; ++repeat) {
     std::vector<double> rates(static_cast<size_t>(threads));
     on_threads(threads, [&](int index) {
-      PageBuffer w(kTiles * 2 * kTileBytes), a(static_cast<size_t>(kMaxRows * stride * 4)), c(kMaxRows * kPanelCols * 4);
-      GemmArgs gemm{a.data(), stride, kMaxRows, w.data(), kTiles * 2 * kTileBytes, kTiles, 1,
-                    reinterpret_cast<float*>(c.data()), kPanelCols, nullptr};
+      PageBuffer w(kTiles * 2 * kTileBytes), a(static_cast<size_t>(kMaxRows * stride * 4)),
+          c(kMaxRows * kPanelCols * 4);
+      GemmArgs gemm{a.data(),
+                    stride,
+                    kMaxRows,
+                    w.data(),
+                    kTiles * 2 * kTileBytes,
+                    kTiles,
+                    1,
+                    reinterpret_cast<float*>(c.data()),
+                    kPanelCols,
+                    nullptr};
       const auto start = Clock::now();
       int64_t calls = 0;
       do {

@@ -16,9 +16,12 @@ int64_t id_at(const RouterOutput& router, int64_t token, int64_t slot) {
 float weight_at(const RouterOutput& router, int64_t token, int64_t slot) {
   const int64_t index = token * router.weights_row_stride + slot * router.weights_col_stride;
   switch (router.weights_dtype) {
-    case DType::kF32: return static_cast<const float*>(router.weights)[index];
-    case DType::kBf16: return to_f32(static_cast<const Bf16*>(router.weights)[index]);
-    case DType::kF16: return to_f32(static_cast<const F16*>(router.weights)[index]);
+    case DType::kF32:
+      return static_cast<const float*>(router.weights)[index];
+    case DType::kBf16:
+      return to_f32(static_cast<const Bf16*>(router.weights)[index]);
+    case DType::kF16:
+      return to_f32(static_cast<const F16*>(router.weights)[index]);
   }
   return 0.0f;
 }

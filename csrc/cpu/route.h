@@ -1,8 +1,8 @@
 // Routing: groups the (token, expert) pairs of a call by expert.
 #pragma once
 
-#include <cstdint>
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "common/dtype.h"
@@ -26,9 +26,9 @@ struct Routing {
     int32_t index;
     int32_t begin, end;  // rows
   };
-  std::vector<Expert> active;    // experts that have rows, in order of index
-  std::vector<int32_t> tokens;   // token of each row, relative to the first
-  std::vector<float> weights;    // router weight of each row
+  std::vector<Expert> active;   // experts that have rows, in order of index
+  std::vector<int32_t> tokens;  // token of each row, relative to the first
+  std::vector<float> weights;   // router weight of each row
 
   void assign(const RouterOutput& router, int64_t first_token, int64_t tokens, int64_t experts);
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from trimoe import _cpu
@@ -49,12 +49,11 @@ class LayerSpec:
     def native(self) -> _cpu.LayerShape:
         """The native shape; raises InputError when a value is out of range."""
         try:
-            return _cpu.LayerShape(
-                self.experts, self.hidden, self.inter, self.weights,
-                self.activation, self.gated, self.bias, self.alpha, self.limit,
-            )  # fmt: skip
+            return _cpu.LayerShape(**asdict(self))
         except ValueError as error:
-            raise InputError(expected="a valid layer shape", got=str(error), hint="the model's config") from None
+            raise InputError(
+                expected="a valid layer shape", got=str(error), hint="the model's config"
+            ) from None
 
     @property
     def layer_bytes(self) -> int:

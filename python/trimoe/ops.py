@@ -38,8 +38,8 @@ def _fake_moe_forward(
     layer: int,
     plan: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    torch._check(hidden.dim() == 2)
-    torch._check(topk_ids.dim() == 2 and topk_weights.dim() == 2)
+    torch._check(hidden.dim() == 2)  # type: ignore[no-untyped-call]
+    torch._check(topk_ids.dim() == 2 and topk_weights.dim() == 2)  # type: ignore[no-untyped-call]
     return hidden.new_empty(hidden.shape)
 
 
@@ -64,7 +64,7 @@ def load_op() -> Callable[..., torch.Tensor]:
                 got=f"none in {list(trimoe.__path__)}",
                 hint="pip install . in the source tree",
             )
-        torch.ops.load_library(str(library))
+        torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
         torch.library.register_fake("trimoe::moe_forward", _fake_moe_forward)
         torch.library.register_autograd("trimoe::moe_forward", _backward)
     return torch.ops.trimoe.moe_forward.default
@@ -87,7 +87,8 @@ def moe_forward(
     the domain of each expert (0 CPU), or None. Returns [T, H] in the dtype of hidden; accumulates
     in fp32. Raises RuntimeError with a hint on bad arguments. Inference only.
     """
-    return torch.ops.trimoe.moe_forward(hidden, topk_ids, topk_weights, layer, plan)
+    out: torch.Tensor = torch.ops.trimoe.moe_forward(hidden, topk_ids, topk_weights, layer, plan)
+    return out
 
 
 def forward_on(
@@ -104,8 +105,10 @@ def forward_on(
     process. Same arguments and result as `moe_forward`; ValueError for an entry that cannot run.
     """
     out = torch.empty(hidden.shape, dtype=hidden.dtype)
+    tokens, topk = topk_ids.shape
     row_stride, col_stride = topk_ids.stride()
     ids = Source(topk_ids.data_ptr(), _ID_NAMES[topk_ids.dtype], row_stride, col_stride, topk_ids)
-    sources = source_of(hidden), ids, source_of(topk_weights)
-    _cpu.run_entry(isa, layer, *topk_ids.shape, *sources, out.data_ptr(), threads)
+    _cpu.run_entry(
+        isa, layer, tokens, topk, source_of(hidden), ids, source_of(topk_weights), out.data_ptr(), threads
+    )
     return out

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.cases import CASES, Case, Problem, make_problem, pack, rel_error
 
+from support.cases import CASES, Case, Problem, make_problem, pack, rel_error
 from trimoe import _cpu
 from trimoe.ops import forward_on
 

@@ -70,10 +70,11 @@ def test_memory_within_a_container_that_sees_only_its_part_of_cgroup_v1(tmp_path
         tmp_path,
         {
             "proc/meminfo": MEMINFO,
-            "proc/self/cgroup": "5:memory:/docker/abc\n1:cpu,cpuacct:/docker/abc\n",
+            "proc/self/cgroup": "5:memory:/docker/abc/job\n1:cpu,cpuacct:/docker/abc\n",
             "proc/self/mountinfo": V1_MOUNT.format(root="/docker/abc"),
-            f"{group}/memory.limit_in_bytes": str(2 * GIB),
-            f"{group}/memory.usage_in_bytes": str(3 * GIB),
+            f"{group}/memory.limit_in_bytes": str(4 * GIB),
+            f"{group}/job/memory.limit_in_bytes": str(2 * GIB),
+            f"{group}/job/memory.usage_in_bytes": str(3 * GIB),
         },
     )
     found = memory(tmp_path)
@@ -139,20 +140,19 @@ def test_hyper_threads_of_one_core_count_once(tmp_path: Path) -> None:
     assert machine.last_level_cache_bytes == 2 * 32768 * 1024
 
 
-def test_numa_nodes_in_order_with_a_memory_only_node(tmp_path: Path) -> None:
+def test_numa_nodes_in_order_with_memory_only_nodes(tmp_path: Path) -> None:
     base = "sys/devices/system/node"
-    write_tree(
-        tmp_path,
-        {
-            f"{base}/node10/cpulist": "\n",
-            f"{base}/node10/meminfo": "Node 10 MemTotal: 4 kB\nNode 10 MemFree: 3 kB\n",
-            f"{base}/node0/cpulist": "0-1\n",
-            f"{base}/node0/meminfo": "Node 0 MemTotal: 2 kB\nNode 0 MemFree: 1 kB\n",
-        },
-    )
-    first, second = numa_nodes(tmp_path)
-    assert (first.node, first.cpus, first.memory_total_bytes) == (0, (0, 1), 2048)
-    assert (second.node, second.cpus, second.memory_free_bytes) == (10, (), 3072)
+    for node in (10, 3, 0, 2, 11, 1):
+        files = {"cpulist": "0-1\n" if node == 0 else "\n", "meminfo": f"Node {node} MemTotal: {node} kB\n"}
+        write_tree(tmp_path, {f"{base}/node{node}/{name}": text for name, text in files.items()})
+    write_tree(tmp_path, {f"{base}/node0/meminfo": "Node 0 MemTotal: 9 kB\nNode 0 MemFree: 5 kB\n"})
+    nodes = numa_nodes(tmp_path)
+    assert [one.node for one in nodes] == [0, 1, 2, 3, 10, 11]
+    assert nodes[0].cpus == (0, 1)
+    assert nodes[0].memory_total_bytes == 9 * 1024
+    assert nodes[0].memory_free_bytes == 5 * 1024
+    assert nodes[4].cpus == ()
+    assert nodes[4].memory_total_bytes == 10 * 1024
 
 
 def test_gpu_states(tmp_path: Path) -> None:

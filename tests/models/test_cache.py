@@ -66,6 +66,11 @@ def finish(process: Process) -> dict[str, Any]:
     return {**json.loads(out), "err": err}
 
 
+def assert_packed(result: dict[str, Any], packed: str) -> None:
+    """That the process packed the experts itself, rightly, and had nothing to complain about."""
+    assert (result["from_cache"], result["contents"], result["err"]) == (False, packed, "")
+
+
 def names(folder: Path) -> list[str]:
     """Kinds of files in the cache folder."""
     return sorted(path.suffix for path in folder.iterdir()) if folder.exists() else []
@@ -214,8 +219,7 @@ def test_a_second_process_does_not_touch_what_the_first_one_writes(
     wait_until_there(first)
     (part,) = private_cache.iterdir()
     before = part.stat()
-    second = finish(start(checkpoint))
-    assert second == {"from_cache": False, "contents": packed, "err": ""}
+    assert_packed(finish(start(checkpoint)), packed)
     open_store(checkpoint, weights="fp32").close()  # of another key, and cleans the folder too
     assert names(private_cache) == [".experts", ".part"]
     after = part.stat()
@@ -224,7 +228,7 @@ def test_a_second_process_does_not_touch_what_the_first_one_writes(
         before.st_mtime_ns,
         before.st_size,
     )
-    assert finish(first) == {"from_cache": False, "contents": packed, "err": ""}
+    assert_packed(finish(first), packed)
     assert names(private_cache) == [".experts", ".experts"]
     store = open_store(checkpoint)
     assert (store.from_cache, contents(store)) == (True, packed)
@@ -239,8 +243,7 @@ def test_processes_that_race_for_one_cache(checkpoint: Path, packed: str, privat
         process.stdin.write("\n")
         process.stdin.flush()
     for process in processes:
-        result = finish(process)
-        assert (result["contents"], result["err"]) == (packed, "")
+        assert_packed(finish(process), packed)
     assert names(private_cache) == [".experts"]
     store = open_store(checkpoint)
     assert (store.from_cache, contents(store)) == (True, packed)

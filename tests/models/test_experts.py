@@ -6,9 +6,9 @@ import copy
 
 import pytest
 import torch
-from support.tiny_models import CONFIGS, make_model, token_ids
 
 import trimoe  # noqa: F401  registers the implementation
+from support.tiny_models import CONFIGS, make_model, token_ids
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
@@ -60,7 +60,9 @@ def test_generate_and_compile_fullgraph() -> None:
     outputs = {}
     for implementation in ("eager", "trimoe"):
         model.set_experts_implementation(implementation)
-        outputs[implementation] = model.generate(token_ids(1), max_new_tokens=6, do_sample=False, pad_token_id=0)
+        outputs[implementation] = model.generate(
+            token_ids(1), max_new_tokens=6, do_sample=False, pad_token_id=0
+        )
     assert torch.equal(outputs["eager"], outputs["trimoe"])
     with torch.inference_mode():
         plain = model(token_ids(), use_cache=False).logits

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from support.tiny_models import CONFIGS, make_model, token_ids
 
 import trimoe
+from support.tiny_models import CONFIGS, make_model, token_ids
 from trimoe.errors import InputError
 
 

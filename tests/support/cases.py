@@ -36,7 +36,14 @@ class Case:
 
     def spec(self, weights: str) -> LayerSpec:
         return LayerSpec(
-            self.experts, self.hidden, self.inter, weights, self.activation, self.gated, self.bias, **self.options
+            self.experts,
+            self.hidden,
+            self.inter,
+            weights,
+            self.activation,
+            self.gated,
+            self.bias,
+            **self.options,
         )
 
 
@@ -58,7 +65,9 @@ CASES = [
     Case("gelu", activation="gelu", tokens=30),
     Case("gelu_tanh", activation="gelu_tanh", tokens=30),
     Case("gpt_oss", activation="swiglu_oai", bias=True, tokens=30, hidden=72, inter=40),
-    Case("gpt_oss_limits", activation="swiglu_oai", bias=True, tokens=30, options={"alpha": 0.9, "limit": 0.3}),
+    Case(
+        "gpt_oss_limits", activation="swiglu_oai", bias=True, tokens=30, options={"alpha": 0.9, "limit": 0.3}
+    ),
     Case("relu2_no_gate", activation="relu2", gated=False, tokens=30, hidden=70, inter=50),
     Case("silu_no_gate_bias", gated=False, bias=True, tokens=30, hidden=40, inter=33),
 ]
@@ -131,7 +140,9 @@ def _ids(case: Case, generator: torch.Generator) -> torch.Tensor:
     if case.routing == "one":
         return torch.full(shape, case.experts - 2)
     if case.routing == "none":
-        return torch.tensor([-1, case.experts, -(2**40), 2**40])[torch.randint(0, 4, shape, generator=generator)]
+        return torch.tensor([-1, case.experts, -(2**40), 2**40])[
+            torch.randint(0, 4, shape, generator=generator)
+        ]
     if case.routing == "ramp":  # expert e gets e + 1 tokens: every height of a register tile occurs
         ramp = torch.repeat_interleave(torch.arange(case.experts), torch.arange(case.experts) + 1)
         return ramp[torch.randperm(case.tokens, generator=generator)][:, None]

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from trimoe.hardware.memory import peak_rss_bytes
 from trimoe.models import store as store_module
 from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.expert_math import ExpertMath
@@ -59,7 +60,14 @@ def main() -> None:
     elif step == "flush":
         os.fsync = _stopping(os.fsync, 0)
     store = open_store(path)
-    print(json.dumps({"from_cache": store.from_cache, "contents": contents(store)}), flush=True)
+    report = {
+        "from_cache": store.from_cache,
+        "packed_bytes": store.packed_bytes,
+        "load_ns": store.load_ns,
+        "peak_rss_bytes": peak_rss_bytes(),  # before `contents` touches every page
+        "torch_imported": "torch" in sys.modules,
+    }
+    print(json.dumps({**report, "contents": contents(store)}), flush=True)
 
 
 if __name__ == "__main__":

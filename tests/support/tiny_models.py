@@ -20,16 +20,30 @@ _DEEPSEEK: dict[str, Any] = dict(
 
 CONFIGS: dict[str, Callable[[], Any]] = {
     "qwen3_moe": lambda: transformers.Qwen3MoeConfig(
-        **_COMMON, head_dim=16, moe_intermediate_size=40, num_experts=8, num_experts_per_tok=2, norm_topk_prob=True
+        **_COMMON,
+        head_dim=16,
+        moe_intermediate_size=40,
+        num_experts=8,
+        num_experts_per_tok=2,
+        norm_topk_prob=True,
     ),
     "deepseek_v2": lambda: transformers.DeepseekV2Config(
         **_DEEPSEEK, q_lora_rank=None, n_group=1, topk_group=1, topk_method="greedy"
     ),
-    "deepseek_v3": lambda: transformers.DeepseekV3Config(**_DEEPSEEK, q_lora_rank=16, n_group=2, topk_group=1),
+    "deepseek_v3": lambda: transformers.DeepseekV3Config(
+        **_DEEPSEEK, q_lora_rank=16, n_group=2, topk_group=1
+    ),
     "glm4_moe": lambda: transformers.Glm4MoeConfig(
-        **_COMMON, head_dim=16, moe_intermediate_size=48, n_routed_experts=8, num_experts_per_tok=2,
-        n_shared_experts=1, first_k_dense_replace=1, n_group=1, topk_group=1,
-    ),  # fmt: skip
+        **_COMMON,
+        head_dim=16,
+        moe_intermediate_size=48,
+        n_routed_experts=8,
+        num_experts_per_tok=2,
+        n_shared_experts=1,
+        first_k_dense_replace=1,
+        n_group=1,
+        topk_group=1,
+    ),
     "mixtral": lambda: transformers.MixtralConfig(**_COMMON, num_local_experts=4, num_experts_per_tok=2),
     "olmoe": lambda: transformers.OlmoeConfig(**_COMMON, num_experts=8, num_experts_per_tok=2),
     "gpt_oss": lambda: transformers.GptOssConfig(

@@ -1,6 +1,5 @@
 // AVX512_BF16: one VDPBF16PS multiplies a pair of k, activations stay bf16.
 #include "cpu/avx512/kernels.h"
-
 #include "cpu/avx512/vec.h"
 #include "cpu/generic/gemm.h"
 #include "cpu/generic/rows.h"

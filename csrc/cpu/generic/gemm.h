@@ -41,8 +41,8 @@ void gemm_tile(const GemmArgs& args, int first_row, int first_tile) {
 #pragma GCC unroll 16
       for (int vec = 0; vec < kVecs; ++vec) {
         const int tile = vec / kParts;
-        weights[vec] = Step::load(w + tile / 2 * args.panel_bytes + tile % 2 * kTileBytes + step * kStepBytes +
-                                  vec % kParts * (kStepBytes / kParts));
+        weights[vec] = Step::load(w + tile / 2 * args.panel_bytes + tile % 2 * kTileBytes +
+                                  step * kStepBytes + vec % kParts * (kStepBytes / kParts));
       }
 #pragma GCC unroll 16
       for (int row = 0; row < kRows; ++row)

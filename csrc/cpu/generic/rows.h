@@ -44,16 +44,19 @@ void load_rows(const RowSource& source, const int32_t* indices, int rows, void* 
                int64_t k_padded) {
   auto* to = static_cast<Stored*>(a);
   switch (source.dtype) {
-    case DType::kF32: return load_rows_as<kWeights, Stored, float>(source, indices, rows, to, a_stride, k_padded);
-    case DType::kBf16: return load_rows_as<kWeights, Stored, Bf16>(source, indices, rows, to, a_stride, k_padded);
-    case DType::kF16: return load_rows_as<kWeights, Stored, F16>(source, indices, rows, to, a_stride, k_padded);
+    case DType::kF32:
+      return load_rows_as<kWeights, Stored, float>(source, indices, rows, to, a_stride, k_padded);
+    case DType::kBf16:
+      return load_rows_as<kWeights, Stored, Bf16>(source, indices, rows, to, a_stride, k_padded);
+    case DType::kF16:
+      return load_rows_as<kWeights, Stored, F16>(source, indices, rows, to, a_stride, k_padded);
   }
 }
 
 // One panel of one row: 16 columns when gated (tile 0 gate, tile 1 up), else 32.
 template <DType kWeights, typename Stored, Activation kKind>
-inline void activate_panel(const float* __restrict c, const float* __restrict bias, const ActivationSpec& spec,
-                           Stored* __restrict h) {
+inline void activate_panel(const float* __restrict c, const float* __restrict bias,
+                           const ActivationSpec& spec, Stored* __restrict h) {
   float x[kPanelCols];
   for (int i = 0; i < kPanelCols; ++i) x[i] = bias ? c[i] + bias[i] : c[i];
   if constexpr (kKind == Activation::kSwigluOai) {
@@ -72,19 +75,25 @@ void activate_as(const ActivateArgs& args) {
   const int64_t width = args.spec.gated ? kTileCols : kPanelCols;
   for (int row = 0; row < args.rows; ++row)
     for (int panel = 0; panel < args.panels; ++panel)
-      activate_panel<kWeights, Stored, kKind>(args.c + row * args.c_stride + panel * kPanelCols,
-                                              args.bias ? args.bias + panel * kPanelCols : nullptr, args.spec,
-                                              static_cast<Stored*>(args.h) + row * args.h_stride + panel * width);
+      activate_panel<kWeights, Stored, kKind>(
+          args.c + row * args.c_stride + panel * kPanelCols,
+          args.bias ? args.bias + panel * kPanelCols : nullptr, args.spec,
+          static_cast<Stored*>(args.h) + row * args.h_stride + panel * width);
 }
 
 template <DType kWeights, typename Stored>
 void activate(const ActivateArgs& args) {
   switch (args.spec.kind) {
-    case Activation::kSilu: return activate_as<kWeights, Stored, Activation::kSilu>(args);
-    case Activation::kGelu: return activate_as<kWeights, Stored, Activation::kGelu>(args);
-    case Activation::kGeluTanh: return activate_as<kWeights, Stored, Activation::kGeluTanh>(args);
-    case Activation::kRelu2: return activate_as<kWeights, Stored, Activation::kRelu2>(args);
-    case Activation::kSwigluOai: return activate_as<kWeights, Stored, Activation::kSwigluOai>(args);
+    case Activation::kSilu:
+      return activate_as<kWeights, Stored, Activation::kSilu>(args);
+    case Activation::kGelu:
+      return activate_as<kWeights, Stored, Activation::kGelu>(args);
+    case Activation::kGeluTanh:
+      return activate_as<kWeights, Stored, Activation::kGeluTanh>(args);
+    case Activation::kRelu2:
+      return activate_as<kWeights, Stored, Activation::kRelu2>(args);
+    case Activation::kSwigluOai:
+      return activate_as<kWeights, Stored, Activation::kSwigluOai>(args);
   }
 }
 
@@ -111,16 +120,20 @@ void store_as(const StoreArgs& args) {
 
 inline void store(const StoreArgs& args) {
   switch (args.dtype) {
-    case DType::kF32: return store_as<float>(args);
-    case DType::kBf16: return store_as<Bf16>(args);
-    case DType::kF16: return store_as<F16>(args);
+    case DType::kF32:
+      return store_as<float>(args);
+    case DType::kBf16:
+      return store_as<Bf16>(args);
+    case DType::kF16:
+      return store_as<F16>(args);
   }
 }
 
 // A table row of an instruction set: its gemm beside the shared loops.
 template <DType kWeights, typename Stored>
 constexpr Kernel make_kernel(DType activations, void (*gemm)(const GemmArgs&)) {
-  return {kWeights, activations, load_rows<kWeights, Stored>, gemm, activate<kWeights, Stored>, accumulate, store};
+  return {kWeights,   activations, load_rows<kWeights, Stored>, gemm, activate<kWeights, Stored>,
+          accumulate, store};
 }
 
 }  // namespace

@@ -13,9 +13,12 @@ namespace {
 
 float element(const void* data, DType dtype, int64_t index) {
   switch (dtype) {
-    case DType::kF32: return static_cast<const float*>(data)[index];
-    case DType::kBf16: return to_f32(static_cast<const Bf16*>(data)[index]);
-    case DType::kF16: return to_f32(static_cast<const F16*>(data)[index]);
+    case DType::kF32:
+      return static_cast<const float*>(data)[index];
+    case DType::kBf16:
+      return to_f32(static_cast<const Bf16*>(data)[index]);
+    case DType::kF16:
+      return to_f32(static_cast<const F16*>(data)[index]);
   }
   return 0.0f;
 }
@@ -52,12 +55,16 @@ void gemm(const GemmArgs& args) {
 
 float act(Activation kind, float x) {
   switch (kind) {
-    case Activation::kSilu: return x / (1.0f + std::exp(-x));
-    case Activation::kGelu: return 0.5f * x * (1.0f + std::erf(x * std::sqrt(0.5f)));
+    case Activation::kSilu:
+      return x / (1.0f + std::exp(-x));
+    case Activation::kGelu:
+      return 0.5f * x * (1.0f + std::erf(x * std::sqrt(0.5f)));
     case Activation::kGeluTanh:
       return 0.5f * x * (1.0f + std::tanh(std::sqrt(2.0f / 3.14159265f) * (x + 0.044715f * x * x * x)));
-    case Activation::kRelu2: return std::max(x, 0.0f) * std::max(x, 0.0f);
-    case Activation::kSwigluOai: break;  // not a function of one value
+    case Activation::kRelu2:
+      return std::max(x, 0.0f) * std::max(x, 0.0f);
+    case Activation::kSwigluOai:
+      break;  // not a function of one value
   }
   return 0.0f;
 }
@@ -75,7 +82,9 @@ void activate(const ActivateArgs& args) {
   for (int row = 0; row < args.rows; ++row)
     for (int64_t i = 0; i < args.panels * width; ++i) {
       const int64_t column = i / width * kPanelCols + i % width;
-      auto value = [&](int64_t n) { return args.c[row * args.c_stride + n] + (args.bias ? args.bias[n] : 0.0f); };
+      auto value = [&](int64_t n) {
+        return args.c[row * args.c_stride + n] + (args.bias ? args.bias[n] : 0.0f);
+      };
       const float h = args.spec.gated ? gated_act(args.spec, value(column), value(column + kTileCols))
                                       : act(args.spec.kind, value(column));
       static_cast<float*>(args.h)[row * args.h_stride + i] = quantize<kWeights>(h);
@@ -95,9 +104,15 @@ void store(const StoreArgs& args) {
       const float value = args.acc[row * args.acc_stride + i];
       const int64_t index = row * args.out_stride + i;
       switch (args.dtype) {
-        case DType::kF32: static_cast<float*>(args.out)[index] = value; break;
-        case DType::kBf16: static_cast<Bf16*>(args.out)[index] = from_f32<Bf16>(value); break;
-        case DType::kF16: static_cast<F16*>(args.out)[index] = from_f32<F16>(value); break;
+        case DType::kF32:
+          static_cast<float*>(args.out)[index] = value;
+          break;
+        case DType::kBf16:
+          static_cast<Bf16*>(args.out)[index] = from_f32<Bf16>(value);
+          break;
+        case DType::kF16:
+          static_cast<F16*>(args.out)[index] = from_f32<F16>(value);
+          break;
       }
     }
 }

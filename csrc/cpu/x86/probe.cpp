@@ -1,10 +1,10 @@
 #include "cpu/x86/probe.h"
 
+#include <cstring>
+
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-#include <cstring>
 
 namespace trimoe::cpu::x86 {
 namespace {
@@ -78,9 +78,9 @@ void probe(Features& found) {
   const bool osxsave = (leaf1.ecx >> 27) & 1u;
   if (osxsave) found.xcr0 = read_xcr0();
   const auto saves = [&](uint64_t states) { return (found.xcr0 & states) == states; };
-  found.os_avx = saves(0x6);         // SSE, AVX
-  found.os_avx512 = saves(0xe6);     // and opmask, ZMM high halves, ZMM 16-31
-  found.os_amx = saves(0x60000);     // tile configuration, tile data
+  found.os_avx = saves(0x6);      // SSE, AVX
+  found.os_avx512 = saves(0xe6);  // and opmask, ZMM high halves, ZMM 16-31
+  found.os_amx = saves(0x60000);  // tile configuration, tile data
   if (found.os_amx && found.reports(Feature::kAmxTile)) found.amx_permission = request_amx();
 }
 

@@ -27,7 +27,9 @@ def layer(
     dtype: Annotated[str, typer.Option(help="Weight format: bf16 or fp32.")] = "bf16",
     routing: Annotated[str, typer.Option(help="uniform or zipf.")] = "uniform",
     repeats: Annotated[int, typer.Option(min=1, help="Timed calls.")] = 20,
-    threads: Annotated[int | None, typer.Option(min=1, help="Torch threads; all usable cores if left out.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Torch threads; all usable cores if left out.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Time one expert layer on synthetic weights, caches cold.
@@ -40,11 +42,16 @@ def layer(
       trimoe bench layer --tokens 512
       trimoe bench layer --hidden 4096 --inter 14336 --experts 8 --topk 2 --tokens 16 --json
     """
-    for name, value, choices in (("--dtype", dtype, ("bf16", "fp32")), ("--routing", routing, ("uniform", "zipf"))):
+    for name, value, choices in (
+        ("--dtype", dtype, ("bf16", "fp32")),
+        ("--routing", routing, ("uniform", "zipf")),
+    ):
         if value not in choices:
             raise InputError(expected=f"{name} {' or '.join(choices)}", got=value, hint=choices[0])
     if topk > experts:
-        raise InputError(expected="--topk of at most --experts", got=f"{topk} of {experts}", hint=f"--topk {experts}")
+        raise InputError(
+            expected="--topk of at most --experts", got=f"{topk} of {experts}", hint=f"--topk {experts}"
+        )
     import torch
 
     from trimoe.expert_layer import LayerSpec
@@ -64,7 +71,7 @@ def layer(
         print_json({**shape, "dtype": dtype, "routing": routing, **result})
         return
     print_facts(
-        f"{experts} experts, H {hidden}, I {inter}, top-{topk}, {tokens} token(s), {dtype}, {routing} routing",
+        f"{experts} experts, H {hidden}, I {inter}, top-{topk}, {tokens} token(s), {dtype}, {routing}",
         {
             "time": f"{result['median_ms']:.3f} ms, median of {repeats} "
             f"({result['min_ms']:.3f} to {result['max_ms']:.3f})",
@@ -72,8 +79,8 @@ def layer(
             "computed": f"{result['gflops']:.1f} GFLOP/s of {roofline.gflops[dtype]:.1f} measured",
             "of roofline": f"{result['roofline_pct']:.0f} %",
             "error": f"{result['rel_error']:.2e} relative to fp32",
-            "kernel": f"{roofline.isa}, {roofline.threads} thread(s), {result['weight_copies']} weight copies "
-            f"of {human_bytes(spec.layer_bytes)} (caches cold)",
+            "kernel": f"{roofline.isa}, {roofline.threads} thread(s), {result['weight_copies']} weight copies of "
+            f"{human_bytes(spec.layer_bytes)} (caches cold)",
         },
     )
 
@@ -95,5 +102,8 @@ def dispatch(json_output: JsonOption = False) -> None:
         return
     print_facts(
         "torch.ops.trimoe.moe_forward with nothing to compute, under inference_mode",
-        {f"T = {name[-1]}": f"{human_ns(statistics.median(s))} ({human_ns(min(s))} at best)" for name, s in results.items()},
+        {
+            f"T = {name[-1]}": f"{human_ns(statistics.median(s))} ({human_ns(min(s))} at best)"
+            for name, s in results.items()
+        },
     )

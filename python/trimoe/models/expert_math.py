@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trimoe.expert_layer import LayerSpec
+
 __all__ = ["ExpertMath"]
 
 
@@ -16,3 +18,9 @@ class ExpertMath:
     bias: bool = False
     alpha: float = 1.702
     limit: float = 7.0
+
+    def spec(self, experts: int, hidden: int, inter: int, weights: str) -> LayerSpec:
+        """The layer of E experts, H wide, I inside, packed as `weights`, that computes this."""
+        return LayerSpec(
+            experts, hidden, inter, weights, self.activation, self.gated, self.bias, self.alpha, self.limit
+        )

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from trimoe.errors import InputError
-from trimoe.expert_layer import ExpertLayer, LayerSpec, Source
+from trimoe.expert_layer import ExpertLayer, Source
 from trimoe.models.activations import expert_math
-from trimoe.ops import load_op, source_of
+from trimoe.ops import moe_forward, source_of
 
 __all__ = ["experts_forward", "pack_module", "register"]
 
@@ -26,7 +26,6 @@ def register() -> None:
     """Adds "trimoe" to transformers' registry of experts implementations; idempotent."""
     from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
-    load_op()
     ALL_EXPERTS_FUNCTIONS.register("trimoe", experts_forward)
 
 
@@ -34,10 +33,10 @@ def experts_forward(
     self: Any, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
 ) -> torch.Tensor:
     """The registered function: hidden_states [T, H], top_k_index and top_k_weights [T, K] -> [T, H]."""
-    return torch.ops.trimoe.moe_forward(hidden_states, top_k_index, top_k_weights, _handle(self))
+    return moe_forward(hidden_states, top_k_index, top_k_weights, _handle(self))
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[misc]
+@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
 def _handle(module: Any) -> int:
     """The packed layer of a module; packed anew when a parameter was replaced or written to."""
     state = tuple((p.data_ptr(), 0 if p.is_inference() else p._version, p.shape) for p in module.parameters())
@@ -58,14 +57,9 @@ def pack_module(module: Any) -> ExpertLayer:
     transposed = bool(module.is_transposed)
     hidden = first.shape[1] if transposed else first.shape[2]
     inter = module.down_proj.shape[1] if transposed else module.down_proj.shape[2]
-    layer = ExpertLayer(
-        LayerSpec(
-            first.shape[0], hidden, inter, _FORMATS[first.dtype],
-            math.activation, math.gated, math.bias, math.alpha, math.limit,
-        )  # fmt: skip
-    )
+    layer = ExpertLayer(math.spec(first.shape[0], hidden, inter, _FORMATS[first.dtype]))
     for expert in range(first.shape[0]):
-        layer.pack_expert(expert, *_sources(module, math.gated, expert))
+        layer.pack_expert(expert, *_sources(module, math.gated, expert))  # type: ignore[arg-type]
     return layer
 
 
@@ -73,7 +67,7 @@ def _sources(module: Any, gated: bool, expert: int) -> list[Source | None]:
     """Gate, up, down and their biases of one expert, views into the joined or interleaved parameters."""
 
     def weight(name: str) -> torch.Tensor:
-        stored = getattr(module, name)[expert].detach()
+        stored: torch.Tensor = getattr(module, name)[expert].detach()
         return stored.T if module.is_transposed else stored
 
     def bias(name: str) -> torch.Tensor | None:

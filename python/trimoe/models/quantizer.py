@@ -24,7 +24,7 @@ from trimoe.models.activations import expert_math
 from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.expert_tensors import find_moe_layers
 from trimoe.models.store import ExpertStore
-from trimoe.ops import load_op
+from trimoe.ops import moe_forward
 
 __all__ = ["StoredExperts", "TrimoeConfig", "register"]
 
@@ -57,7 +57,7 @@ class StoredExperts(nn.Module):
         self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
     ) -> torch.Tensor:
         """[T, H], [T, K], [T, K] -> [T, H]."""
-        return torch.ops.trimoe.moe_forward(hidden_states, top_k_index, top_k_weights, self.handle)
+        return moe_forward(hidden_states, top_k_index, top_k_weights, self.handle)
 
     def extra_repr(self) -> str:
         """The layer's shape, for print(model)."""
@@ -71,7 +71,6 @@ class TrimoeQuantizer(HfQuantizer):  # type: ignore[misc]
 
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         config = self.quantization_config
-        load_op()
         folder = config.checkpoint or _folder_of(kwargs.get("checkpoint_files"))
         experts = {
             _layer_index(name): (name, module)

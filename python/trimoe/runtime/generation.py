@@ -127,7 +127,7 @@ def generate(
 
     torch.manual_seed(sampling.seed)
     clock = _Clock(tokenizer, on_text, close_phase)
-    choice = {"do_sample": False}
+    choice: dict[str, Any] = {"do_sample": False}
     if sampling.temperature > 0:
         choice = {"do_sample": True, "temperature": sampling.temperature, "top_k": sampling.top_k}
     with torch.inference_mode():
@@ -135,7 +135,7 @@ def generate(
             **inputs,
             **choice,
             max_new_tokens=sampling.max_new_tokens,
-            pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+            pad_token_id=_pad_token(tokenizer),
             logits_processor=LogitsProcessorList([_FiniteLogits()]),
             streamer=clock,
         )
@@ -147,11 +147,19 @@ def generate(
     )
 
 
+def _pad_token(tokenizer: Any) -> int | None:
+    """One sequence needs no padding, but transformers warns without a token for it."""
+    pad: int | None = tokenizer.pad_token_id
+    return tokenizer.eos_token_id if pad is None else pad
+
+
 def _check_prompt(ids: torch.Tensor, model: Any, sampling: Sampling) -> int:
     """Tokens of the prompt [1, T]."""
     tokens, limit = ids.shape[1], getattr(model.config, "max_position_embeddings", None)
     if tokens == 0:
-        raise InputError(expected="a prompt of at least one token", got="an empty prompt", hint="--prompt 'Once upon'")
+        raise InputError(
+            expected="a prompt of at least one token", got="an empty prompt", hint="--prompt 'Once upon'"
+        )
     if limit is not None and tokens + sampling.max_new_tokens > limit:
         raise InputError(
             expected=f"prompt and new tokens within the model's {limit} positions",

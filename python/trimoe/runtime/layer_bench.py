@@ -83,7 +83,9 @@ class LayerBench:
 
     def __post_init__(self) -> None:
         generator = torch.Generator().manual_seed(7)
-        self._pool = torch.randn(_POOL_ITEMS, generator=generator).mul_(0.02).to(_TORCH_DTYPES[self.spec.weights])
+        self._pool = (
+            torch.randn(_POOL_ITEMS, generator=generator).mul_(0.02).to(_TORCH_DTYPES[self.spec.weights])
+        )
 
     def expert(self, copy: int, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Gate and up [I, H] and down [H, I], slices of the pool repeated as needed."""
@@ -94,7 +96,11 @@ class LayerBench:
             flat = self._pool.roll(-start)
             matrices.append(flat.repeat(math.ceil(items / _POOL_ITEMS))[:items])
         gate, up, down = matrices
-        return gate.view(spec.inter, spec.hidden), up.view(spec.inter, spec.hidden), down.view(spec.hidden, spec.inter)
+        return (
+            gate.view(spec.inter, spec.hidden),
+            up.view(spec.inter, spec.hidden),
+            down.view(spec.hidden, spec.inter),
+        )
 
     def pack(self, progress: Callable[[int], None] = lambda done_bytes: None) -> None:
         """Packs the copies; raises FailureError when they cannot fit in memory."""
@@ -122,7 +128,7 @@ class LayerBench:
         hidden, ids, weights = self._inputs(min(tokens, max(self.tokens, 1)), seed=0)
         result = moe_forward(hidden, ids, weights, self.layers[0].handle).float()
         exact = torch.zeros_like(result)
-        for index in ids.unique().tolist():
+        for index in sorted(set(ids.flatten().tolist())):
             token, slot = (ids == index).nonzero(as_tuple=True)
             gate, up, down = (matrix.float() for matrix in self.expert(0, index))
             x = hidden[token].float()
@@ -155,7 +161,9 @@ class LayerBench:
     def _inputs(self, tokens: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         ids, weights = route(tokens, self.spec.experts, self.topk, self.routing, seed)
         generator = torch.Generator().manual_seed(seed)
-        hidden = torch.randn(tokens, self.spec.hidden, generator=generator).to(_TORCH_DTYPES[self.spec.weights])
+        hidden = torch.randn(tokens, self.spec.hidden, generator=generator).to(
+            _TORCH_DTYPES[self.spec.weights]
+        )
         return hidden, ids, weights
 
 
