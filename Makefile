@@ -22,7 +22,7 @@ lint: $(BUILT)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	git ls-files 'csrc/*.h' 'csrc/*.cpp' | xargs $(BIN)/clang-format --dry-run --Werror
-	git ls-files 'csrc/*.cpp' | grep -v -e avx -e bindings | xargs $(BIN)/clang-tidy --quiet -p build/tidy
+	git ls-files 'csrc/*.cpp' | xargs $(BIN)/clang-tidy --quiet -p $(dir $(firstword $(wildcard build/*/compile_commands.json)))
 
 format: $(DEPS)
 	$(BIN)/ruff check --fix .

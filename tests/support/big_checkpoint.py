@@ -41,7 +41,7 @@ def write_big_checkpoint(
         name = f"model-{number + 1:05}.safetensors"
         weight_map.update(dict.fromkeys(shard, name))
         _write(folder / name, shard, data)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     return layers * experts * 3 * matrix_items * 2
 
 

@@ -79,8 +79,8 @@ def layer(
             "computed": f"{result['gflops']:.1f} GFLOP/s of {roofline.gflops[dtype]:.1f} measured",
             "of roofline": f"{result['roofline_pct']:.0f} %",
             "error": f"{result['rel_error']:.2e} relative to fp32",
-            "kernel": f"{roofline.isa}, {roofline.threads} thread(s), {result['weight_copies']} weight copies of "
-            f"{human_bytes(spec.layer_bytes)} (caches cold)",
+            "kernel": f"{roofline.isa}, {roofline.threads} thread(s), caches cold: "
+            f"{result['weight_copies']} weight copies of {human_bytes(spec.layer_bytes)}",
         },
     )
 
