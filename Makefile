@@ -33,8 +33,14 @@ format: $(DEPS)
 bench-torch: $(BUILT)
 	$(BIN)/python bench/compare_torch.py
 
+# The wheel, built in isolation, in a fresh environment that has nothing else.
+smoke: wheel
+	rm -rf build/smoke && $(PYTHON) -m venv build/smoke
+	build/smoke/bin/pip install -q --disable-pip-version-check '$(TORCH)' dist/trimoe-*.whl
+	build/smoke/bin/python tests/smoke.py
+
 wheel: $(DEPS)
-	$(BIN)/pip wheel -q --no-deps -w dist .
+	rm -rf dist && $(BIN)/pip wheel -q --disable-pip-version-check --no-deps -w dist .
 
 clean:
 	rm -rf $(VENV) build dist

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.command_line import SHIPPED, Outcome, run_here
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+
+from support.command_line import SHIPPED, Outcome, run_here
 
 LAYER = "model.layers.1"
 
@@ -70,7 +71,9 @@ def test_a_tensor_of_another_shape(model: Path, capfd: pytest.CaptureFixture[str
     generate(model, capfd).assert_one_line("1 of another shape", f"{LAYER}.input_layernorm.weight")
 
 
-def test_experts_of_another_shape_than_the_config_says(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_experts_of_another_shape_than_the_config_says(
+    model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     inter = json.loads((model / "config.json").read_text())["moe_intermediate_size"]
     edit_config(model, moe_intermediate_size=inter // 2)
     generate(model, capfd).assert_one_line("config.json says", f"inner {inter}")

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.command_line import Outcome, run_here
 
+from support.command_line import Outcome, run_here
 from trimoe.cli import generate as generate_module
 from trimoe.models import store as store_module
 

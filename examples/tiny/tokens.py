@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 END_OF_TEXT = "<|endoftext|>"
 
 
-def train_tokenizer(documents: Iterable[str], vocab_size: int, context: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(documents: Iterable[str], vocab_size: int, max_tokens: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer of `vocab_size` entries: 256 bytes, one end-of-text token, else merges."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -26,7 +26,7 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int, context: int) -> 
         bos_token=END_OF_TEXT,
         eos_token=END_OF_TEXT,
         pad_token=END_OF_TEXT,
-        model_max_length=context,
+        model_max_length=max_tokens,
         clean_up_tokenization_spaces=False,
     )
 

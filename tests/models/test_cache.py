@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support import fill_cache
 from support.command_line import drop_file_capabilities
 from support.fill_cache import contents, open_store
-
 from trimoe.models.file_mapping import FileMapping
 
 Process = subprocess.Popen[str]

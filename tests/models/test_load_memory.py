@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support import fill_cache
 from support.big_checkpoint import write_big_checkpoint
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fill_cache import contents, open_store
 
+from support.fill_cache import contents, open_store
 from trimoe import _cpu
 from trimoe.errors import FailureError, InputError
 from trimoe.expert_layer import ExpertLayer

@@ -1,4 +1,4 @@
-"""A synthetic Qwen3-MoE checkpoint of any size, in shards, its experts at addresses that nothing is aligned to."""
+"""A synthetic Qwen3-MoE checkpoint of any size, in shards, with nothing aligned to a cache line."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def write_big_checkpoint(
         name = f"model-{number + 1:05}.safetensors"
         weight_map.update(dict.fromkeys(shard, name))
         _write(folder / name, shard, data)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": weight_map})
+    )
     return layers * experts * 3 * matrix_items * 2
 
 

@@ -23,7 +23,10 @@ _SHIPPED = Path(__file__).parents[1] / "models" / "tiny"
 
 def generate(
     model: Annotated[
-        Path, typer.Argument(help="Checkpoint folder; the model that ships with trimoe if left out.", show_default=False)
+        Path,
+        typer.Argument(
+            help="Checkpoint folder; the model that ships with trimoe if left out.", show_default=False
+        ),
     ] = _SHIPPED,
     prompt: Annotated[str, typer.Option(help="The text to continue.")] = "In the beginning",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Stop after this many tokens.")] = 128,
@@ -33,9 +36,12 @@ def generate(
     dtype: Annotated[str, typer.Option(help="Of all but the experts: auto, float32, bfloat16.")] = "auto",
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep packed experts on disk.")] = True,
     measure: Annotated[
-        bool, typer.Option("--measure/--no-measure", help="Measure the roofline that speeds are compared with.")
+        bool,
+        typer.Option("--measure/--no-measure", help="Measure the roofline that speeds are compared with."),
     ] = True,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    ] = False,
 ) -> None:
     """Continue a prompt; print the text as it comes, then speed, domains and memory.
 
@@ -115,7 +121,8 @@ def _load(
             got=str(error).split("\n")[0],
             hint="the tokenizer files that came with the weights",
         ) from error
-    return load(folder, dtype="auto" if dtype == "auto" else getattr(torch, dtype), cache=cache), tokenizer, ledger
+    model = load(folder, dtype=dtype if dtype == "auto" else getattr(torch, dtype), cache=cache)
+    return model, tokenizer, ledger
 
 
 def _print_report(result: Generation, load: dict[str, Any], memory: dict[str, Any]) -> None:

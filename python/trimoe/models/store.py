@@ -2,6 +2,9 @@
 
 Experts are streamed from the mapped safetensors files into the packed layout, a few at a time; the
 source pages are given back at once, so that memory peaks at the packed bytes plus what is in flight.
+
+Every size is checked against the files before any byte is read. Not guarded: another program that
+shortens a file while it is mapped; the kernel then ends the process (SIGBUS), and nothing on disk is harmed.
 """
 
 from __future__ import annotations
@@ -97,12 +100,13 @@ def _spec(
     layer, how = tensors[index], math[index]
     if (how.gated, how.bias) != (layer.gated, layer.has_bias):
         raise InputError(
-            expected=f"experts with gate={how.gated}, bias={how.bias} in {layer.prefix}, as the model defines",
+            expected=f"experts with gate={how.gated}, bias={how.bias} in {layer.prefix}, as in the model",
             got=f"gate={layer.gated}, bias={layer.has_bias}",
             hint="the checkpoint that belongs to this config.json",
         )
+    fmt = packed_format(layer.dtype) if weights == "auto" else weights
     return LayerSpec(
-        layer.experts, layer.hidden, layer.inter, packed_format(layer.dtype) if weights == "auto" else weights,
+        layer.experts, layer.hidden, layer.inter, fmt,
         how.activation, how.gated, how.bias, how.alpha, how.limit,
     )  # fmt: skip
 
