@@ -14,6 +14,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from support.command_line import SHIPPED, drop_file_capabilities, run_here, run_without_torch
+from trimoe.hardware.machine import Memory
+from trimoe.runtime import prediction
 
 EXPERT = "model.layers.1.mlp.experts.3.down_proj.weight"
 
@@ -194,3 +196,10 @@ def test_no_permission_to_read(command: str, locked: str, model: Path, tmp_path:
 )
 def test_bad_arguments(arguments: list[str], fragment: str, capfd: pytest.CaptureFixture[str]) -> None:
     run_here([*arguments, *(["--json"] if arguments[1:] else [])], capfd).assert_one_line(fragment)
+
+
+def test_too_little_memory_is_a_failure_and_told_first(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(prediction, "memory", lambda: Memory(10**9, 10**6, None))
+    run_here(["generate", "--json"], capfd).assert_one_line("of free memory", code=1)

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from trimoe.expert_layer import ExpertLayer as ExpertLayer
     from trimoe.expert_layer import LayerSpec as LayerSpec
     from trimoe.models.load import load as load
+    from trimoe.models.quantizer import TrimoeConfig as TrimoeConfig
     from trimoe.ops import moe_forward as moe_forward
 
-__all__ = ["ExpertLayer", "LayerSpec", "__version__", "load", "moe_forward"]
+__all__ = ["ExpertLayer", "LayerSpec", "TrimoeConfig", "__version__", "load", "moe_forward"]
 _HOMES = {
     "ExpertLayer": "trimoe.expert_layer",
     "LayerSpec": "trimoe.expert_layer",
+    "TrimoeConfig": "trimoe.models.quantizer",
     "load": "trimoe.models.load",
     "moe_forward": "trimoe.ops",
 }

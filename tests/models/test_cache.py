@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -129,6 +130,19 @@ def test_a_file_that_is_not_whole_is_replaced(
     assert str(file) in record.getMessage()
 
 
+def test_the_cache_of_another_key_under_this_name_is_not_used(checkpoint: Path, private_cache: Path) -> None:
+    open_store(checkpoint).close()
+    (other,) = private_cache.iterdir()
+    with open(checkpoint / "b.safetensors", "r+b") as file:
+        file.seek(-2, os.SEEK_END)
+        file.write(b"\x12\x34")
+    expected = contents(open_store(checkpoint))
+    (mine,) = set(private_cache.iterdir()) - {other}
+    shutil.copy(other, mine)
+    store = open_store(checkpoint)
+    assert (store.from_cache, contents(store)) == (False, expected)
+
+
 @contextmanager
 def nothing_longer_than(nbytes: int) -> Iterator[None]:
     """The kernel refuses to let any file of this process grow beyond this: a full disk without a disk."""
@@ -232,6 +246,21 @@ def test_a_second_process_does_not_touch_what_the_first_one_writes(
     assert names(private_cache) == [".experts", ".experts"]
     store = open_store(checkpoint)
     assert (store.from_cache, contents(store)) == (True, packed)
+
+
+def test_only_its_own_part_file_is_removed(
+    checkpoint: Path, private_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = os.rename
+
+    def another_process_begins(source: Path, target: Path) -> None:
+        rename(source, target)
+        source.write_text("of another process")
+
+    monkeypatch.setattr(os, "rename", another_process_begins)
+    open_store(checkpoint).close()
+    (part,) = private_cache.glob("*.part")
+    assert part.read_text() == "of another process"
 
 
 def test_processes_that_race_for_one_cache(checkpoint: Path, packed: str, private_cache: Path) -> None:

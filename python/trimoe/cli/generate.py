@@ -28,7 +28,7 @@ def generate(
             help="Checkpoint folder; the model that ships with trimoe if left out.", show_default=False
         ),
     ] = _SHIPPED,
-    prompt: Annotated[str, typer.Option(help="The text to continue.")] = "In the beginning",
+    prompt: Annotated[str, typer.Option(help="The text to continue.")] = "And the LORD said unto Moses,",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Stop after this many tokens.")] = 128,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")] = 0.8,
     top_k: Annotated[int, typer.Option(min=1, help="Sample among this many tokens.")] = 50,

@@ -116,14 +116,13 @@ def _fsync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _part_file(path: Path) -> Iterator[int | None]:
-    """An empty, locked file at `path`, removed at the end unless it was renamed; None if another has it."""
+    """A new, locked file at `path`, removed at the end unless it was renamed; None if another has it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         if not (_lock(descriptor) and _is_at(descriptor, path)):
             yield None
             return
         try:
-            os.ftruncate(descriptor, 0)
             yield descriptor
         finally:
             if _is_at(descriptor, path):
