@@ -6,14 +6,15 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 
-from support.command_line import SHIPPED, drop_file_capabilities, run_here, run_without_torch
+from support.command_line import drop_file_capabilities, run_here, run_without_torch
+from support.shipped_model import copied_model, edit_config
 from trimoe.hardware.machine import Memory
 from trimoe.runtime import prediction
 
@@ -21,9 +22,10 @@ EXPERT = "model.layers.1.mlp.experts.3.down_proj.weight"
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
+def model(tmp_path: Path) -> Iterator[Path]:
     """A copy of the shipped model, to break."""
-    return Path(shutil.copytree(SHIPPED, tmp_path / "model"))
+    with copied_model(tmp_path) as folder:
+        yield folder
 
 
 def edit_header(file: Path, edit: Callable[[dict[str, Any]], None]) -> None:
@@ -47,11 +49,6 @@ def split_into_shards(model: Path) -> None:
         save_file(part, model / shard, metadata={"format": "pt"})
     (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     (model / "model.safetensors").unlink()
-
-
-def edit_config(model: Path, **changes: Any) -> None:
-    config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps({**config, **changes}))
 
 
 def remove_folder(model: Path) -> None:

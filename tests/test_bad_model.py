@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-from support.command_line import SHIPPED, Outcome, run_here
+from support.command_line import Outcome, run_here
+from support.shipped_model import copied_model, edit_config
 
 LAYER = "model.layers.1"
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
+def model(tmp_path: Path) -> Iterator[Path]:
     """A copy of the shipped model, to break."""
-    return Path(shutil.copytree(SHIPPED, tmp_path / "model"))
-
-
-def edit_config(model: Path, **changes: Any) -> None:
-    config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps({**config, **changes}))
+    with copied_model(tmp_path) as folder:
+        yield folder
 
 
 def edit_tensors(model: Path, **changes: torch.Tensor | None) -> None:
@@ -84,6 +81,22 @@ def test_a_model_type_that_transformers_does_not_know(model: Path, capfd: pytest
     generate(model, capfd).assert_one_line("qwen99_moe")
 
 
+@pytest.mark.parametrize("topk", [0, 10_000])
+def test_more_experts_per_token_than_there_are(
+    topk: int, model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    edit_config(model, num_experts_per_tok=topk)
+    generate(model, capfd).assert_one_line("experts per token", f"got {topk};")
+
+
+@pytest.mark.parametrize("value", ["x", -1, 0])
+def test_a_config_that_no_model_can_be_built_from(
+    value: Any, model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    edit_config(model, num_attention_heads=value)
+    generate(model, capfd).assert_one_line()
+
+
 def test_no_tokenizer(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for file in model.glob("tokenizer*"):
         file.unlink()
@@ -116,6 +129,8 @@ def test_a_prompt_that_is_too_long(model: Path, capfd: pytest.CaptureFixture[str
 
 def test_too_many_new_tokens(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     generate(model, capfd, "--max-new-tokens", "999999").assert_one_line("--max-new-tokens")
+    text = ["generate", str(model), "--no-measure", "--max-new-tokens", "999999"]  # without --json
+    run_here(text, capfd).assert_one_line("--max-new-tokens")  # the prompt is not printed either
 
 
 def test_the_model_is_fine_without_damage(model: Path, capfd: pytest.CaptureFixture[str]) -> None:

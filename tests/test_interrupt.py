@@ -64,14 +64,14 @@ def test_ctrl_c(
 
 def test_ctrl_c_from_the_terminal(private_cache: Path) -> None:
     """The real thing, once: another process, interrupted while its text is coming."""
+    prompt = "In the beginning"
     process = subprocess.Popen(
-        [sys.executable, "-m", "trimoe.cli.main", "generate", "--no-measure", "--max-new-tokens", "400"],
+        [sys.executable, "-m", "trimoe.cli.main", *COMMAND, "--max-new-tokens", "400", "--prompt", prompt],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     assert process.stdout is not None
-    prompt = "In the beginning"
     assert process.stdout.read(len(prompt) + 2).startswith(prompt)  # the prompt and some new text are there
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)

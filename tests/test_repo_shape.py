@@ -43,7 +43,8 @@ TORCH_FREE += ("models/safetensors_reader.py",)
 CPU_INTERFACES = {"common", "cpu", "cpu/generic"}
 CPP_LAYERS = {
     "common": {"common"},
-    "cpu": {"common", "cpu", "cpu/generic", "cpu/ref", "cpu/avx2", "cpu/avx512", "cpu/x86"},
+    "amx": {"common", "amx"},
+    "cpu": {"common", "amx", "cpu", "cpu/generic", "cpu/ref", "cpu/avx2", "cpu/avx512", "cpu/x86"},
     "cpu/generic": CPU_INTERFACES,
     "cpu/ref": CPU_INTERFACES | {"cpu/ref"},
     "cpu/avx2": CPU_INTERFACES | {"cpu/avx2"},

@@ -128,7 +128,7 @@ AtenTensorHandle moe_forward_cpu(const Tensor& hidden, const Tensor& ids, const 
                               &out_handle),
      "empty");
   Tensor out(out_handle);
-  const cpu::RowSource rows{hidden.data(), dtype, hidden.stride(0), hidden.stride(1), shape.hidden};
+  const RowSource rows{hidden.data(), dtype, hidden.stride(0), hidden.stride(1), shape.hidden};
   cpu::expert_ffn(*layer, cpu::selected_entry().kernel(shape.weights), TorchPool(),
                   {rows, router, tokens, out.data()});
   return out.release();

@@ -11,6 +11,7 @@ constexpr int64_t kChunkBytes = int64_t{256} << 20;  // intermediate rows kept a
 constexpr int64_t kBlockBytes = int64_t{768} << 10;  // activation rows of one task: part of an L2
 constexpr int64_t kSerialFlops = int64_t{2} << 20;   // below this, waking a thread costs more
 constexpr int64_t kPanelsPerTask = kMaxPanels;
+constexpr int64_t kFewRows = 6;  // up to here memory is the limit: read several panels at once
 constexpr int64_t kStrideSlack =
     64;  // bytes between rows, so that equal k of many rows do not share a cache set
 
@@ -105,8 +106,8 @@ class Chunk {
   template <typename Finish>
   void gemm_block(const std::byte* weights, const PackedMatrix& matrix, int64_t first, int64_t panels,
                   const void* a, int64_t stride, int64_t rows, const Finish& finish) const {
-    const int64_t tiles = ceil_div(rows, kMaxRows);
-    const int64_t group = rows <= kMaxRows / 2 ? kMaxPanels : 1;
+    const int64_t tiles = ceil_div(rows, kernel_.max_rows);
+    const int64_t group = rows <= kFewRows ? kMaxPanels : 1;
     for (int64_t panel = first; panel < first + panels; panel += group)
       for (int64_t tile = 0, row = 0; tile < tiles; ++tile) {
         GemmArgs gemm{};
@@ -119,9 +120,10 @@ class Chunk {
         gemm.panels = static_cast<int>(std::min(group, first + panels - panel));
         gemm.c = scratch().c;
         gemm.c_stride = gemm.panels * kPanelCols;
-        // Two tiles fetch the two halves of the panel that comes next.
-        if (group == 1 && tile < 2)
+        if (group == 1 && tile < 2) {  // the panel that comes next, by one tile or half each by two
           gemm.prefetch = gemm.w + matrix.panel_bytes() + tile * matrix.panel_bytes() / 2;
+          gemm.prefetch_lines = tiles == 1 ? 2 : 1;
+        }
         kernel_.gemm(gemm);
         finish(row, gemm, panel);
         row += gemm.rows;

@@ -1,8 +1,8 @@
 // The expert FFN driver: out = sum over a token's experts of weight * down(act(gate x, up x)).
 #pragma once
 
+#include "common/kernel.h"
 #include "common/parallel.h"
-#include "cpu/kernel.h"
 #include "cpu/layer.h"
 #include "cpu/route.h"
 

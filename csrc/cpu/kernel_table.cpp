@@ -6,12 +6,28 @@
 #include "common/error.h"
 #include "cpu/ref/kernels.h"
 #if defined(__x86_64__)
+#include "amx/gemm_bf16.h"
 #include "cpu/avx2/kernels.h"
 #include "cpu/avx512/kernels.h"
 #endif
 
 namespace trimoe::cpu {
 namespace {
+
+#if defined(__x86_64__)
+// AMX multiplies 16 rows in the time of one; up to this many rows per expert the dot product is no
+// slower, as memory is the limit.
+constexpr int kAmxFromRows = 5;
+
+Kernel amx_kernel() {
+  Kernel kernel = avx512::bf16_dot;  // everything but the gemm, on the same bf16 rows
+  kernel.max_rows = amx::kRows;
+  kernel.gemm = [](const GemmArgs& args) {
+    args.rows < kAmxFromRows ? avx512::bf16_dot.gemm(args) : amx::gemm_bf16(args);
+  };
+  return kernel;
+}
+#endif
 
 std::vector<TableEntry> build_table() {
   std::vector<TableEntry> table;
@@ -20,11 +36,15 @@ std::vector<TableEntry> build_table() {
                                        Feature::kAvx512vl};
   std::vector<Feature> avx512_bf16 = avx512;
   avx512_bf16.push_back(Feature::kAvx512Bf16);
+  std::vector<Feature> amx = avx512_bf16;
+  amx.insert(amx.end(), {Feature::kAmxTile, Feature::kAmxBf16});
+  static const Kernel amx_bf16 = amx_kernel();
+  table.push_back({"amx", amx, &avx512::f32, &amx_bf16});
   table.push_back({"avx512_bf16", avx512_bf16, &avx512::f32, &avx512::bf16_dot});
   table.push_back({"avx512", avx512, &avx512::f32, &avx512::bf16_fma});
   // VDPBF16PS does two multiply-adds: AMD issues it at the rate of an FMA, Intel (Sapphire Rapids,
   // measured) at a quarter of it, so there the FMA kernel is the faster one.
-  if (features().vendor == "GenuineIntel") std::swap(table[0], table[1]);
+  if (features().vendor == "GenuineIntel") std::swap(table[1], table[2]);
   table.push_back({"avx2", {Feature::kAvx2, Feature::kFma}, &avx2::f32, &avx2::bf16});
 #endif
   table.push_back({"ref", {}, &ref::f32, &ref::bf16});
@@ -40,8 +60,10 @@ bool TableEntry::supported() const {
 std::string TableEntry::reason() const {
   for (Feature feature : needs) {
     if (!features().reports(feature)) return std::string("CPUID lacks ") + name_of(feature);
-    if (!features().usable(feature))
-      return std::string("the system does not enable ") + name_of(feature) + " (XCR0)";
+    if (features().usable(feature)) continue;
+    if (feature >= Feature::kAmxTile && features().os_amx)
+      return "the system refused this process AMX tiles (arch_prctl)";
+    return std::string("the system does not enable ") + name_of(feature) + " (XCR0)";
   }
   return "supported";
 }

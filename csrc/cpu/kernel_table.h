@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "common/kernel.h"
 #include "cpu/features.h"
-#include "cpu/kernel.h"
 
 namespace trimoe::cpu {
 

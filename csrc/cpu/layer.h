@@ -5,9 +5,9 @@
 #include <memory>
 #include <vector>
 
+#include "common/activation.h"
+#include "common/layout.h"
 #include "common/memory.h"
-#include "cpu/activation.h"
-#include "cpu/layout.h"
 
 namespace trimoe::cpu {
 

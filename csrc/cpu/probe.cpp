@@ -4,10 +4,10 @@
 #include <cstring>
 #include <vector>
 
+#include "common/layout.h"
 #include "common/memory.h"
 #include "common/own_threads.h"
 #include "cpu/kernel_table.h"
-#include "cpu/layout.h"
 
 namespace trimoe::cpu {
 namespace {
@@ -66,24 +66,24 @@ void probe_flops(DType weights, double seconds, int repeats, int threads, double
     on_threads(threads, [&](int index) {
       PageBuffer w(kTiles * 2 * kTileBytes), a(static_cast<size_t>(kMaxRows * stride * 4)),
           c(kMaxRows * kPanelCols * 4);
-      GemmArgs gemm{a.data(),
-                    stride,
-                    kMaxRows,
-                    w.data(),
-                    kTiles * 2 * kTileBytes,
-                    kTiles,
-                    1,
-                    reinterpret_cast<float*>(c.data()),
-                    kPanelCols,
-                    nullptr};
+      GemmArgs gemm{};
+      gemm.a = a.data();
+      gemm.a_stride = stride;
+      gemm.rows = kernel.max_rows;
+      gemm.w = w.data();
+      gemm.panel_bytes = kTiles * 2 * kTileBytes;
+      gemm.k_tiles = kTiles;
+      gemm.panels = 1;
+      gemm.c = reinterpret_cast<float*>(c.data());
+      gemm.c_stride = kPanelCols;
       const auto start = Clock::now();
       int64_t calls = 0;
       do {
         for (int i = 0; i < 64; ++i) kernel.gemm(gemm);
         calls += 64;
       } while (seconds_since(start) < seconds);
-      rates[static_cast<size_t>(index)] =
-          2.0 * kMaxRows * kPanelCols * static_cast<double>(k_padded * calls) / seconds_since(start) * 1e-9;
+      rates[static_cast<size_t>(index)] = 2.0 * kernel.max_rows * kPanelCols *
+                                          static_cast<double>(k_padded * calls) / seconds_since(start) * 1e-9;
     });
     gflops[repeat] = 0.0;
     for (double rate : rates) gflops[repeat] += rate;

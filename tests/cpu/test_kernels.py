@@ -24,7 +24,7 @@ def test_table_ends_with_ref_and_lists_what_the_processor_reports() -> None:
     assert table[-1]["isa"] == "ref" and table[-1]["supported"]
     assert [entry["isa"] for entry in table if entry["chosen"]] == [_cpu.selected_isa()]
     if _cpu.features()["arch"] == "x86_64":
-        assert {entry["isa"] for entry in table} == {"avx512_bf16", "avx512", "avx2", "ref"}
+        assert {entry["isa"] for entry in table} == {"amx", "avx512_bf16", "avx512", "avx2", "ref"}
 
 
 @pytest.mark.parametrize("weights", ["fp32", "bf16"])

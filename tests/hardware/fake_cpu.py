@@ -7,7 +7,7 @@ from typing import Any
 
 AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "avx512_vnni")
 FLAGS = ("avx2", "fma", "f16c", "avx_vnni", *AVX512, "amx_tile", "amx_bf16", "amx_int8")
-PREFERENCE = ("avx512", "avx512_bf16", "avx2", "ref")
+PREFERENCE = ("amx", "avx512", "avx512_bf16", "avx2", "ref")
 
 
 @dataclass
@@ -19,7 +19,7 @@ class FakeCpu:
     os: dict[str, bool] = field(default_factory=lambda: {"avx": True, "avx512": True, "amx": True})
     amx_permission: bool = True
     lacks: dict[str, str] = field(default_factory=dict)
-    chosen: str = "avx512"
+    chosen: str = "amx"
     bandwidth: list[float] = field(default_factory=lambda: [10.0, 30.0, 11.0])
     calls: list[tuple[Any, ...]] = field(default_factory=list)
 

@@ -40,17 +40,10 @@ def test_a_good_machine_gets_no_hint(machine: Machine) -> None:
     assert hints(machine) == ""
 
 
-def test_idle_amx(machine: Machine) -> None:
-    assert "AMX-BF16 and AMX-INT8: present and permitted; trimoe has no AMX kernels yet" in hints(
-        machine, FakeCpu()
-    )
-    assert "AMX" not in hints(machine, FakeCpu(amx_permission=False))
-
-
 def test_a_forced_slower_entry(machine: Machine) -> None:
-    fake = FakeCpu(missing=("amx_tile",), chosen="avx2")
+    fake = FakeCpu(missing=("amx_tile",), lacks={"amx": "CPUID lacks amx_tile"}, chosen="avx2")
     assert "unset it, and trimoe uses avx512," in hints(machine, fake, forced="avx2")
-    assert "TRIMOE_CPU_ISA" not in hints(machine, forced="avx512")
+    assert "TRIMOE_CPU_ISA" not in hints(machine, forced="amx")
 
 
 def test_reference_loops_only(machine: Machine) -> None:

@@ -23,13 +23,13 @@ def verdicts(fake: FakeCpu) -> dict[str, InstructionSet]:
 
 def test_a_machine_with_everything() -> None:
     found = verdicts(FakeCpu())
-    assert found["AVX-512"].used
-    assert found["AVX-512"].why == "used"
-    assert found["AVX2"].why == "not used: it runs here, but avx512 is preferred"
-    assert found["AMX-BF16"].why == "not used: trimoe has no kernels for it yet"
-    assert found["AMX-BF16"].usable
+    assert found["AMX-BF16"].used
+    assert found["AMX-BF16"].why == "used"
+    assert found["AVX2"].why == "not used: it runs here, but amx is preferred"
+    assert found["AMX-INT8"].why == "not used: trimoe has no kernels for it yet"
+    assert found["AMX-INT8"].usable
     assert not found["ref"].used
-    assert [name for name, one in found.items() if one.used] == ["AVX-512"]
+    assert [name for name, one in found.items() if one.used] == ["AMX-BF16"]
 
 
 def test_flags_that_cpuid_lacks_are_named() -> None:
@@ -54,7 +54,7 @@ def test_registers_that_the_os_hides_are_told_with_xcr0() -> None:
 
 
 def test_tiles_that_the_kernel_refuses() -> None:
-    found = verdicts(FakeCpu(amx_permission=False))
+    found = verdicts(FakeCpu(amx_permission=False, lacks={"amx": "refused"}, chosen="avx512"))
     assert found["AMX-BF16"].permitted is False
     assert not found["AMX-BF16"].usable
     assert "ARCH_REQ_XCOMP_PERM" in found["AMX-BF16"].why
@@ -67,9 +67,9 @@ def test_an_entry_that_is_unsupported_for_a_reason_of_its_own_tells_it() -> None
 
 
 def test_other_architectures_tell_of_table_entries_only() -> None:
-    lacks = dict.fromkeys(("avx512", "avx512_bf16", "avx2"), "not x86-64")
+    lacks = dict.fromkeys(("amx", "avx512", "avx512_bf16", "avx2"), "not x86-64")
     found = verdicts(FakeCpu(arch="aarch64", os={}, amx_permission=False, lacks=lacks, chosen="ref"))
-    assert set(found) == {"avx512", "avx512_bf16", "avx2", "ref"}
+    assert set(found) == {"amx", "avx512", "avx512_bf16", "avx2", "ref"}
     assert found["ref"].used
     assert found["avx2"].why == "not used: not x86-64"
 
@@ -79,7 +79,7 @@ def test_a_bad_override_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError) as caught:
         cpu.kernel_table()
     assert caught.value.exit_code == 2
-    assert (caught.value.got, caught.value.hint) == ("mmx", "avx512, avx512_bf16, avx2, ref")
+    assert (caught.value.got, caught.value.hint) == ("mmx", "amx, avx512, avx512_bf16, avx2, ref")
 
 
 def test_a_missing_native_module_is_a_failure_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:

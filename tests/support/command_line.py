@@ -14,7 +14,6 @@ import pytest
 
 from trimoe.cli.main import main
 
-SHIPPED = Path(sys.modules["trimoe"].__path__[0]) / "models" / "tiny"
 _PR_CAPBSET_DROP, _FILE_CAPABILITIES = 24, (1, 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 
 

@@ -53,8 +53,9 @@ struct StepBf16 {
 
 namespace avx2 {
 
-constinit const Kernel f32 = make_kernel<DType::kF32, float>(DType::kF32, gemm<Avx2, StepF32>);
-constinit const Kernel bf16 = make_kernel<DType::kBf16, float>(DType::kF32, gemm<Avx2, StepBf16>);
+constinit const Kernel f32 = make_kernel<DType::kF32, float>(DType::kF32, kVectorRows, gemm<Avx2, StepF32>);
+constinit const Kernel bf16 =
+    make_kernel<DType::kBf16, float>(DType::kF32, kVectorRows, gemm<Avx2, StepBf16>);
 
 }  // namespace avx2
 }  // namespace trimoe::cpu

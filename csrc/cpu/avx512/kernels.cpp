@@ -7,7 +7,8 @@
 
 namespace trimoe::cpu::avx512 {
 
-constinit const Kernel f32 = make_kernel<DType::kF32, float>(DType::kF32, gemm<Avx512, StepF32>);
-constinit const Kernel bf16_fma = make_kernel<DType::kBf16, float>(DType::kF32, gemm<Avx512, StepBf16Fma>);
+constinit const Kernel f32 = make_kernel<DType::kF32, float>(DType::kF32, kVectorRows, gemm<Avx512, StepF32>);
+constinit const Kernel bf16_fma =
+    make_kernel<DType::kBf16, float>(DType::kF32, kVectorRows, gemm<Avx512, StepBf16Fma>);
 
 }  // namespace trimoe::cpu::avx512

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "cpu/kernel.h"
+#include "common/kernel.h"
 
 namespace trimoe::cpu::avx512 {
 

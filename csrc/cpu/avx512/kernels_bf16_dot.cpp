@@ -25,7 +25,8 @@ struct StepBf16Dot {
 
 namespace avx512 {
 
-constinit const Kernel bf16_dot = make_kernel<DType::kBf16, Bf16>(DType::kBf16, gemm<Avx512, StepBf16Dot>);
+constinit const Kernel bf16_dot =
+    make_kernel<DType::kBf16, Bf16>(DType::kBf16, kVectorRows, gemm<Avx512, StepBf16Dot>);
 
 }  // namespace avx512
 }  // namespace trimoe::cpu

@@ -7,11 +7,13 @@
 // depend on it bit for bit.
 #pragma once
 
-#include "cpu/kernel.h"
-#include "cpu/layout.h"
+#include "common/kernel.h"
+#include "common/layout.h"
 
 namespace trimoe::cpu {
 namespace {
+
+inline constexpr int kVectorRows = 12;  // rows of a register tile, at most
 
 // kRows rows x kTiles column tiles in registers. Rows are the outer loop of a step: the weights of
 // all tiles stay in registers and each element of A is broadcast once, right where it is used.
@@ -36,7 +38,8 @@ void gemm_tile(const GemmArgs& args, int first_row, int first_tile) {
 
   for (int64_t k_tile = 0; k_tile < args.k_tiles; ++k_tile, w += 2 * kTileBytes) {
     for (int64_t step = 0; step < kTileSteps; ++step) {
-      if (prefetch) __builtin_prefetch(prefetch, 0, 2), prefetch += kStepBytes;
+      for (int line = 0; line < args.prefetch_lines; ++line, prefetch += kStepBytes)
+        __builtin_prefetch(prefetch, 0, 2);
       decltype(Step::load(w)) weights[kVecs];
 #pragma GCC unroll 16
       for (int vec = 0; vec < kVecs; ++vec) {
@@ -65,7 +68,7 @@ template <class Isa, class Step, int kTiles>
 constexpr int rows_that_fit() {
   constexpr int kVecs = kTiles * static_cast<int>(kTileCols) / Isa::kLanes;
   constexpr int kRows = (Isa::kRegisters - 2) / kVecs - Step::kWeightRegisters;
-  return kRows < kMaxRows ? kRows : kMaxRows;
+  return kRows < kVectorRows ? kRows : kVectorRows;
 }
 
 template <class Isa, class Step, int kTiles, int kRows>
@@ -95,7 +98,7 @@ void gemm_from(const GemmArgs& args, int tile) {
   constexpr int kRows = rows_that_fit<Isa, Step, kTiles>();
   if constexpr (kTiles > 1) {
     if constexpr (kRows > 0)
-      if (args.rows <= kRows || kRows == kMaxRows)
+      if (args.rows <= kRows || kRows == kVectorRows)
         for (; tile + kTiles <= 2 * args.panels; tile += kTiles) gemm_columns<Isa, Step, kTiles>(args, tile);
     if (tile < 2 * args.panels) gemm_from<Isa, Step, kTiles / 2>(args, tile);
   } else {

@@ -4,9 +4,9 @@
 
 #include <type_traits>
 
+#include "common/kernel.h"
+#include "common/layout.h"
 #include "cpu/generic/activation_math.h"
-#include "cpu/kernel.h"
-#include "cpu/layout.h"
 
 namespace trimoe::cpu {
 namespace {
@@ -131,8 +131,8 @@ inline void store(const StoreArgs& args) {
 
 // A table row of an instruction set: its gemm beside the shared loops.
 template <DType kWeights, typename Stored>
-constexpr Kernel make_kernel(DType activations, void (*gemm)(const GemmArgs&)) {
-  return {kWeights,   activations, load_rows<kWeights, Stored>, gemm, activate<kWeights, Stored>,
+constexpr Kernel make_kernel(DType activations, int max_rows, void (*gemm)(const GemmArgs&)) {
+  return {kWeights,   activations, max_rows, load_rows<kWeights, Stored>, gemm, activate<kWeights, Stored>,
           accumulate, store};
 }
 

@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "common/convert.h"
-#include "cpu/layout.h"
+#include "common/layout.h"
 
 namespace trimoe::cpu::ref {
 namespace {
@@ -119,7 +119,8 @@ void store(const StoreArgs& args) {
 
 template <DType kWeights>
 constexpr Kernel table_row() {
-  return {kWeights, DType::kF32, load_rows<kWeights>, gemm<kWeights>, activate<kWeights>, accumulate, store};
+  return {kWeights,       DType::kF32,        kMaxRows,   load_rows<kWeights>,
+          gemm<kWeights>, activate<kWeights>, accumulate, store};
 }
 
 }  // namespace

@@ -66,7 +66,6 @@ def generate(
     loaded, tokenizer, ledger = _load(model, dtype, cache, prediction.total_bytes, quiet=json_output)
     store = loaded.trimoe_store
     say = (lambda text: None) if json_output else _say
-    say(prompt)
     result = run(loaded, tokenizer, prompt, Sampling(max_new_tokens, temperature, top_k, seed), roofline, say)
     memory = {"weights": prediction.as_dict(), "rss": ledger.as_dict()}
     load = {
@@ -118,7 +117,7 @@ def _load(
     except Exception as error:  # each tokenizer library has its own ways to fail
         raise InputError(
             expected=f"a tokenizer in {folder}",
-            got=str(error).split("\n")[0],
+            got=str(error)[:200],
             hint="the tokenizer files that came with the weights",
         ) from error
     model = load(folder, dtype=dtype if dtype == "auto" else getattr(torch, dtype), cache=cache)

@@ -44,9 +44,6 @@ def _isa_hints(sets: Sequence[InstructionSet], table: Sequence[Isa], forced_isa:
         )
     elif chosen and chosen.isa == "ref":
         hints.append("only the plain reference loops run here: expect correct results, but no speed")
-    idle_amx = [one.name for one in sets if one.name.startswith("AMX") and one.usable and not one.kernels]
-    if idle_amx:
-        hints.append(f"{' and '.join(idle_amx)}: present and permitted; trimoe has no AMX kernels yet")
     hidden = ", ".join(one.name for one in sets if one.in_cpu and one.in_os is False)
     if hidden:
         hints.append(

@@ -83,7 +83,7 @@ class _Needs:
 
 _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512dq")
 _X86_SETS = (
-    _Needs("amx_bf16", "AMX-BF16", ("amx_tile", "amx_bf16"), "amx", permission=True),
+    _Needs("amx", "AMX-BF16", ("amx_tile", "amx_bf16"), "amx", permission=True),
     _Needs("amx_int8", "AMX-INT8", ("amx_tile", "amx_int8"), "amx", permission=True),
     _Needs("avx512_bf16", "AVX-512 BF16", (*_AVX512, "avx512_bf16"), "avx512"),
     _Needs("avx512", "AVX-512", _AVX512, "avx512"),

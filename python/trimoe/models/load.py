@@ -10,6 +10,7 @@ import torch
 
 from trimoe.errors import InputError
 from trimoe.models.checkpoint import Checkpoint
+from trimoe.models.config_keys import find_int, text_config
 from trimoe.models.quantizer import TrimoeConfig, register
 
 __all__ = ["load"]
@@ -33,19 +34,13 @@ def load(
     Raises InputError for a path, model or file that is not as it should be, FailureError when memory
     does not suffice.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     register()
     folder = os.fspath(path)
-    Checkpoint(folder).close()  # every file is whole before anything is built
-    try:
-        AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            expected=f"a model that transformers knows in {folder}/config.json",
-            got=str(error).split("\n")[0],
-            hint="the config.json that came with the weights, or a newer transformers",
-        ) from error
+    with Checkpoint(folder) as checkpoint:  # every file is whole before anything is built
+        _check_topk(folder, checkpoint.config)
+    _check_config(folder, bool(kwargs.get("trust_remote_code")))
     model, info = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=dtype,
@@ -57,6 +52,34 @@ def load(
     )
     _check_complete(folder, info)
     return model.eval()
+
+
+def _check_topk(folder: str, config: Mapping[str, Any]) -> None:
+    topk, experts = (find_int(text_config(config), fact) for fact in ("topk", "experts"))
+    if topk is not None and experts is not None and not 1 <= topk <= experts:
+        raise InputError(
+            expected=f"1 to {experts} experts per token in {folder}/config.json",
+            got=str(topk),
+            hint="the config.json that came with the weights",
+        )
+
+
+def _check_config(folder: str, trust_remote_code: bool) -> None:
+    """Builds the model without memory: what breaks there is config.json, whatever exception it raises."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+        with torch.device("meta"):
+            AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise InputError(
+            expected=f"a language model that transformers can build from {folder}/config.json",
+            got=f"{type(error).__name__}: {str(error)[:200]}",
+            hint="the config.json that came with the weights, or a newer transformers",
+        ) from error
 
 
 def _check_complete(folder: str, info: Mapping[str, Any]) -> None:

@@ -106,13 +106,14 @@ def generate(
     roofline: Roofline | None = None,
     on_text: Callable[[str], None] = lambda text: None,
 ) -> Generation:
-    """Continues `prompt`; `on_text` gets each piece of text as soon as it is final.
+    """Continues `prompt`; `on_text` gets the prompt once it is accepted, then each piece that is final.
 
     model: from `trimoe.load`. Raises InputError for a prompt that the model cannot take and
     FailureError when the model yields NaN.
     """
     inputs = tokenizer(prompt, return_tensors="pt")
     prompt_tokens = _check_prompt(inputs["input_ids"], model, sampling)
+    on_text(prompt)
     layers = list(model.trimoe_store.layers.values())
     for layer in layers:
         layer.reset_stats()

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-namespace trimoe::cpu {
+namespace trimoe {
 
 enum class Activation : int32_t {
   kSilu = 0,      // x * sigmoid(x)
@@ -20,4 +20,4 @@ struct ActivationSpec {
   float limit = 7.0f;    // kSwigluOai only
 };
 
-}  // namespace trimoe::cpu
+}  // namespace trimoe

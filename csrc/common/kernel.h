@@ -5,12 +5,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "common/activation.h"
 #include "common/dtype.h"
-#include "cpu/activation.h"
 
-namespace trimoe::cpu {
+namespace trimoe {
 
-inline constexpr int kMaxRows = 12;   // rows of one gemm call
+inline constexpr int kMaxRows = 32;   // rows of one gemm call, of any kernel
 inline constexpr int kMaxPanels = 4;  // panels of one gemm call
 
 // Rows of a [*, cols] tensor of any float type and any strides (in elements), picked by index.
@@ -26,14 +26,15 @@ struct RowSource {
 struct GemmArgs {
   const void* a;  // rows in the kernel's activation type, zero-padded to k_padded
   int64_t a_stride;
-  int rows;  // 1..kMaxRows
+  int rows;  // 1..max_rows of the kernel
   const std::byte* w;
   int64_t panel_bytes;
   int64_t k_tiles;
   int panels;  // 1..kMaxPanels
   float* c;
   int64_t c_stride;
-  const std::byte* prefetch;  // one cache line per step is fetched from here when not null
+  const std::byte* prefetch;  // fetched into L2 meanwhile: what the next calls will read
+  int prefetch_lines;         // 64-byte lines of it per step; 0: none
 };
 
 // h[rows, columns of these panels] = act(C + bias), written in the kernel's activation type.
@@ -75,6 +76,7 @@ struct StoreArgs {
 struct Kernel {
   DType weights;
   DType activations;  // storage type of A and h; values are always rounded as the format asks
+  int max_rows;       // of one gemm call: what the registers or tiles hold at once
   void (*load_rows)(const RowSource& source, const int32_t* indices, int rows, void* a, int64_t a_stride,
                     int64_t k_padded);
   void (*gemm)(const GemmArgs& args);
@@ -83,4 +85,4 @@ struct Kernel {
   void (*store)(const StoreArgs& args);
 };
 
-}  // namespace trimoe::cpu
+}  // namespace trimoe

@@ -16,7 +16,7 @@
 
 #include "common/dtype.h"
 
-namespace trimoe::cpu {
+namespace trimoe {
 
 inline constexpr int kLayoutVersion = 1;  // part of the key of every packed file
 inline constexpr int64_t kTileCols = 16;
@@ -56,4 +56,4 @@ constexpr int64_t element_offset(DType weights, int64_t column, int64_t k) {
          ((column % kTileCols) * per_step + k % per_step) * size_of(weights);
 }
 
-}  // namespace trimoe::cpu
+}  // namespace trimoe

@@ -1,0 +1,82 @@
+"""`trimoe bench`: the figures that the issue names, consistent with each other."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from trimoe.cli.main import main
+from trimoe.runtime.layer_bench import route
+
+SMALL = [
+    "bench",
+    "layer",
+    "--hidden",
+    "96",
+    "--inter",
+    "72",
+    "--experts",
+    "6",
+    "--topk",
+    "2",
+    "--repeats",
+    "3",
+    "--json",
+]
+
+
+def _json(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> dict[str, Any]:
+    threads = torch.get_num_threads()
+    try:
+        assert main(arguments) == 0
+    finally:
+        torch.set_num_threads(threads)
+    return json.loads(capfd.readouterr().out)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+@pytest.mark.parametrize("routing", ["uniform", "zipf"])
+def test_layer_figures_fit_together(dtype: str, routing: str, capfd: pytest.CaptureFixture[str]) -> None:
+    r = _json(capfd, [*SMALL, "--tokens", "9", "--dtype", dtype, "--routing", routing])
+    assert r["gflops"] * r["median_ms"] == pytest.approx(9 * 2 * 6 * 96 * 72 * 1e-6)
+    assert r["min_ms"] <= r["median_ms"] <= r["max_ms"] and r["repeats"] == 3
+    bound_ms = 1e-6 * max(
+        r["weights_gbps"] * r["median_ms"] * 1e6 / r["roofline"]["bandwidth_gbps"],
+        r["gflops"] * r["median_ms"] * 1e6 / r["roofline"]["gflops"][dtype],
+    )
+    assert r["roofline_pct"] == pytest.approx(100 * bound_ms / r["median_ms"])
+    assert 0 < r["rel_error"] < {"bf16": 6e-3, "fp32": 3e-6}[dtype]
+
+
+def test_dispatch_prints_the_overhead(capfd: pytest.CaptureFixture[str]) -> None:
+    r = _json(capfd, ["bench", "dispatch", "--json"])
+    assert 0 < r["tokens_0_min_ns"] <= r["tokens_0_median_ns"]
+    assert 0 < r["tokens_1_min_ns"] <= r["tokens_1_median_ns"]
+
+
+def test_routing_is_distinct_normalised_and_as_skewed_as_named() -> None:
+    for kind, at_least, at_most in (("uniform", 0.0, 1.3), ("zipf", 3.0, 100.0)):
+        ids, weights = route(4000, 32, 4, kind, seed=1)
+        assert all(len(set(row)) == 4 for row in ids[:200].tolist())
+        torch.testing.assert_close(weights.sum(1), torch.ones(4000))
+        counts = torch.bincount(ids.flatten(), minlength=32).float()
+        assert at_least <= float(counts.max() / counts.mean()) <= at_most
+        assert torch.equal(ids, route(4000, 32, 4, kind, seed=1)[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--topk", "7"], "--topk"),
+        (["--dtype", "int4"], "--dtype"),
+        (["--routing", "all"], "--routing"),
+        (["--tokens", "0"], "tokens"),
+    ],
+)
+def test_bad_arguments(arguments: list[str], word: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, *arguments]) == 2
+    out, err = capfd.readouterr()
+    assert not out and word in err and err.count("\n") == 1

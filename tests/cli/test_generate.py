@@ -1,0 +1,62 @@
+"""`trimoe generate` on the shipped model: text, figures that fit together, the same text for the same seed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from trimoe.cli.main import main
+
+ARGUMENTS = ["generate", "--max-new-tokens", "12", "--no-measure"]
+
+
+def _json(capfd: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:
+    assert main([*ARGUMENTS, "--json", *more]) == 0
+    out, _ = capfd.readouterr()
+    assert out.count("\n") == 1
+    return json.loads(out)
+
+
+def test_report_adds_up(capfd: pytest.CaptureFixture[str]) -> None:
+    report = _json(capfd, "--prompt", "And God said")
+    assert report["text"] and report["decode"]["tokens"] == 11
+    prefill, decode = (report[phase]["domains"] for phase in ("prefill", "decode"))
+    for domains in (prefill, decode):
+        assert [domain["domain"] for domain in domains] == ["GPU", "CPU", "NDP"]
+        assert [domain["present"] for domain in domains] == [False, True, False]
+    layers, topk = 4, 4
+    assert prefill[1]["rows"] == report["prefill"]["tokens"] * layers * topk
+    assert decode[1]["rows"] == 11 * layers * topk
+    assert 0 < decode[1]["experts_used"] <= decode[1]["experts"] == 128
+    assert 0 < decode[1]["busy_ns"] < report["decode"]["duration_ns"]
+    assert report["load"]["packed_bytes"] == report["memory"]["weights"]["packed_expert_bytes"]
+
+
+def test_memory_is_predicted_not_discovered(capfd: pytest.CaptureFixture[str]) -> None:
+    rss = _json(capfd)["memory"]["rss"]
+    assert rss["peak_rss_bytes"] <= rss["predicted_peak_rss_bytes"] + (64 << 20)
+
+
+def test_roofline_share_is_there_when_measured(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--max-new-tokens", "4", "--json"]) == 0
+    report = json.loads(capfd.readouterr().out)
+    assert report["roofline"]["bandwidth_gbps"] > 0
+    assert report["decode"]["domains"][1]["roofline_pct"] > 0
+
+
+def test_the_seed_decides_and_greedy_ignores_it(capfd: pytest.CaptureFixture[str]) -> None:
+    first, again = (_json(capfd, "--seed", "1")["text"] for _ in range(2))
+    other = _json(capfd, "--seed", "2")["text"]
+    assert first == again != other
+    greedy = [_json(capfd, "--temperature", "0", "--seed", seed)["text"] for seed in ("1", "2")]
+    assert greedy[0] == greedy[1]
+
+
+def test_text_for_people_streams_and_ends_in_tables(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([*ARGUMENTS, "--prompt", "And God said"]) == 0
+    out, _ = capfd.readouterr()
+    assert out.startswith("And God said")
+    for word in ("tokens/s", "Domains", "CPU", "absent", "peak RSS, predicted", "peak RSS, actual"):
+        assert word in out
