@@ -13,8 +13,9 @@ namespace {
 constexpr uint64_t kBuiltAgainst = 0x020b000000000000;  // the ABI of torch 2.11, our oldest
 
 void ok(AOTITorchError error, const char* call) {
-  check(error == 0, "torch to accept a call", std::string(call) + " failed",
-        "the message torch printed above");
+  check(
+      error == 0, "torch to accept a call", [&] { return std::string(call) + " failed"; },
+      "the message torch printed above");
 }
 
 // Owns one reference to a tensor and holds what the core needs to know of it.
@@ -89,7 +90,8 @@ std::string shape_of(const Tensor& tensor) {
 void check_plan(const Tensor& plan, int64_t experts) {
   check(
       plan.on_cpu() && plan.dim() == 1 && plan.size(0) == experts && plan.dtype() == aoti_torch_dtype_int32(),
-      "plan of shape [E], int32, on the CPU", shape_of(plan), "torch.zeros(E, dtype=torch.int32)");
+      "plan of shape [E], int32, on the CPU", [&] { return shape_of(plan); },
+      "torch.zeros(E, dtype=torch.int32)");
   for (int64_t e = 0; e < experts; ++e) {
     const int32_t domain = static_cast<const int32_t*>(plan.data())[e * plan.stride(0)];
     check(domain == 0, "a plan that uses domains this machine has: 0 (CPU)", domain, "plan=None");
@@ -98,12 +100,14 @@ void check_plan(const Tensor& plan, int64_t experts) {
 
 cpu::RouterOutput router_of(const Tensor& ids, const Tensor& weights, int64_t tokens) {
   static const int32_t int32 = aoti_torch_dtype_int32(), int64 = aoti_torch_dtype_int64();
-  check(ids.dim() == 2 && ids.size(0) == tokens, "topk_ids of shape [T, K]", shape_of(ids),
-        "one row per token");
+  check(
+      ids.dim() == 2 && ids.size(0) == tokens, "topk_ids of shape [T, K]", [&] { return shape_of(ids); },
+      "one row per token");
   check(ids.dtype() == int32 || ids.dtype() == int64, "topk_ids of int32 or int64", "another dtype",
         "topk_ids.long()");
-  check(weights.dim() == 2 && weights.size(0) == tokens && weights.size(1) == ids.size(1),
-        "topk_weights of the shape of topk_ids", shape_of(weights), "one weight per id");
+  check(
+      weights.dim() == 2 && weights.size(0) == tokens && weights.size(1) == ids.size(1),
+      "topk_weights of the shape of topk_ids", [&] { return shape_of(weights); }, "one weight per id");
   check(ids.on_cpu() && weights.on_cpu(), "topk_ids and topk_weights on the CPU, as hidden is",
         "another device", "tensor.cpu()");
   return {ids.data(),        ids.dtype() == int64, ids.stride(0),
@@ -115,8 +119,9 @@ AtenTensorHandle moe_forward_cpu(const Tensor& hidden, const Tensor& ids, const 
                                  int64_t handle, const Tensor* plan) {
   const auto layer = cpu::find_layer(handle);
   const cpu::LayerShape& shape = layer->shape();
-  check(hidden.dim() == 2 && hidden.size(1) == shape.hidden, "hidden of shape [T, H]", shape_of(hidden),
-        "hidden.reshape(-1, H) with the H of the layer");
+  check(
+      hidden.dim() == 2 && hidden.size(1) == shape.hidden, "hidden of shape [T, H]",
+      [&] { return shape_of(hidden); }, "hidden.reshape(-1, H) with the H of the layer");
   const DType dtype = float_type(hidden, "hidden of bf16, fp16 or fp32");
   const int64_t tokens = hidden.size(0);
   const cpu::RouterOutput router = router_of(ids, weights, tokens);

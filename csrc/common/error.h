@@ -1,9 +1,9 @@
 // The one exception of the core: what was expected, what came, what to try.
 #pragma once
 
-#include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 namespace trimoe {
 
@@ -13,15 +13,18 @@ class Error : public std::runtime_error {
       : std::runtime_error("trimoe: expected " + expected + "; got " + got + "; try " + hint) {}
 };
 
-// For API edges only: inner loops trust what the edge has checked.
-inline void check(bool ok, const char* expected, const std::string& got, const char* hint) {
-  if (!ok) [[unlikely]]
-    throw Error(expected, got, hint);
-}
-
-inline void check(bool ok, const char* expected, int64_t got, const char* hint) {
-  if (!ok) [[unlikely]]
+// For API edges only: inner loops trust what the edge has checked. `got` is text, a number, or a
+// callable that makes the text, so that a check that holds costs one branch.
+template <typename Got>
+void check(bool ok, const char* expected, const Got& got, const char* hint) {
+  if (ok) [[likely]]
+    return;
+  if constexpr (std::is_invocable_v<Got>)
+    throw Error(expected, got(), hint);
+  else if constexpr (std::is_arithmetic_v<Got>)
     throw Error(expected, std::to_string(got), hint);
+  else
+    throw Error(expected, got, hint);
 }
 
 }  // namespace trimoe

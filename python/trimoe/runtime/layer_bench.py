@@ -19,7 +19,7 @@ from trimoe.ops import moe_forward, source_of
 
 __all__ = ["LayerBench", "LayerBenchResult", "dispatch_ns", "route"]
 
-_POOL_ITEMS = 1 << 24  # random numbers that all synthetic weights are slices of
+_OFFSETS = 1 << 22  # where a matrix may begin in the pool of random numbers
 _TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -82,25 +82,19 @@ class LayerBench:
     layers: list[ExpertLayer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        generator = torch.Generator().manual_seed(7)
-        self._pool = (
-            torch.randn(_POOL_ITEMS, generator=generator).mul_(0.02).to(_TORCH_DTYPES[self.spec.weights])
-        )
+        items = self.spec.hidden * self.spec.inter + _OFFSETS
+        random = torch.randn(items, generator=torch.Generator().manual_seed(7))
+        self._pool = random.mul_(0.02).to(_TORCH_DTYPES[self.spec.weights])
 
     def expert(self, copy: int, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Gate and up [I, H] and down [H, I], slices of the pool repeated as needed."""
-        spec, items = self.spec, self.spec.hidden * self.spec.inter
-        matrices = []
-        for part in range(3):
-            start = (copy * 1000003 + index * 7919 + part * 104729) * 2654435761 % _POOL_ITEMS
-            flat = self._pool.roll(-start)
-            matrices.append(flat.repeat(math.ceil(items / _POOL_ITEMS))[:items])
-        gate, up, down = matrices
-        return (
-            gate.view(spec.inter, spec.hidden),
-            up.view(spec.inter, spec.hidden),
-            down.view(spec.hidden, spec.inter),
-        )
+        """Gate and up [I, H] and down [H, I], each a slice of the random pool."""
+        h, i = self.spec.hidden, self.spec.inter
+
+        def matrix(part: int, rows: int, cols: int) -> torch.Tensor:
+            start = (copy * 1000003 + index * 7919 + part * 104729) * 2654435761 % _OFFSETS
+            return self._pool[start : start + rows * cols].view(rows, cols)
+
+        return matrix(0, i, h), matrix(1, i, h), matrix(2, h, i)
 
     def pack(self, progress: Callable[[int], None] = lambda done_bytes: None) -> None:
         """Packs the copies; raises FailureError when they cannot fit in memory."""
