@@ -1,4 +1,4 @@
-"""`trimoe generate` on the shipped model: text, figures that fit together, the same text for the same seed."""
+"""`trimoe generate` on the shipped model: text, figures that fit together, one text per seed."""
 
 from __future__ import annotations
 

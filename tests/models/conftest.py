@@ -42,7 +42,9 @@ def write_safetensors() -> WriteFile:
 def write_checkpoint(tmp_path: Path) -> Callable[..., Path]:
     """A function (config, {file: {name: (dtype, shape)}}, index=None) that writes a checkpoint folder."""
 
-    def write(config: dict[str, Any], files: Mapping[str, Specs], index: dict[str, str] | None = None) -> Path:
+    def write(
+        config: dict[str, Any], files: Mapping[str, Specs], index: dict[str, str] | None = None
+    ) -> Path:
         folder = tmp_path / "checkpoint"
         folder.mkdir(exist_ok=True)
         (folder / "config.json").write_text(json.dumps(config))

@@ -142,6 +142,9 @@ def _print_report(result: Generation, load: dict[str, Any], memory: dict[str, An
     ]
     columns = ("phase", "domain", "experts used", "tokens x experts", "busy", "of roofline")
     print_table("Domains", columns, rows, right=columns[2:])
+    shares = [domain.roofline_pct or 0 for part in (result.prefill, result.decode) for domain in part.domains]
+    if max(shares) > 100:
+        print_line("  over 100 %: the weights came from the caches, the roofline is that of memory")
     print_line()
     weights, rss = memory["weights"], memory["rss"]
     print_facts(

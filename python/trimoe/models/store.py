@@ -105,10 +105,7 @@ def _spec(
             hint="the checkpoint that belongs to this config.json",
         )
     fmt = packed_format(layer.dtype) if weights == "auto" else weights
-    return LayerSpec(
-        layer.experts, layer.hidden, layer.inter, fmt,
-        how.activation, how.gated, how.bias, how.alpha, how.limit,
-    )  # fmt: skip
+    return how.spec(layer.experts, layer.hidden, layer.inter, fmt)
 
 
 def _cache_key(checkpoint: Checkpoint, specs: Mapping[int, LayerSpec]) -> str:
