@@ -44,6 +44,28 @@ def test_plain_from_pretrained_with_quant_method_in_the_config(tmp_path: Path) -
         torch.testing.assert_close(model(token_ids()).logits, expected, atol=1e-5, rtol=0)
 
 
+def test_from_pretrained_with_a_trimoe_config(tmp_path: Path, private_cache: Path) -> None:
+    expected = _save("olmoe", torch.float32, tmp_path)
+    config = trimoe.TrimoeConfig(cache=False)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, dtype="auto", quantization_config=config
+    )
+    assert not model.trimoe_store.from_cache and not private_cache.exists()
+    with torch.inference_mode():
+        torch.testing.assert_close(model(token_ids()).logits, expected, atol=1e-5, rtol=0)
+
+
+def test_packing_shows_a_bar_with_its_speed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    _save("qwen3_moe", torch.bfloat16, tmp_path)
+    transformers.utils.logging.enable_progress_bar()
+    capfd.readouterr()
+    trimoe.load(tmp_path)
+    err = capfd.readouterr().err
+    assert "Packing experts: 100%" in err and "B/s" in err
+    trimoe.load(tmp_path)
+    assert "Packing experts" not in capfd.readouterr().err  # mapped from the cache: nothing to wait for
+
+
 def test_fp16_checkpoints_are_kept_exactly(tmp_path: Path) -> None:
     _save("qwen3_moe", torch.float16, tmp_path)
     model = trimoe.load(tmp_path, dtype=torch.float32)
