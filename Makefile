@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 TORCH  ?= $(shell cat constraints.txt)
 BIN    := $(VENV)/bin
-DEPS   := $(VENV)/.deps
-BUILT  := $(VENV)/.built
+# The stamps carry the torch they stand for: another TORCH installs again.
+DEPS   := $(VENV)/.deps-$(subst /,_,$(TORCH))
+BUILT  := $(VENV)/.built-$(subst /,_,$(TORCH))
 SOURCES := $(shell find csrc python cmake -type f -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml README.md
 
 .PHONY: run test smoke lint format bench-torch wheel clean
@@ -24,7 +25,7 @@ lint: $(BUILT)
 	git ls-files 'csrc/*.h' 'csrc/*.cpp' | xargs $(BIN)/clang-format --dry-run --Werror
 	git ls-files 'csrc/*.cpp' | xargs $(BIN)/clang-tidy --quiet -p $(dir $(firstword $(wildcard build/*/compile_commands.json)))
 
-format: $(DEPS)
+format: $(BUILT)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	git ls-files 'csrc/*.h' 'csrc/*.cpp' | xargs $(BIN)/clang-format -i
@@ -40,7 +41,7 @@ smoke: wheel
 	build/smoke/bin/python tests/smoke.py
 
 wheel: $(DEPS)
-	rm -rf dist && $(BIN)/pip wheel -q --disable-pip-version-check --no-deps -w dist .
+	rm -rf dist && $(BIN)/pip wheel -q --disable-pip-version-check --no-deps -C build-dir=build/wheel -w dist .
 
 clean:
 	rm -rf $(VENV) build dist
