@@ -4,12 +4,12 @@ PYTHON ?= python3
 VENV   ?= .venv
 TORCH  ?= $(shell cat constraints.txt)
 BIN    := $(VENV)/bin
-# The stamps carry the torch they stand for: another TORCH installs again.
-DEPS   := $(VENV)/.deps-$(subst /,_,$(TORCH))
-BUILT  := $(VENV)/.built-$(subst /,_,$(TORCH))
+DEPS   := $(VENV)/.deps
+BUILT  := $(VENV)/.built
+TOOLS  := $(VENV)/.tools
 SOURCES := $(shell find csrc python cmake -type f -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml README.md
 
-.PHONY: run test smoke lint format bench-torch wheel clean
+.PHONY: FORCE emulate run test smoke lint format bench-torch wheel clean
 
 # The main job: text from the model that ships with trimoe.
 run: $(BUILT)
@@ -18,14 +18,14 @@ run: $(BUILT)
 test: $(BUILT)
 	$(BIN)/python -m pytest
 
-lint: $(BUILT)
+lint: $(BUILT) $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	git ls-files 'csrc/*.h' 'csrc/*.cpp' | xargs $(BIN)/clang-format --dry-run --Werror
-	git ls-files 'csrc/*.cpp' | xargs $(BIN)/clang-tidy --quiet -p $(dir $(firstword $(wildcard build/*/compile_commands.json)))
+	git ls-files 'csrc/*.cpp' | xargs $(BIN)/clang-tidy --quiet -p build/native
 
-format: $(BUILT)
+format: $(TOOLS)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	git ls-files 'csrc/*.h' 'csrc/*.cpp' | xargs $(BIN)/clang-format -i
@@ -33,6 +33,10 @@ format: $(BUILT)
 # One layer beside torch's own paths, interleaved in one run; minutes, and the machine should be quiet.
 bench-torch: $(BUILT)
 	$(BIN)/python bench/compare_torch.py
+
+# The core on processors that this machine is not; see the script for what it needs.
+emulate:
+	tests/emulated/run.sh
 
 # The wheel, built in isolation, in a fresh environment that has nothing else.
 smoke: wheel
@@ -46,14 +50,25 @@ wheel: $(DEPS)
 clean:
 	rm -rf $(VENV) build dist
 
-$(DEPS): pyproject.toml constraints.txt
+# Rewritten only when TORCH changes, so that another torch is installed.
+$(VENV)/torch.txt: FORCE
+	@mkdir -p $(VENV) && echo '$(TORCH)' | cmp -s - $@ || echo '$(TORCH)' > $@
+
+$(DEPS): pyproject.toml constraints.txt $(VENV)/torch.txt
 	@$(PYTHON) -c 'import sys, venv, ensurepip; assert sys.version_info >= (3, 10)' || \
 	  { echo 'expected python >= 3.10 with venv; got $(PYTHON); try apt-get install python3-venv, or PYTHON='; exit 2; }
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check 'pip>=23.1'
 	$(BIN)/pip install -q --disable-pip-version-check '$(TORCH)' 'scikit-build-core>=1.1,<2' 'pybind11>=3.0,<4' cmake ninja
 	touch $@
 
-# --no-build-isolation: the build tree is kept, so that a change rebuilds in seconds.
+# The build tree is kept, so that a change rebuilds in seconds.
+INSTALL := $(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -C build-dir=build/native
+
 $(BUILT): $(DEPS) $(SOURCES)
-	$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation '.[test,lint]' '$(TORCH)'
+	$(INSTALL) '.[test]' '$(TORCH)'
+	touch $@
+
+$(TOOLS): $(BUILT)
+	$(INSTALL) '.[lint]' '$(TORCH)'
 	touch $@

@@ -133,6 +133,12 @@ def test_too_many_new_tokens(model: Path, capfd: pytest.CaptureFixture[str]) -> 
     run_here(text, capfd).assert_one_line("--max-new-tokens")  # the prompt is not printed either
 
 
+@pytest.mark.parametrize("text", ["[]", "null", "{", '{"max_new_tokens": "many"}'])
+def test_a_generation_config_that_is_none(text: str, model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (model / "generation_config.json").write_text(text)
+    generate(model, capfd).assert_one_line("generation_config.json", str(model))
+
+
 def test_the_model_is_fine_without_damage(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """So that each of the errors above is due to its damage."""
     outcome = generate(model, capfd)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -63,6 +67,10 @@ def test_any_strides_of_any_argument() -> None:
             result = moe_forward(hidden, ids, weights, p.layer.handle)
             assert result.is_contiguous()
             assert torch.equal(result, expected)
+    plan = torch.tensor([0, 1] * CASE.experts, dtype=torch.int32)
+    assert torch.equal(moe_forward(p.hidden, p.ids, p.weights, p.layer.handle, plan[::2]), expected)
+    with pytest.raises(RuntimeError, match="domains this machine has"):
+        moe_forward(p.hidden, p.ids, p.weights, p.layer.handle, plan[1::2])
 
 
 def test_functional_inputs_are_not_written() -> None:
@@ -106,15 +114,36 @@ def test_many_python_threads_at_once() -> None:
     assert not failures
 
 
+def _peak_kib() -> int:
+    """The largest address space that this process ever had."""
+    return int(Path("/proc/self/status").read_text().split("VmPeak:")[1].split()[0])
+
+
 def test_a_hundred_thousand_tokens_in_chunks() -> None:
     """More rows than one chunk keeps; each token's result must not depend on the others."""
     p = make_problem(Case("long", tokens=100_000, hidden=40, inter=600, experts=7, topk=2), "fp32")
+    p.hidden = torch.nn.functional.pad(p.hidden, (0, 1))[:, :-1]  # rows that do not lie end to end
+    before = _peak_kib()
     result = moe_forward(p.hidden, p.ids, p.weights, p.layer.handle)
+    assert _peak_kib() - before < 400 << 10  # all rows at once would take 476 MiB, a chunk at most 256
     for start in (0, 49_990, 99_980):
         part = slice(start, start + 20)
         alone = moe_forward(p.hidden[part], p.ids[part], p.weights[part], p.layer.handle)
         assert torch.equal(result[part], alone)
     assert p.layer.stats()["rows"] == 200_000 + 3 * 40
+
+
+def test_ids_outside_the_experts_are_written_nowhere() -> None:
+    """In a new thread, whose buffers are still empty: taking one for an expert's would crash."""
+    p = make_problem(Case("outside", tokens=4, experts=6))
+    results: list[torch.Tensor] = []
+    for outside in (6, -1):
+        ids = torch.full_like(p.ids, outside)
+        call = (p.hidden, ids, p.weights, p.layer.handle)
+        thread = threading.Thread(target=lambda call=call: results.append(moe_forward(*call)))
+        thread.start()
+        thread.join()
+    assert len(results) == 2 and not any(result.any() for result in results)
 
 
 def test_stats_count_what_was_done() -> None:
@@ -149,7 +178,9 @@ def _arguments() -> dict[str, object]:
         ("hidden", lambda x: x.double(), "hidden of bf16, fp16 or fp32"),
         ("topk_ids", lambda x: x[:-1], r"topk_ids of shape \[T, K\]; got \[11, 2\]"),
         ("topk_ids", lambda x: x.short(), "topk_ids of int32 or int64"),
+        ("topk_ids", lambda x: x[:, 0], r"topk_ids of shape \[T, K\]; got \[12\]"),
         ("topk_weights", lambda x: x[:, :1], r"shape of topk_ids; got \[12, 1\]"),
+        ("topk_weights", lambda x: x[:-1], r"shape of topk_ids; got \[11, 2\]"),
         ("topk_weights", lambda x: x.double(), "topk_weights of fp32, bf16 or fp16"),
         ("layer", lambda x: x + 1000, "handle of a registered expert layer"),
         ("layer", lambda x: -1, "handle of a registered expert layer"),
@@ -180,6 +211,73 @@ def test_a_closed_layer_is_an_error_not_a_crash() -> None:
         moe_forward(p.hidden, p.ids, p.weights, p.layer.handle)
 
 
+def test_a_stale_handle_is_never_another_layer() -> None:
+    p = make_problem(CASE)
+    p.layer.close()
+    other = make_problem(CASE)
+    with pytest.raises(RuntimeError, match="registered expert layer"):
+        moe_forward(p.hidden, p.ids, p.weights, p.layer.handle)
+    assert other.layer.handle != p.layer.handle
+
+
+def test_a_layer_closed_during_a_call_lives_until_it_ends() -> None:
+    p = make_problem(Case("close", tokens=400, hidden=512, inter=512, experts=8), "fp32")
+    expected = moe_forward(p.hidden, p.ids, p.weights, p.layer.handle)
+    results: list[torch.Tensor] = []
+    errors: list[str] = []
+
+    def work() -> None:
+        try:
+            while True:
+                results.append(moe_forward(p.hidden, p.ids, p.weights, p.layer.handle))
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while len(results) < 3:
+        assert thread.is_alive()
+    p.layer.close()
+    thread.join()
+    assert "registered expert layer" in errors[0]
+    assert all(torch.equal(result, expected) for result in results)
+
+
+class _MallInfo(ctypes.Structure):
+    _fields_ = tuple((f"field_{i}", ctypes.c_size_t) for i in range(10))
+
+
+def test_a_call_keeps_nothing() -> None:
+    """Neither tensors nor heap cells, also when it fails: torch hands them over, the op frees them."""
+    p = make_problem(CASE)
+    plan = torch.zeros(CASE.experts, dtype=torch.int32)
+    tensors = (p.hidden, p.ids, p.weights, plan)
+
+    def fail() -> None:
+        with pytest.raises(RuntimeError):
+            moe_forward(p.hidden, p.ids, p.weights, -1, plan)
+
+    def succeed() -> None:
+        assert moe_forward(*tensors[:3], p.layer.handle, plan)._use_count() == 1
+
+    for call in (fail, succeed):
+        _heap_growth(call, 100)  # what is allocated once
+        assert _heap_growth(call, 500) < 500 * 16  # no block of malloc is smaller than 24 bytes
+        assert [tensor._use_count() for tensor in tensors] == [1, 1, 1, 1]
+
+
+def _heap_growth(call: Callable[[], None], times: int) -> int:
+    """Bytes by which malloc's blocks in use grow; 0 where glibc cannot say."""
+    mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if mallinfo2 is None:
+        return 0
+    mallinfo2.restype = _MallInfo
+    before = mallinfo2().field_7
+    for _ in range(times):
+        call()
+    return int(mallinfo2().field_7) - int(before)
+
+
 def test_layers_are_freed_with_their_owner() -> None:
     layer = ExpertLayer(LayerSpec(2, 16, 16))
     handle = layer.handle
@@ -189,8 +287,6 @@ def test_layers_are_freed_with_their_owner() -> None:
 
 
 def _python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
-    import os
-
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **env}, check=False
     )
@@ -200,6 +296,48 @@ def _python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
 def test_isa_override(isa: str) -> None:
     result = _python("from trimoe import _cpu; print(_cpu.selected_isa())", TRIMOE_CPU_ISA=isa)
     assert result.stdout.strip() == isa
+
+
+def test_amx_is_not_used_when_the_system_refuses_it() -> None:
+    """Linux refuses the tiles to a process with a signal stack too small for their state."""
+    if not next((e["supported"] for e in _cpu.kernel_table() if e["isa"] == "amx"), False):
+        pytest.skip("no AMX on this machine")
+    result = _python(
+        "import ctypes, struct\n"
+        "stack = ctypes.create_string_buffer(4096)\n"
+        "setting = struct.pack('@PiN', ctypes.addressof(stack), 0, 4096)\n"
+        "assert ctypes.CDLL(None).sigaltstack(setting, None) == 0\n"
+        "from trimoe import _cpu\n"
+        "print(_cpu.features()['amx_permission'], _cpu.selected_isa(), _cpu.kernel_table()[0]['reason'])"
+    )
+    refused, isa, *reason = result.stdout.split()
+    assert refused == "False" and isa != "amx" and "refused" in reason, result.stderr
+
+
+def test_no_memory_in_a_worker_is_an_exception() -> None:
+    """Ever more address space, until a large call fits: a failure is an exception, and small calls work."""
+    result = _python(
+        "import resource, torch\n"
+        "from support.cases import Case, make_problem\n"
+        "from trimoe.ops import moe_forward\n"
+        "torch.set_num_threads(2)\n"
+        "small = make_problem(Case('s', tokens=64, hidden=256, inter=128, experts=8), 'bf16')\n"
+        "big = make_problem(Case('b', tokens=8192, hidden=1024, inter=16, experts=8, topk=1), 'bf16')\n"
+        "run = lambda p: moe_forward(p.hidden, p.ids, p.weights, p.layer.handle)\n"
+        "expected = run(small)\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) << 12\n"
+        "for mib in range(8, 1000, 2):\n"
+        "    resource.setrlimit(resource.RLIMIT_AS, (used + (mib << 20), -1))\n"
+        "    try:\n"
+        "        run(big)\n"
+        "        break\n"
+        "    except (MemoryError, RuntimeError) as error:\n"
+        "        print(error)\n"
+        "    assert torch.equal(run(small), expected)\n",
+        PYTHONPATH=os.pathsep.join(sys.path),
+    )
+    assert result.returncode == 0, result.stderr
+    assert "parallel_for failed" in result.stdout
 
 
 def test_unknown_isa_names_the_choices() -> None:

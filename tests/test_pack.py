@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 
-from support.cases import Case, make_problem, pack
-from trimoe import _cpu
+from support.cases import DTYPES, Case, make_problem, pack
 from trimoe.errors import InputError
 from trimoe.expert_layer import ExpertLayer, LayerSpec
-from trimoe.models.dimensions import packed_expert_bytes
 from trimoe.ops import source_of
 
 CASE = Case("pack", hidden=45, inter=37, experts=3, bias=True)
@@ -84,14 +84,25 @@ def test_conversion_rounds_as_torch_does(source: str, weights: str) -> None:
     assert _bytes(pack(spec, stored)) == _bytes(pack(spec, converted))
 
 
-@pytest.mark.parametrize("weights", ["fp32", "bf16"])
-@pytest.mark.parametrize("gated", [True, False])
-@pytest.mark.parametrize("bias", [True, False])
-def test_python_and_native_agree_on_the_size(weights: str, gated: bool, bias: bool) -> None:
-    for hidden, inter in ((1, 1), (32, 16), (33, 17), (2880, 2880), (7168, 2048), (160, 80)):
-        native = _cpu.LayerShape(3, hidden, inter, weights, gated=gated, bias=bias)
-        assert native.expert_bytes == packed_expert_bytes(hidden, inter, weights, gated, bias)
-        assert native.layer_bytes == 3 * native.expert_bytes and native.expert_bytes % 64 == 0
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_biases_are_kept_exactly(dtype: str) -> None:
+    parts = make_problem(CASE).parts
+    biases = {name: tensor.to(DTYPES[dtype]) for name, tensor in parts.items() if name.endswith("_bias")}
+    widened = {name: tensor.float() for name, tensor in biases.items()}
+    spec = CASE.spec("fp32")
+    assert len(biases) == 3 and _bytes(pack(spec, parts | biases)) == _bytes(pack(spec, parts | widened))
+
+
+@pytest.mark.parametrize(
+    ("source", "weights"), [("fp16", "fp32"), ("fp32", "bf16"), ("bf16", "fp32"), ("fp16", "bf16")]
+)
+def test_nan_stays_nan(source: str, weights: str) -> None:
+    """With any payload: rounding 0x7fffffff up to bf16 would give -0, cutting 0x7f800001 infinity."""
+    bits = [0x7F800001, 0x7FC00000, 0x7FFFFFFF, -1] if source == "fp32" else [0x7FC1, 0x7FFF, -1, 0x7F81]
+    nan = torch.tensor(bits, dtype=torch.int32 if source == "fp32" else torch.int16).view(DTYPES[source])
+    layer = pack(LayerSpec(1, 4, 4, weights), {name: nan.repeat(1, 4, 1) for name in ("gate", "up", "down")})
+    packed = torch.frombuffer(bytearray(layer.memory), dtype=DTYPES[weights])
+    assert nan.isnan().all() and packed.isnan().sum() == 3 * 16
 
 
 def test_a_mapped_layer_computes_what_the_packed_one_does() -> None:
@@ -100,7 +111,7 @@ def test_a_mapped_layer_computes_what_the_packed_one_does() -> None:
     raw = torch.empty(size + 64, dtype=torch.uint8)
     offset = -raw.data_ptr() % 64
     raw[offset : offset + size] = torch.frombuffer(bytearray(problem.layer.memory), dtype=torch.uint8)
-    mapped = ExpertLayer(problem.layer.spec, address=raw.data_ptr() + offset, keep_alive=raw)
+    mapped = ExpertLayer(problem.layer.spec, address=raw.data_ptr() + offset, owner=raw)
     from trimoe.ops import moe_forward
 
     results = [
@@ -127,9 +138,52 @@ def test_bad_shapes_are_input_errors(change: dict[str, object]) -> None:
 def test_missing_parts_and_bad_indices_are_errors() -> None:
     layer = ExpertLayer(LayerSpec(2, 8, 8))
     matrix = source_of(torch.zeros(8, 8))
-    with pytest.raises(ValueError, match="all matrices and biases"):
+    with pytest.raises(ValueError, match=r"gate of shape \[I, H\]; got nothing"):
         layer.pack_expert(0, None, matrix, matrix)
     with pytest.raises(ValueError, match="expert index"):
         layer.pack_expert(2, matrix, matrix, matrix)
     with pytest.raises(InputError, match="fp32, bf16 or fp16"):
         source_of(torch.zeros(2, 2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", ["gate", "up", "down", "gate_bias", "up_bias", "down_bias"])
+def test_every_part_is_checked(name: str) -> None:
+    """Missing, or a row short."""
+    parts = _sources(make_problem(CASE).parts, 0)
+    layer = ExpertLayer(CASE.spec("fp32"))
+    for bad in (None, source_of(parts[name][:-1])):
+        sources = {part: source_of(tensor) for part, tensor in parts.items()} | {name: bad}
+        with pytest.raises(ValueError, match=f"{name.replace('_', ' ')} of shape"):
+            layer.pack_expert(0, **sources)  # type: ignore[arg-type]
+
+
+def test_a_part_of_another_shape_is_an_error() -> None:
+    """Else packing would read past the tensor."""
+    layer, small, right = ExpertLayer(LayerSpec(1, 64, 64)), torch.zeros(8, 8), torch.zeros(64, 64)
+    for parts in ((small, right, right), (right, small, right), (right, right, small)):
+        with pytest.raises(ValueError, match=r"got \[8, 8\]"):
+            layer.pack_expert(0, *[source_of(part) for part in parts])
+
+
+def test_memory_of_a_closed_layer_stays_readable() -> None:
+    problem = make_problem(CASE, "bf16")
+    before, memory = bytes(problem.layer.memory), problem.layer.memory
+    problem.layer.close()
+    del problem
+    assert bytes(memory) == before and memory.readonly
+
+
+def test_a_mapped_layer_keeps_its_owner_until_it_is_closed() -> None:
+    class Owner:
+        pass
+
+    owner, raw = Owner(), torch.zeros(1 << 16, dtype=torch.uint8)
+    alive = weakref.ref(owner)
+    layer = ExpertLayer(LayerSpec(1, 16, 16), address=raw.data_ptr() + -raw.data_ptr() % 64, owner=owner)
+    del owner
+    assert alive() is not None
+    memory = layer.memory
+    layer.close()
+    assert alive() is not None  # a view of it is still there
+    del memory
+    assert alive() is None

@@ -55,7 +55,7 @@ py::list table_list() {
   for (const TableEntry& entry : kernel_table()) {
     py::dict row;
     row["isa"] = entry.isa;
-    row["weights"] = std::vector<std::string>{"fp32", "bf16"};
+    row["weights"] = std::vector<std::string>{"fp32", "bf16"};  // every entry has both today
     row["supported"] = entry.supported();
     row["reason"] = &entry == &chosen ? "used" : entry.reason();
     row["chosen"] = &entry == &chosen;
@@ -73,12 +73,31 @@ LayerShape make_shape(int64_t experts, int64_t hidden, int64_t inter, const std:
   return shape;
 }
 
-// trimoe.expert_layer.Source: (address, dtype name, row stride, column stride, owner), or None.
+// trimoe.expert_layer.Source: (address, dtype name, rows, cols, row stride, column stride, owner).
+using SourceTuple = std::tuple<uintptr_t, std::string, int64_t, int64_t, int64_t, int64_t, py::object>;
+
 SourceView view_of(const py::object& source) {
   if (source.is_none()) return {};
-  const auto [address, dtype, row_stride, col_stride, owner] =
-      source.cast<std::tuple<uintptr_t, std::string, int64_t, int64_t, py::object>>();
-  return {reinterpret_cast<const void*>(address), dtype_named(dtype), row_stride, col_stride};
+  const auto [address, dtype, rows, cols, row_stride, col_stride, owner] = source.cast<SourceTuple>();
+  return {reinterpret_cast<const void*>(address), dtype_named(dtype), rows, cols, row_stride, col_stride};
+}
+
+// Keeps a Python object alive for as long as the core needs it, and lets go of it with the GIL held.
+std::shared_ptr<void> owner_of(py::object object) {
+  return {new py::object(std::move(object)), [](void* opaque) {
+            const py::gil_scoped_acquire locked;
+            delete static_cast<py::object*>(opaque);
+          }};
+}
+
+// The packed bytes of a layer as a read-only buffer, which keeps the layer alive.
+struct LayerMemory {
+  std::shared_ptr<Layer> layer;
+};
+
+py::buffer_info buffer_of(LayerMemory& memory) {
+  const auto bytes = static_cast<py::ssize_t>(memory.layer->shape().layer_bytes());
+  return {const_cast<std::byte*>(memory.layer->data()), 1, "B", 1, {bytes}, {1}, true};
 }
 
 void pack(int64_t handle, int64_t expert, const py::object& gate, const py::object& up,
@@ -92,27 +111,30 @@ void pack(int64_t handle, int64_t expert, const py::object& gate, const py::obje
 }
 
 // The op on a named table entry and its own threads, for checks: no torch, any entry, any thread count.
-void run_entry(const std::string& isa, int64_t handle, int64_t tokens, int64_t topk, const py::object& hidden,
-               const py::object& ids, const py::object& weights, uintptr_t out, int threads) {
+void run_entry(const std::string& isa, int64_t handle, const py::object& hidden, const py::object& ids,
+               const py::object& weights, uintptr_t out, int threads) {
   const auto layer = find_layer(handle);
   const Kernel& kernel = entry_named(isa, "isa").kernel(layer->shape().weights);
   const SourceView x = view_of(hidden), w = view_of(weights);
-  const auto [id_address, id_type, id_row, id_col, owner] =
-      ids.cast<std::tuple<uintptr_t, std::string, int64_t, int64_t, py::object>>();
-  check(id_type == "int32" || id_type == "int64", "ids of int32 or int64", id_type, "int64");
+  const auto [address, type, tokens, topk, row_stride, col_stride, owner] = ids.cast<SourceTuple>();
+  check(type == "int32" || type == "int64", "ids of int32 or int64", type, "int64");
+  check(x.rows == tokens && x.cols == layer->shape().hidden, "hidden of shape [T, H]", x.rows,
+        "one row per token");
+  check(w.rows == tokens && w.cols == topk, "weights of the shape of ids", w.rows, "one weight per id");
   check(threads >= 1, "at least one thread", threads, "1");
-  const RouterOutput router{reinterpret_cast<const void*>(id_address),
-                            id_type == "int64",
-                            id_row,
-                            id_col,
+  const RouterOutput router{reinterpret_cast<const void*>(address),
+                            type == "int64",
+                            row_stride,
+                            col_stride,
                             w.data,
                             w.dtype,
                             w.row_stride,
                             w.col_stride,
                             topk};
   const RowSource rows{x.data, x.dtype, x.row_stride, x.col_stride, layer->shape().hidden};
+  const FfnArgs args{rows, router, tokens, reinterpret_cast<void*>(out)};
   const py::gil_scoped_release unlocked;
-  expert_ffn(*layer, kernel, OwnThreads(threads), {rows, router, tokens, reinterpret_cast<void*>(out)});
+  expert_ffn(*layer, kernel, OwnThreads(threads), args);
 }
 
 py::dict stats_dict(int64_t handle) {
@@ -172,18 +194,17 @@ PYBIND11_MODULE(_cpu, m) {
 
   m.def("create_layer",
         [](const LayerShape& shape) { return register_layer(std::make_shared<Layer>(shape)); });
-  m.def("map_layer", [](const LayerShape& shape, uintptr_t address) {
-    return register_layer(std::make_shared<Layer>(shape, reinterpret_cast<const std::byte*>(address)));
+  m.def("map_layer", [](const LayerShape& shape, uintptr_t address, py::object owner) {
+    return register_layer(std::make_shared<Layer>(shape, reinterpret_cast<const std::byte*>(address),
+                                                  owner_of(std::move(owner))));
   });
   m.def("pack_expert", &pack, py::arg("handle"), py::arg("expert"), py::arg("gate"), py::arg("up"),
         py::arg("down"), py::arg("gate_bias") = py::none(), py::arg("up_bias") = py::none(),
         py::arg("down_bias") = py::none());
-  m.def("run_entry", &run_entry, py::arg("isa"), py::arg("handle"), py::arg("tokens"), py::arg("topk"),
-        py::arg("hidden"), py::arg("ids"), py::arg("weights"), py::arg("out"), py::arg("threads") = 1);
-  m.def("layer_memory", [](int64_t handle) {
-    const auto layer = find_layer(handle);
-    return py::memoryview::from_memory(layer->data(), layer->shape().layer_bytes());
-  });
+  m.def("run_entry", &run_entry, py::arg("isa"), py::arg("handle"), py::arg("hidden"), py::arg("ids"),
+        py::arg("weights"), py::arg("out"), py::arg("threads") = 1);
+  py::class_<LayerMemory>(m, "LayerMemory", py::buffer_protocol()).def_buffer(&buffer_of);
+  m.def("layer_memory", [](int64_t handle) { return LayerMemory{find_layer(handle)}; });
   m.def("destroy_layer", &unregister_layer);
   m.def("layer_stats", &stats_dict);
   m.def("reset_stats", [](int64_t handle) { find_layer(handle)->reset_stats(); });

@@ -1,6 +1,7 @@
 // torch.ops.trimoe.moe_forward, CPU: checks the tensors, then calls the core. Links no Python.
+#include <memory>
+#include <optional>
 #include <string>
-#include <utility>
 
 #include "bindings/torch_abi.h"
 #include "common/error.h"
@@ -18,24 +19,22 @@ void ok(AOTITorchError error, const char* call) {
       "the message torch printed above");
 }
 
-// Owns one reference to a tensor and holds what the core needs to know of it.
+struct DeleteTensor {
+  void operator()(AtenTensorOpaque* handle) const { aoti_torch_delete_tensor_object(handle); }
+};
+using TensorHandle = std::unique_ptr<AtenTensorOpaque, DeleteTensor>;  // owns one reference
+
+// What the core needs to know of a tensor; borrows the reference.
 class Tensor {
  public:
-  explicit Tensor(AtenTensorHandle handle) : handle_(handle) {
-    int64_t dim = 0;
-    ok(aoti_torch_get_dim(handle, &dim), "get_dim");
-    ok(aoti_torch_get_sizes(handle, &sizes_), "get_sizes");
-    ok(aoti_torch_get_strides(handle, &strides_), "get_strides");
-    ok(aoti_torch_get_dtype(handle, &dtype_), "get_dtype");
-    ok(aoti_torch_get_device_type(handle, &device_), "get_device_type");
-    ok(aoti_torch_get_data_ptr(handle, &data_), "get_data_ptr");
-    dim_ = dim;
+  explicit Tensor(const TensorHandle& handle) {
+    ok(aoti_torch_get_dim(handle.get(), &dim_), "get_dim");
+    ok(aoti_torch_get_sizes(handle.get(), &sizes_), "get_sizes");
+    ok(aoti_torch_get_strides(handle.get(), &strides_), "get_strides");
+    ok(aoti_torch_get_dtype(handle.get(), &dtype_), "get_dtype");
+    ok(aoti_torch_get_device_type(handle.get(), &device_), "get_device_type");
+    ok(aoti_torch_get_data_ptr(handle.get(), &data_), "get_data_ptr");
   }
-  ~Tensor() {
-    if (handle_) aoti_torch_delete_tensor_object(handle_);
-  }
-  Tensor(const Tensor&) = delete;
-  Tensor& operator=(const Tensor&) = delete;
 
   int64_t dim() const { return dim_; }
   int64_t size(int d) const { return sizes_[d]; }
@@ -43,10 +42,8 @@ class Tensor {
   int32_t dtype() const { return dtype_; }
   bool on_cpu() const { return device_ == aoti_torch_device_type_cpu(); }
   void* data() const { return data_; }
-  AtenTensorHandle release() { return std::exchange(handle_, nullptr); }
 
  private:
-  AtenTensorHandle handle_;
   int64_t dim_ = 0;
   int64_t *sizes_ = nullptr, *strides_ = nullptr;
   int32_t dtype_ = 0, device_ = 0;
@@ -115,8 +112,8 @@ cpu::RouterOutput router_of(const Tensor& ids, const Tensor& weights, int64_t to
           weights.stride(0), weights.stride(1),    ids.size(1)};
 }
 
-AtenTensorHandle moe_forward_cpu(const Tensor& hidden, const Tensor& ids, const Tensor& weights,
-                                 int64_t handle, const Tensor* plan) {
+TensorHandle moe_forward_cpu(const Tensor& hidden, const Tensor& ids, const Tensor& weights, int64_t handle,
+                             const Tensor* plan) {
   const auto layer = cpu::find_layer(handle);
   const cpu::LayerShape& shape = layer->shape();
   check(
@@ -128,52 +125,47 @@ AtenTensorHandle moe_forward_cpu(const Tensor& hidden, const Tensor& ids, const 
   if (plan) check_plan(*plan, shape.experts);
 
   const int64_t sizes[] = {tokens, shape.hidden}, strides[] = {shape.hidden, 1};
-  AtenTensorHandle out_handle = nullptr;
-  ok(aoti_torch_empty_strided(2, sizes, strides, hidden.dtype(), aoti_torch_device_type_cpu(), 0,
-                              &out_handle),
+  AtenTensorHandle created = nullptr;
+  ok(aoti_torch_empty_strided(2, sizes, strides, hidden.dtype(), aoti_torch_device_type_cpu(), 0, &created),
      "empty");
-  Tensor out(out_handle);
+  TensorHandle out(created);
   const RowSource rows{hidden.data(), dtype, hidden.stride(0), hidden.stride(1), shape.hidden};
   cpu::expert_ffn(*layer, cpu::selected_entry().kernel(shape.weights), TorchPool(),
-                  {rows, router, tokens, out.data()});
-  return out.release();
+                  {rows, router, tokens, Tensor(out).data()});
+  return out;
 }
 
-AtenTensorHandle handle_at(StableIValue value) { return reinterpret_cast<AtenTensorHandle>(value); }
+TensorHandle take(StableIValue value) { return TensorHandle(reinterpret_cast<AtenTensorHandle>(value)); }
 
 // An optional argument is null or a heap cell that the callee frees.
-AtenTensorHandle optional_handle_at(StableIValue value) {
-  auto* cell = reinterpret_cast<StableIValue*>(value);
-  if (!cell) return nullptr;
-  const AtenTensorHandle handle = handle_at(*cell);
-  delete cell;
-  return handle;
+TensorHandle take_optional(StableIValue value) {
+  const std::unique_ptr<StableIValue> cell(reinterpret_cast<StableIValue*>(value));
+  return cell ? take(*cell) : nullptr;
 }
 
 void moe_forward_boxed(StableIValue* stack, uint64_t, uint64_t) {
-  const Tensor hidden(handle_at(stack[0])), ids(handle_at(stack[1])), weights(handle_at(stack[2]));
-  const auto layer = static_cast<int64_t>(stack[3]);
-  AtenTensorHandle out;
-  if (const AtenTensorHandle given = optional_handle_at(stack[4])) {
-    const Tensor plan(given);
-    out = moe_forward_cpu(hidden, ids, weights, layer, &plan);
-  } else {
-    out = moe_forward_cpu(hidden, ids, weights, layer, nullptr);
-  }
-  stack[0] = reinterpret_cast<StableIValue>(out);
+  // All references are ours from here on, whatever throws below.
+  const TensorHandle hidden = take(stack[0]), ids = take(stack[1]), weights = take(stack[2]);
+  const TensorHandle plan = take_optional(stack[4]);
+  std::optional<Tensor> plan_tensor;
+  if (plan) plan_tensor.emplace(plan);
+  TensorHandle out = moe_forward_cpu(Tensor(hidden), Tensor(ids), Tensor(weights),
+                                     static_cast<int64_t>(stack[3]), plan_tensor ? &*plan_tensor : nullptr);
+  stack[0] = reinterpret_cast<StableIValue>(out.release());
 }
 
-// The library objects live as long as the process: torch keeps pointers into this library.
-const bool registered = [] {
+// Runs while the library is loaded, where an exception would end the process: after a failure the op
+// is simply not there, and the loader says so. The library objects live as long as the process, as
+// torch keeps pointers into this library.
+const bool registered = []() noexcept {
   TorchLibraryHandle definitions = nullptr, cpu_kernels = nullptr;
-  ok(aoti_torch_library_init_def("trimoe", __FILE__, __LINE__, &definitions), "library_init_def");
-  ok(aoti_torch_library_def(definitions,
-                            "moe_forward(Tensor hidden, Tensor topk_ids, Tensor topk_weights, int layer, "
-                            "Tensor? plan=None) -> Tensor"),
-     "library_def");
-  ok(aoti_torch_library_init_impl("trimoe", "CPU", __FILE__, __LINE__, &cpu_kernels), "library_init_impl");
-  ok(torch_library_impl(cpu_kernels, "moe_forward", &moe_forward_boxed, kBuiltAgainst), "library_impl");
-  return true;
+  const char* schema =
+      "moe_forward(Tensor hidden, Tensor topk_ids, Tensor topk_weights, int layer, Tensor? plan=None) -> "
+      "Tensor";
+  return aoti_torch_library_init_def("trimoe", __FILE__, __LINE__, &definitions) == 0 &&
+         aoti_torch_library_def(definitions, schema) == 0 &&
+         aoti_torch_library_init_impl("trimoe", "CPU", __FILE__, __LINE__, &cpu_kernels) == 0 &&
+         torch_library_impl(cpu_kernels, "moe_forward", &moe_forward_boxed, kBuiltAgainst) == 0;
 }();
 
 }  // namespace

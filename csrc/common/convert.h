@@ -1,8 +1,10 @@
-// Scalar conversions to and from fp32, round to nearest even.
+// Scalar conversions to and from fp32, round to nearest even; branch-free, so that loops vectorise.
 //
 // Included by code that is compiled once per instruction set: everything lives in an unnamed
 // namespace, so that the linker can never replace a baseline copy by one that needs AVX-512.
 #pragma once
+
+#include <bit>
 
 #include "common/dtype.h"
 

@@ -1,8 +1,6 @@
-// Element types of tensors and packed weights, and their exact scalar conversions.
-// Every function here is branch-free so that the loops of any instruction set vectorise over it.
+// Element types of tensors and packed weights; conversions are in convert.h.
 #pragma once
 
-#include <bit>
 #include <cstdint>
 
 namespace trimoe {

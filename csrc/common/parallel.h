@@ -16,14 +16,6 @@ class ThreadPool {
   virtual void run(int workers, void (*body)(void* context, int worker), void* context) const = 0;
 };
 
-class SerialPool final : public ThreadPool {
- public:
-  int max_workers() const override { return 1; }
-  void run(int workers, void (*body)(void*, int), void* context) const override {
-    for (int worker = 0; worker < workers; ++worker) body(context, worker);
-  }
-};
-
 // Runs task(index) for every index in [0, tasks). Workers take the next index from one counter, so
 // uneven tasks balance; a task must not depend on which worker runs it.
 template <typename Task>

@@ -7,10 +7,12 @@
 namespace trimoe::cpu {
 namespace {
 
-constexpr int64_t kChunkBytes = int64_t{256} << 20;  // intermediate rows kept at a time
+constexpr int64_t kChunkBytes = int64_t{256} << 20;  // intermediate rows of one chunk of tokens
+constexpr int64_t kChunkTokens = 8192;               // bounds the sums of one task to 4 MiB
+constexpr size_t kKeptBytes = size_t{64} << 20;      // more than this is given back after the call
 constexpr int64_t kBlockBytes = int64_t{768} << 10;  // activation rows of one task: part of an L2
 constexpr int64_t kSerialFlops = int64_t{2} << 20;   // below this, waking a thread costs more
-constexpr int64_t kPanelsPerTask = kMaxPanels;
+constexpr int64_t kTasksPerWorker = 4;               // so that uneven tasks balance
 constexpr int64_t kFewRows = 6;  // up to here memory is the limit: read several panels at once
 constexpr int64_t kStrideSlack =
     64;  // bytes between rows, so that equal k of many rows do not share a cache set
@@ -26,11 +28,16 @@ Scratch& scratch() {
   return instance;
 }
 
+// As many panels as a gemm call takes, fewer when the workers would run out of tasks.
+int64_t panels_per_task(int64_t panels, int workers) {
+  return std::clamp<int64_t>(panels / (kTasksPerWorker * workers), 1, kMaxPanels);
+}
+
 // One chunk of tokens through both matrices.
 class Chunk {
  public:
   Chunk(const Layer& layer, const Kernel& kernel, const FfnArgs& args, const Routing& routing,
-        int64_t first_token, int64_t tokens, std::byte* h, int64_t h_stride)
+        int64_t first_token, int64_t tokens, std::byte* h, int64_t h_stride, int workers)
       : shape_(layer.shape()),
         layer_(layer),
         kernel_(kernel),
@@ -38,21 +45,23 @@ class Chunk {
         routing_(routing),
         gate_up_(shape_.gate_up()),
         down_(shape_.down()),
+        gate_up_panels_(panels_per_task(std::ssize(routing.active) * gate_up_.panels, workers)),
+        down_panels_(panels_per_task(down_.panels, workers)),
         a_bytes_(size_of(kernel.activations)),
         first_token_(first_token),
         tokens_(tokens),
         h_(h),
         h_stride_(h_stride) {}
 
-  int64_t gate_up_blocks() const { return ceil_div(gate_up_.panels, kPanelsPerTask); }
+  int64_t gate_up_blocks() const { return ceil_div(gate_up_.panels, gate_up_panels_); }
   int64_t gate_up_tasks() const { return std::ssize(routing_.active) * gate_up_blocks(); }
-  int64_t down_tasks() const { return ceil_div(down_.panels, kPanelsPerTask); }
+  int64_t down_tasks() const { return ceil_div(down_.panels, down_panels_); }
 
   // Task = (expert, block of panels): a hot expert is spread over all threads.
   void gate_up(int64_t task) const {
     const auto& expert = routing_.active[static_cast<size_t>(task / gate_up_blocks())];
-    const int64_t first = task % gate_up_blocks() * kPanelsPerTask;
-    const int64_t panels = std::min(kPanelsPerTask, gate_up_.panels - first);
+    const int64_t first = task % gate_up_blocks() * gate_up_panels_;
+    const int64_t panels = std::min(gate_up_panels_, gate_up_.panels - first);
     const int64_t stride = gate_up_.k_padded + kStrideSlack / a_bytes_;
     const int64_t block =
         std::max<int64_t>(kMaxRows, kBlockBytes / (stride * a_bytes_) / kMaxRows * kMaxRows);
@@ -74,8 +83,8 @@ class Chunk {
   // Task = block of output columns, over all experts in order: no two tasks touch the same output,
   // and the sum over a token's experts always runs in the same order.
   void down(int64_t task) const {
-    const int64_t first = task * kPanelsPerTask;
-    const int64_t panels = std::min(kPanelsPerTask, down_.panels - first);
+    const int64_t first = task * down_panels_;
+    const int64_t panels = std::min(down_panels_, down_.panels - first);
     const int64_t width = panels * kPanelCols;
     auto* acc = reinterpret_cast<float*>(scratch().acc.reserve(static_cast<size_t>(tokens_ * width * 4)));
     std::fill_n(acc, tokens_ * width, 0.0f);
@@ -149,6 +158,7 @@ class Chunk {
   const FfnArgs& args_;
   const Routing& routing_;
   const PackedMatrix gate_up_, down_;
+  const int64_t gate_up_panels_, down_panels_;  // of one task
   const int64_t a_bytes_;
   const int64_t first_token_, tokens_;
   std::byte* const h_;
@@ -182,23 +192,24 @@ void expert_ffn(Layer& layer, const Kernel& kernel, const ThreadPool& pool, cons
   const int64_t h_stride =
       std::max(shape.down().k_padded, shape.gate_up().panels * shape.panel_width()) + kStrideSlack / a_bytes;
   const int64_t row_bytes = h_stride * a_bytes;
-  const int64_t per_chunk =
-      std::max<int64_t>(1, kChunkBytes / (row_bytes * std::max<int64_t>(1, args.router.topk)));
+  const int64_t per_chunk = std::clamp<int64_t>(
+      kChunkBytes / (row_bytes * std::max<int64_t>(1, args.router.topk)), 1, kChunkTokens);
   const int64_t chunks = std::max<int64_t>(1, ceil_div(args.tokens, per_chunk));
 
   for (int64_t index = 0, first = 0; index < chunks && first < args.tokens; ++index) {
     const int64_t tokens = (args.tokens - first) / (chunks - index);
     routing.assign(args.router, first, tokens, shape.experts);
     const auto rows = std::ssize(routing.tokens);
-    const Chunk chunk(layer, kernel, args, routing, first, tokens,
-                      h.reserve(static_cast<size_t>(rows * row_bytes)), h_stride);
     const bool serial = rows * shape.hidden * shape.inter * 6 < kSerialFlops;
     const int workers = serial ? 1 : pool.max_workers();
+    const Chunk chunk(layer, kernel, args, routing, first, tokens,
+                      h.reserve(static_cast<size_t>(rows * row_bytes)), h_stride, workers);
     parallel_tasks(pool, workers, chunk.gate_up_tasks(), [&](int64_t task) { chunk.gate_up(task); });
     parallel_tasks(pool, workers, chunk.down_tasks(), [&](int64_t task) { chunk.down(task); });
     count(layer, routing, tokens);
     first += tokens;
   }
+  if (h.size() > kKeptBytes) h = PageBuffer();
   const auto elapsed = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start);
   layer.stats.calls.fetch_add(1, std::memory_order_relaxed);
   layer.stats.busy_ns.fetch_add(elapsed.count(), std::memory_order_relaxed);

@@ -23,9 +23,9 @@ Features probe() {
 }  // namespace
 
 const char* name_of(Feature feature) {
-  static constexpr const char* kNames[] = {"avx2",     "fma",      "f16c",     "avx_vnni",    "avx512f",
-                                           "avx512bw", "avx512dq", "avx512vl", "avx512_bf16", "avx512_vnni",
-                                           "amx_tile", "amx_bf16", "amx_int8"};
+  static constexpr const char* kNames[] = {"avx2",        "fma",      "avx_vnni", "avx512f",
+                                           "avx512bw",    "avx512dq", "avx512vl", "avx512_bf16",
+                                           "avx512_vnni", "amx_tile", "amx_bf16", "amx_int8"};
   static_assert(std::size(kNames) == static_cast<size_t>(Feature::kCount));
   return kNames[static_cast<int>(feature)];
 }

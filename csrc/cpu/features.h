@@ -12,7 +12,6 @@ namespace trimoe::cpu {
 enum class Feature : int {
   kAvx2,
   kFma,
-  kF16c,
   kAvxVnni,
   kAvx512f,
   kAvx512bw,

@@ -3,6 +3,7 @@
 #include <mutex>
 #include <shared_mutex>
 #include <unordered_map>
+#include <utility>
 
 #include "common/error.h"
 
@@ -41,8 +42,8 @@ Layer::Layer(const LayerShape& shape)
       owned_(static_cast<size_t>(shape.layer_bytes())),
       data_(owned_.data()) {}
 
-Layer::Layer(const LayerShape& shape, const std::byte* data)
-    : expert_rows(static_cast<size_t>(shape.experts)), shape_(shape), data_(data) {
+Layer::Layer(const LayerShape& shape, const std::byte* data, std::shared_ptr<void> owner)
+    : expert_rows(static_cast<size_t>(shape.experts)), shape_(shape), owner_(std::move(owner)), data_(data) {
   check(reinterpret_cast<uintptr_t>(data) % kStepBytes == 0, "packed experts aligned to 64 bytes",
         "an unaligned address", "mapping the packed file at a page boundary");
 }

@@ -53,8 +53,8 @@ class Layer {
  public:
   // Owns zeroed memory for the packed experts.
   explicit Layer(const LayerShape& shape);
-  // Uses packed experts that lie at `data` (64-byte aligned) and outlive the layer.
-  Layer(const LayerShape& shape, const std::byte* data);
+  // Uses packed experts that lie at `data` (64-byte aligned); `owner` keeps that memory alive.
+  Layer(const LayerShape& shape, const std::byte* data, std::shared_ptr<void> owner);
 
   const LayerShape& shape() const { return shape_; }
   const std::byte* expert(int64_t index) const { return data_ + index * shape_.expert_bytes(); }
@@ -68,6 +68,7 @@ class Layer {
  private:
   LayerShape shape_;
   PageBuffer owned_;
+  std::shared_ptr<void> owner_;
   const std::byte* data_;
 };
 

@@ -113,15 +113,29 @@ void pack_matrices(const LayerShape& shape, const ExpertSource& source, std::byt
                         expert + shape.down_offset() + panel * down.panel_bytes(), tile);
 }
 
+void check_part(const SourceView& part, const char* expected, int64_t rows, int64_t cols) {
+  const auto got = [&] {
+    std::string text = part.data ? "[" : "nothing";
+    if (part.data)
+      text.append(std::to_string(part.rows)).append(", ").append(std::to_string(part.cols)).append("]");
+    return text;
+  };
+  check(part.data && part.rows == rows && part.cols == cols, expected, got,
+        "every part that the layer's spec names, in the shape it names");
+}
+
 }  // namespace
 
 void pack_expert(const LayerShape& shape, const ExpertSource& source, std::byte* expert) {
   const bool gated = shape.activation.gated;
-  const bool complete =
-      source.up.data && source.down.data && (!gated || source.gate.data) &&
-      (!shape.bias || (source.up_bias.data && source.down_bias.data && (!gated || source.gate_bias.data)));
-  check(complete, "all matrices and biases of the expert", "a null address",
-        "passing every part that the shape names");
+  if (gated) check_part(source.gate, "gate of shape [I, H]", shape.inter, shape.hidden);
+  check_part(source.up, "up of shape [I, H]", shape.inter, shape.hidden);
+  check_part(source.down, "down of shape [H, I]", shape.hidden, shape.inter);
+  if (shape.bias) {
+    if (gated) check_part(source.gate_bias, "gate bias of shape [I]", shape.inter, 1);
+    check_part(source.up_bias, "up bias of shape [I]", shape.inter, 1);
+    check_part(source.down_bias, "down bias of shape [H]", shape.hidden, 1);
+  }
   std::memset(expert, 0, static_cast<size_t>(shape.expert_bytes()));
   shape.weights == DType::kF32 ? pack_matrices<float>(shape, source, expert)
                                : pack_matrices<Bf16>(shape, source, expert);

@@ -5,10 +5,12 @@
 
 namespace trimoe::cpu {
 
-// A matrix [rows, cols] or vector [rows] in memory, any strides (in elements), any alignment.
+// A matrix [rows, cols] or vector [rows, 1] in memory, any strides (in elements), any alignment.
 struct SourceView {
   const void* data = nullptr;
   DType dtype = DType::kF32;
+  int64_t rows = 0;
+  int64_t cols = 0;
   int64_t row_stride = 0;
   int64_t col_stride = 0;
 };
@@ -20,7 +22,8 @@ struct ExpertSource {
   SourceView gate_bias, up_bias, down_bias;
 };
 
-// Writes one expert's block. Thread-safe for different experts of one layer.
+// Writes one expert's block; throws Error for a part that is missing or of another shape. Thread-safe for
+// different experts of one layer.
 void pack_expert(const LayerShape& shape, const ExpertSource& source, std::byte* expert);
 
 }  // namespace trimoe::cpu

@@ -44,8 +44,10 @@ uint64_t read_all(const std::byte* data, int64_t bytes) {
 
 void probe_bandwidth(int64_t bytes, int repeats, int threads, double* gbps) {
   PageBuffer buffer(static_cast<size_t>(bytes));
-  std::memset(buffer.data(), 1, buffer.size());
   const int64_t share = bytes / threads / 4096 * 4096;
+  // Touched first by the thread that reads it: on several nodes, each reads its own memory.
+  on_threads(threads,
+             [&](int index) { std::memset(buffer.data() + index * share, 1, static_cast<size_t>(share)); });
   std::vector<uint64_t> sums(static_cast<size_t>(threads));  // keeps the reads alive
   for (int repeat = 0; repeat < repeats; ++repeat) {
     const auto start = Clock::now();

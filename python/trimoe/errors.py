@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 __all__ = ["FailureError", "InputError", "TrimoeError"]
 
 
@@ -25,6 +27,13 @@ class InputError(TrimoeError):
     """The input is bad: a path, a file, a model, an argument. Exit code 2."""
 
     exit_code = 2
+
+    @classmethod
+    def from_native(cls, error: ValueError) -> InputError:
+        """The native core's error, which comes as one line of text in the form of all trimoe errors."""
+        parts = re.fullmatch("trimoe: expected (.*); got (.*); try (.*)", str(error), re.DOTALL)
+        expected, got, hint = parts.groups() if parts else ("a valid argument", str(error), "`trimoe doctor`")
+        return cls(expected=expected, got=got, hint=hint)
 
 
 class FailureError(TrimoeError):

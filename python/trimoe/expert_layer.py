@@ -16,11 +16,14 @@ __all__ = ["ExpertLayer", "LayerSpec", "Source"]
 class Source(NamedTuple):
     """A matrix or vector in memory that packing reads: any strides (in elements), any alignment.
 
-    dtype is "fp32", "bf16" or "fp16"; `owner` is whatever must live for the address to stay valid.
+    dtype is "fp32", "bf16" or "fp16" (router ids: "int32" or "int64"); a vector has one column;
+    `owner` is whatever must live for the address to stay valid.
     """
 
     address: int
     dtype: str
+    rows: int
+    cols: int
     row_stride: int
     col_stride: int
     owner: object
@@ -51,9 +54,7 @@ class LayerSpec:
         try:
             return _cpu.LayerShape(**asdict(self))
         except ValueError as error:
-            raise InputError(
-                expected="a valid layer shape", got=str(error), hint="the model's config"
-            ) from None
+            raise InputError.from_native(error) from None
 
     @property
     def layer_bytes(self) -> int:
@@ -64,15 +65,17 @@ class LayerSpec:
 class ExpertLayer:
     """Owns one layer's packed experts; `handle` is what the op takes.
 
-    With `address` the experts lie there already (a mapped file, kept alive by `keep_alive`);
+    With `address` the experts lie there already, in memory that `owner` keeps valid (a mapped file);
     otherwise zeroed memory is allocated and `pack_expert` fills it.
     """
 
-    def __init__(self, spec: LayerSpec, *, address: int | None = None, keep_alive: object = None) -> None:
+    def __init__(self, spec: LayerSpec, *, address: int | None = None, owner: object = None) -> None:
         self.spec = spec
         try:
             self.handle: int = (
-                _cpu.create_layer(spec.native) if address is None else _cpu.map_layer(spec.native, address)
+                _cpu.create_layer(spec.native)
+                if address is None
+                else _cpu.map_layer(spec.native, address, owner)
             )
         except MemoryError:
             raise FailureError(
@@ -80,7 +83,6 @@ class ExpertLayer:
                 got="an allocation failure",
                 hint="a smaller model or a machine with more memory",
             ) from None
-        self._keep_alive = keep_alive
         self._finalizer = weakref.finalize(self, _cpu.destroy_layer, self.handle)
 
     def pack_expert(
@@ -95,14 +97,15 @@ class ExpertLayer:
     ) -> None:
         """Packs gate and up [I, H], down [H, I] and biases [I], [I], [H] of one expert.
 
-        Releases the GIL; different experts may be packed by different threads.
+        Releases the GIL; different experts may be packed by different threads. ValueError for a part
+        that is missing or of another shape.
         """
         _cpu.pack_expert(self.handle, expert, gate, up, down, gate_bias, up_bias, down_bias)
 
     @property
     def memory(self) -> memoryview:
-        """The packed bytes of all experts, read-only; valid while the layer lives."""
-        return _cpu.layer_memory(self.handle)
+        """The packed bytes of all experts, read-only; keeps them alive."""
+        return memoryview(_cpu.layer_memory(self.handle))
 
     def stats(self) -> dict[str, Any]:
         """Calls, tokens, rows, bytes, flops and busy time (ns) since the last reset, rows per expert."""
@@ -115,4 +118,3 @@ class ExpertLayer:
     def close(self) -> None:
         """Unregisters the handle and frees the memory once running calls end; idempotent."""
         self._finalizer()
-        self._keep_alive = None

@@ -27,8 +27,15 @@ def source_of(tensor: torch.Tensor) -> Source:
             got=f"{tensor.dtype} on {tensor.device}",
             hint="weights.to('cpu', torch.bfloat16)",
         )
-    row_stride, col_stride = (*tensor.stride(), 0)[:2]
-    return Source(tensor.data_ptr(), _DTYPE_NAMES[tensor.dtype], row_stride, col_stride, tensor)
+    return _view(tensor, _DTYPE_NAMES[tensor.dtype])
+
+
+def _view(tensor: torch.Tensor, dtype: str) -> Source:
+    """A matrix, or a vector as one column."""
+    matrix = tensor if tensor.dim() == 2 else tensor[:, None]
+    rows, cols = matrix.shape
+    row_stride, col_stride = matrix.stride()
+    return Source(tensor.data_ptr(), dtype, rows, cols, row_stride, col_stride, tensor)
 
 
 def _fake_moe_forward(
@@ -50,6 +57,14 @@ def _backward(ctx: Any, *grads: torch.Tensor) -> None:
     )
 
 
+def _unusable(got: str) -> FailureError:
+    return FailureError(
+        expected=f"an op library that works with torch {torch.__version__}",
+        got=got,
+        hint="torch >= 2.11, or pip install . again",
+    )
+
+
 def load_op() -> Callable[..., torch.Tensor]:
     """Loads the op library unless the process has it and returns `torch.ops.trimoe.moe_forward.default`.
 
@@ -64,7 +79,12 @@ def load_op() -> Callable[..., torch.Tensor]:
                 got=f"none in {list(trimoe.__path__)}",
                 hint="pip install . in the source tree",
             )
-        torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
+        try:
+            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
+        except OSError as error:
+            raise _unusable(str(error)) from None
+        if not hasattr(torch.ops.trimoe, "moe_forward"):
+            raise _unusable("no op after loading it")
         torch.library.register_fake("trimoe::moe_forward", _fake_moe_forward)
         torch.library.register_autograd("trimoe::moe_forward", _backward)
     return torch.ops.trimoe.moe_forward.default
@@ -105,10 +125,6 @@ def forward_on(
     process. Same arguments and result as `moe_forward`; ValueError for an entry that cannot run.
     """
     out = torch.empty(hidden.shape, dtype=hidden.dtype)
-    tokens, topk = topk_ids.shape
-    row_stride, col_stride = topk_ids.stride()
-    ids = Source(topk_ids.data_ptr(), _ID_NAMES[topk_ids.dtype], row_stride, col_stride, topk_ids)
-    _cpu.run_entry(
-        isa, layer, tokens, topk, source_of(hidden), ids, source_of(topk_weights), out.data_ptr(), threads
-    )
+    ids = _view(topk_ids, _ID_NAMES[topk_ids.dtype])
+    _cpu.run_entry(isa, layer, source_of(hidden), ids, source_of(topk_weights), out.data_ptr(), threads)
     return out

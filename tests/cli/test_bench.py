@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from support.command_line import run_here
 from trimoe.cli.main import main
+from trimoe.hardware.machine import Memory, detect_machine
+from trimoe.runtime import layer_bench
 from trimoe.runtime.layer_bench import route
 
 SMALL = [
@@ -28,13 +32,17 @@ SMALL = [
 ]
 
 
-def _json(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> dict[str, Any]:
+def _text(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> str:
     threads = torch.get_num_threads()
     try:
         assert main(arguments) == 0
     finally:
         torch.set_num_threads(threads)
-    return json.loads(capfd.readouterr().out)
+    return capfd.readouterr().out
+
+
+def _json(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> dict[str, Any]:
+    return json.loads(_text(capfd, arguments))
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp32"])
@@ -48,7 +56,48 @@ def test_layer_figures_fit_together(dtype: str, routing: str, capfd: pytest.Capt
         r["gflops"] * r["median_ms"] * 1e6 / r["roofline"]["gflops"][dtype],
     )
     assert r["roofline_pct"] == pytest.approx(100 * bound_ms / r["median_ms"])
+    assert r["caches_cold"] is _is_cold(r)
     assert 0 < r["rel_error"] < {"bf16": 6e-3, "fp32": 3e-6}[dtype]
+
+
+def _is_cold(report: dict[str, Any]) -> bool | None:
+    weight_bytes = report["weights_gbps"] * report["median_ms"] * 1e6
+    cache_bytes = detect_machine().last_level_cache_bytes
+    return None if cache_bytes is None else report["weight_copies"] * weight_bytes > 2 * cache_bytes
+
+
+@pytest.mark.parametrize(
+    ("cache_bytes", "words"), [(1, "cold"), (1 << 40, "not cold"), (None, "cold or not")]
+)
+def test_the_caches_are_called_cold_only_if_they_are(
+    cache_bytes: int | None,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    machine = replace(detect_machine(), last_level_cache_bytes=cache_bytes)
+    monkeypatch.setattr(layer_bench, "detect_machine", lambda: machine)
+    r = _json(capfd, SMALL)
+    assert r["caches_cold"] is {"cold": True, "not cold": False}.get(words)
+    assert r["weight_copies"] == (256 if words == "not cold" else 1)
+    (line,) = [line for line in _text(capfd, SMALL[:-1]).splitlines() if "weight copies" in line]
+    assert line.split(maxsplit=1)[1].startswith(words)
+
+
+def test_what_cannot_fit_is_told_before_anything_is_allocated(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch, "randn", None)
+    for huge in (["--hidden", "1000000", "--inter", "1000000"], ["--tokens", "1000000000000"]):
+        run_here([*SMALL, *huge], capfd).assert_one_line("GB of packed weights", code=1)
+
+
+def test_the_pool_of_random_numbers_needs_room_too(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    machine = replace(detect_machine(), memory=Memory(32 << 20, 32 << 20, None))
+    monkeypatch.setattr(layer_bench, "detect_machine", lambda: machine)
+    run_here(SMALL, capfd).assert_one_line("beside them", code=1)
 
 
 def test_dispatch_prints_the_overhead(capfd: pytest.CaptureFixture[str]) -> None:
@@ -74,6 +123,7 @@ def test_routing_is_distinct_normalised_and_as_skewed_as_named() -> None:
         (["--dtype", "int4"], "--dtype"),
         (["--routing", "all"], "--routing"),
         (["--tokens", "0"], "tokens"),
+        (["--hidden", "2000000"], "hidden size"),
     ],
 )
 def test_bad_arguments(arguments: list[str], word: str, capfd: pytest.CaptureFixture[str]) -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from support.shipped_model import SHIPPED, copied_model
+from trimoe.cli import generate as command
 from trimoe.cli.main import main
+from trimoe.hardware import roofline
 
 ARGUMENTS = ["generate", "--max-new-tokens", "12", "--no-measure"]
 
@@ -60,3 +65,54 @@ def test_text_for_people_streams_and_ends_in_tables(capfd: pytest.CaptureFixture
     assert out.startswith("And God said")
     for word in ("tokens/s", "Domains", "CPU", "absent", "peak RSS, predicted", "peak RSS, actual"):
         assert word in out
+
+
+def test_the_checkpoints_own_generation_settings_stay_out(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Beams would be an error, and penalties would change the text without being shown."""
+    text = _json(capfd)["text"]
+    settings = {
+        "num_beams": 2,
+        "num_return_sequences": 2,
+        "do_sample": True,
+        "top_p": 0.1,
+        "repetition_penalty": 5.0,
+        "min_new_tokens": 3,
+        "bad_words_ids": [[5]],
+        "eos_token_id": 0,
+    }
+    with copied_model(tmp_path) as model:
+        (model / "generation_config.json").write_text(json.dumps(settings))
+        assert _json(capfd, str(model))["text"] == text
+
+
+def test_each_of_the_checkpoints_end_tokens_ends_the_text(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    vocabulary = json.loads((SHIPPED / "config.json").read_text())["vocab_size"]
+    with copied_model(tmp_path) as model:
+        ends = {"eos_token_id": list(range(vocabulary))}
+        (model / "generation_config.json").write_text(json.dumps(ends))
+        assert _json(capfd, str(model))["decode"]["tokens"] == 0
+
+
+@pytest.mark.parametrize("variable", [None, "OMP_NUM_THREADS", "MKL_NUM_THREADS"])
+def test_the_roofline_is_of_the_threads_that_compute(
+    variable: str | None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, "1")
+    measured: list[int] = []
+    monkeypatch.setattr(command, "usable_threads", lambda: 3)
+    monkeypatch.setattr(roofline, "measure_roofline", lambda *, threads: measured.append(threads))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        assert main(["generate", "--max-new-tokens", "2", "--json"]) == 0
+        assert measured == [torch.get_num_threads()] == [1 if variable else 3]
+    finally:
+        torch.set_num_threads(before)
+    assert json.loads(capfd.readouterr().out)["roofline"] is None

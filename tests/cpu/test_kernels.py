@@ -7,6 +7,7 @@ import torch
 
 from support.cases import CASES, Case, Problem, make_problem, pack, rel_error
 from trimoe import _cpu
+from trimoe.expert_layer import ExpertLayer
 from trimoe.ops import forward_on
 
 ENTRIES = [entry["isa"] for entry in _cpu.kernel_table() if entry["supported"]]
@@ -72,17 +73,60 @@ def test_real_width_is_exact(isa: str) -> None:
     assert rel_error(run(isa, problem), problem.exact()) <= TOLERANCE["bf16"]
 
 
+@pytest.mark.parametrize("weights", ["fp32", "bf16"])
 @pytest.mark.parametrize("isa", ENTRIES)
-def test_a_row_with_nan_or_infinity_stays_alone(isa: str) -> None:
+def test_more_rows_than_a_block_are_exact(isa: str, weights: str) -> None:
+    """An expert's rows are loaded in blocks of at most 768 KiB: see kBlockBytes."""
+    case = Case("blocks", tokens=200, hidden=2048, inter=16, experts=2, topk=1, routing="one")
+    problem = make_problem(case, weights)
+    assert rel_error(run(isa, problem), problem.exact()) <= TOLERANCE[weights]
+
+
+@pytest.mark.parametrize("weights", ["fp32", "bf16"])
+@pytest.mark.parametrize("isa", ENTRIES)
+def test_a_row_with_nan_or_infinity_stays_alone(isa: str, weights: str) -> None:
     """Zero padding must not spread a NaN, and no other token may see it."""
-    problem = make_problem(Case("nan", tokens=6, hidden=33, inter=17, experts=2, topk=2), "fp32")
+    case = Case("nan", tokens=6, hidden=33, inter=17, experts=2, topk=2)
+    problem = make_problem(case, weights, hidden="fp32")
     clean = run(isa, problem)
-    problem.hidden[2, 5], problem.hidden[4, 0] = float("nan"), float("inf")
+    nan = torch.tensor(2**31 - 1, dtype=torch.int32).view(torch.float32)  # rounding it up would give -0
+    problem.hidden[2, 5], problem.hidden[4, 0] = nan, float("inf")
     result = run(isa, problem)
     assert torch.isnan(result[2]).all()
     assert not torch.isfinite(result[4]).any()
     others = [0, 1, 3, 5]
     assert torch.equal(result[others], clean[others])
+
+
+def _unit_expert() -> ExpertLayer:
+    """One ungated expert with unit matrices of 1 by 1: max(x, 0)^2."""
+    case = Case("unit", hidden=1, inter=1, experts=1, topk=1, activation="relu2", gated=False)
+    return pack(case.spec("fp32"), {"up": torch.ones(1, 1, 1), "down": torch.ones(1, 1, 1)})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("isa", ENTRIES)
+def test_output_rounds_as_torch_does(isa: str, dtype: torch.dtype) -> None:
+    """Ties, subnormals, overflow, infinities and NaNs: the router's weight times one, converted."""
+    upper = torch.arange(0, 2**16, 3).repeat_interleave(6) << 16
+    lower = torch.tensor([0, 0x0FFF, 0x1000, 0x3000, 0x8000, 0xFFFF]).repeat(len(upper) // 6)
+    weights = (upper | lower).to(torch.int32).view(torch.float32)[:, None]
+    ones, ids = torch.ones(weights.shape, dtype=dtype), torch.zeros(weights.shape, dtype=torch.int64)
+    layer = _unit_expert()
+    result = forward_on(isa, ones, ids, weights, layer.handle)
+    torch.testing.assert_close(result, weights.to(dtype), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("isa", ENTRIES)
+def test_every_half_is_read_exactly(isa: str, dtype: torch.dtype) -> None:
+    """Subnormals included: x^2 times 1/x is x again, to less than its own rounding."""
+    every = torch.arange(2**16).to(torch.int16).view(dtype)
+    hidden = every[(every > 2.0**-40) & (every < 2.0**40)][:, None]
+    ids = torch.zeros(hidden.shape, dtype=torch.int64)
+    layer = _unit_expert()
+    result = forward_on(isa, hidden, ids, 1 / hidden.float(), layer.handle)
+    assert torch.equal(result, hidden)
 
 
 @pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh", "relu2"])

@@ -82,6 +82,13 @@ def test_a_bad_override_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (caught.value.got, caught.value.hint) == ("mmx", "amx, avx512, avx512_bf16, avx2, ref")
 
 
+def test_the_cores_message_keeps_its_three_parts() -> None:
+    error = InputError.from_native(ValueError("trimoe: expected a; got b; c\n; try d"))
+    assert (error.expected, error.got, error.hint) == ("a", "b; c", "d")
+    other = InputError.from_native(ValueError("something else"))
+    assert other.got == "something else" and other.exit_code == 2
+
+
 def test_a_missing_native_module_is_a_failure_with_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trimoe._cpu", None)
     with pytest.raises(FailureError, match=r"compiled module.*pip install"):

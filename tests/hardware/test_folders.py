@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from support.command_line import drop_file_capabilities
 from trimoe.hardware.folders import cache_folder, cache_state
 
 
@@ -42,3 +45,22 @@ def test_a_file_in_the_way_is_not_writable(tmp_path: Path) -> None:
     state = cache_state(blocked / "trimoe")
     assert not state.exists
     assert not state.writable
+
+
+def test_what_lies_behind_a_closed_folder_is_not_writable(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    (closed / "inner").mkdir(parents=True)
+    code = (
+        "import sys; from pathlib import Path; from trimoe.hardware.folders import cache_state; "
+        "print(cache_state(Path(sys.argv[1])))"
+    )
+    for mode in (0o000, 0o600):
+        closed.chmod(mode)
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(closed / "inner" / "trimoe")],
+            capture_output=True,
+            text=True,
+            preexec_fn=drop_file_capabilities,
+        )
+        closed.chmod(0o755)
+        assert "exists=False, writable=False, used_bytes=0" in done.stdout, done.stderr

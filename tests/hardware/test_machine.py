@@ -46,6 +46,15 @@ def test_memory_without_cgroups(tmp_path: Path) -> None:
     assert (found.total_bytes, found.available_bytes, found.cgroup_limit_bytes) == (64 * GIB, 48 * GIB, None)
 
 
+@pytest.mark.parametrize("meminfo", [None, f"MemTotal: {64 * GIB // 1024} kB\nMemFree: 1 kB\n"])
+def test_memory_where_the_kernel_tells_little(tmp_path: Path, meminfo: str | None) -> None:
+    """Else nothing would ever fit."""
+    found = memory(write_tree(tmp_path, {"proc/meminfo": meminfo} if meminfo else {}))
+    page_bytes = os.sysconf("SC_PAGESIZE")
+    assert found.total_bytes == (64 * GIB if meminfo else os.sysconf("SC_PHYS_PAGES") * page_bytes)
+    assert 0 < found.available_bytes <= os.sysconf("SC_PHYS_PAGES") * page_bytes
+
+
 def test_memory_within_a_cgroup_v2_limit_of_an_ancestor(tmp_path: Path) -> None:
     group = "sys/fs/cgroup/service"
     write_tree(

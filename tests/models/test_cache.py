@@ -20,7 +20,8 @@ import pytest
 from support import fill_cache
 from support.command_line import drop_file_capabilities
 from support.fill_cache import contents, open_store
-from trimoe.models.file_mapping import FileMapping
+from trimoe.expert_layer import ExpertLayer, LayerSpec
+from trimoe.models.cache import PackedCache
 
 Process = subprocess.Popen[str]
 
@@ -91,11 +92,8 @@ def test_what_is_mapped_is_what_was_packed(
     assert_next_starts_work(checkpoint, packed, private_cache)
     monkeypatch.setattr("trimoe.models.store._pack_all", None)  # a start from the cache packs nothing
     store = open_store(checkpoint)
-    for layer in store.layers.values():
-        mapping = layer._keep_alive
-        assert isinstance(mapping, FileMapping)  # no copy either: the layer lies in the mapped file
-        assert bytes(mapping.memory(mapping.address, 6)) == b"trimoe"
-        assert bytes(layer.memory) in bytes(mapping.memory(mapping.address, mapping.nbytes))
+    (file,) = private_cache.glob("*.experts")
+    assert all(bytes(layer.memory) in file.read_bytes() for layer in store.layers.values())
     maps = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(private_cache) in line]
     assert len(maps) == 1 and "r--s" in maps[0]
 
@@ -224,6 +222,46 @@ def test_a_cache_folder_that_is_a_file(
         assert contents(open_store(checkpoint)) == packed
     assert_one_warning(caplog, private_cache)
     assert private_cache.read_text() == "not a folder"
+
+
+def test_a_cache_file_that_may_not_be_read(checkpoint: Path, packed: str, private_cache: Path) -> None:
+    open_store(checkpoint).close()
+    (file,) = private_cache.iterdir()
+    file.chmod(0o000)
+    result = finish(start(checkpoint, preexec_fn=drop_file_capabilities))
+    assert result["contents"] == packed and not result["from_cache"]
+    assert result["err"].count("\n") == 1 and "got Permission denied; try" in result["err"]
+    assert str(file) in result["err"]
+
+
+def test_older_files_of_the_same_checkpoint_go(private_cache: Path) -> None:
+    bf16, fp32 = {0: LayerSpec(1, 8, 8)}, {0: LayerSpec(1, 8, 8, "fp32")}
+
+    def save(key: str, specs: dict[int, LayerSpec], origin: str) -> list[str]:
+        layers = {index: ExpertLayer(spec) for index, spec in specs.items()}
+        cache = PackedCache(key, specs, origin=origin)
+        cache.save(layers)
+        mapped = cache.load()
+        assert mapped is not None and mapped[0].memory == layers[0].memory
+        return sorted(path.stem for path in private_cache.glob("*.experts"))
+
+    assert save("old", bf16, "/a") == ["old"]
+    held = PackedCache("old", bf16, origin="/a").load()
+    assert save("other checkpoint", bf16, "/b") == ["old", "other checkpoint"]
+    assert save("other format", fp32, "/a") == ["old", "other checkpoint", "other format"]
+    kept = save("unknown", bf16, "")
+    assert kept == ["old", "other checkpoint", "other format", "unknown"]
+    (private_cache / "foreign.experts").write_text("no cache")
+    (private_cache / "folder.experts").mkdir()
+    assert save("new", bf16, "/a") == ["folder", "foreign", "new", *kept[1:]]
+    assert save("unknown, too", bf16, "") == ["folder", "foreign", "new", *kept[1:], "unknown, too"]
+    assert held is not None and not any(held[0].memory)  # mapped before the file went
+
+
+def test_a_copy_of_the_checkpoint_elsewhere_shares_the_file(private_cache: Path) -> None:
+    specs = {0: LayerSpec(1, 8, 8)}
+    PackedCache("key", specs, origin="/a").save({0: ExpertLayer(specs[0])})
+    assert PackedCache("key", specs, origin="/somewhere/else").load() is not None
 
 
 def test_a_second_process_does_not_touch_what_the_first_one_writes(

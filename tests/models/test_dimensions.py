@@ -7,12 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from transformers import CONFIG_MAPPING
 
 from trimoe.errors import InputError
-from trimoe.expert_layer import LayerSpec
 from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.config_keys import FAMILIES
 from trimoe.models.dimensions import MoeDimensions, packed_expert_bytes, packed_format
@@ -161,22 +158,14 @@ def test_packed_bytes(hidden: int, inter: int, fmt: str, gated: bool, bias: bool
     assert packed_expert_bytes(hidden, inter, fmt, gated, bias) == want
 
 
-@settings(deadline=None)
-@given(
-    hidden=st.integers(1, 4096),
-    inter=st.integers(1, 4096),
-    fmt=st.sampled_from(["fp32", "bf16"]),
-    gated=st.booleans(),
-    bias=st.booleans(),
-)
-def test_packed_bytes_are_the_native_ones(hidden: int, inter: int, fmt: str, gated: bool, bias: bool) -> None:
-    spec = LayerSpec(3, hidden, inter, fmt, "silu", gated, bias)
-    assert spec.layer_bytes == 3 * packed_expert_bytes(hidden, inter, fmt, gated, bias)
-
-
 def test_packed_bytes_of_an_unknown_format() -> None:
     with pytest.raises(InputError, match="int3"):
         packed_expert_bytes(8, 8, "int3")
+
+
+def test_packed_bytes_of_a_size_that_no_layer_has() -> None:
+    with pytest.raises(InputError, match="hidden size"):
+        packed_expert_bytes(2**21, 8, "bf16")
 
 
 def test_packed_formats_lose_nothing() -> None:

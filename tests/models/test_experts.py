@@ -9,6 +9,7 @@ import torch
 
 import trimoe  # noqa: F401  registers the implementation
 from support.tiny_models import CONFIGS, make_model, token_ids
+from trimoe.models.experts import repack
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
@@ -53,6 +54,25 @@ def test_changed_weights_are_packed_again() -> None:
         expected = model(token_ids()).logits
     assert (before - after).abs().max() > 1e-2
     torch.testing.assert_close(after, expected, atol=1e-5, rtol=0)
+
+
+def test_repack_sees_what_torch_does_not_count() -> None:
+    """Writes through `.data` and into a compiled model; the handle that the graph holds stays valid."""
+    model = make_model("qwen3_moe", torch.float32)
+    model.set_experts_implementation("trimoe")
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    with torch.inference_mode():
+        compiled(token_ids(), use_cache=False)
+    for name, parameter in model.named_parameters():
+        if name.endswith("experts.down_proj"):
+            parameter.data.mul_(2)
+    repack(model)
+    with torch.inference_mode():
+        packed = [run(token_ids(), use_cache=False).logits for run in (model, compiled)]
+        model.set_experts_implementation("eager")
+        expected = model(token_ids(), use_cache=False).logits
+    for logits in packed:
+        torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
 
 
 def test_generate_and_compile_fullgraph() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -91,3 +92,34 @@ def test_nan_in_a_router_is_found_at_load(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"layers\.1\.mlp\.gate.* 1 of"):
         trimoe.load(tmp_path)
+
+
+def test_experts_that_cannot_be_taken_over_are_an_error(tmp_path: Path) -> None:
+    """Llama 4's experts do not go through transformers' registry: its own code would compute them."""
+    config = transformers.Llama4TextConfig(
+        vocab_size=256, hidden_size=64, intermediate_size=48, intermediate_size_mlp=96, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=16, num_local_experts=4, num_experts_per_tok=1,
+        max_position_embeddings=128, interleave_moe_layer_step=1, pad_token_id=0,
+    )  # fmt: skip
+    transformers.Llama4ForCausalLM(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="expert layers trimoe can take over"):
+        trimoe.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dtype": "float8"}, "dtype 'auto'"),
+        ({"local_files_only": False}, "arguments that trimoe.load leaves open"),
+        ({"device_map": "auto"}, "a model on the CPU"),
+    ],
+)
+def test_bad_arguments_of_load(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
+    _save("qwen3_moe", torch.float32, tmp_path)
+    with pytest.raises(InputError, match=message):
+        trimoe.load(tmp_path, **arguments)
+
+
+def test_a_misspelt_option_of_the_config_is_an_error() -> None:
+    with pytest.raises(InputError, match="weigths"):
+        trimoe.TrimoeConfig(weigths="bf16")

@@ -77,6 +77,9 @@ def test_the_store_stays_within_the_bound_and_then_maps_the_cache(big: Big) -> N
     # Neither the checkpoint's experts nor the cache's were read or copied to get there.
     assert mapped["peak_rss_bytes"] <= SLACK_BYTES
     assert mapped["contents"] == packed["contents"]
+    loaded = run("-c", LOAD, big.path, "cache")
+    assert loaded["from_cache"] and loaded["packed_bytes"] == big.expert_bytes
+    assert loaded["peak_rss_bytes"] - loaded["before_bytes"] <= SLACK_BYTES
 
 
 def test_a_loaded_model_stays_within_the_bound(big: Big) -> None:

@@ -25,8 +25,8 @@ uint64_t read_xcr0() {
   return (uint64_t{high} << 32) | low;
 }
 
-// Linux keeps the 8 KiB of tile data off until a process asks. Asking is harmless, sticks for the
-// process and must come before threads are started, so the probe does it.
+// Linux keeps the 8 KiB of tile data off until a process asks. The permission is the process's, threads
+// included, and asking is harmless, so the probe does it.
 bool request_amx() {
   constexpr long kRequestPermission = 0x1023, kGetPermission = 0x1022, kTileData = 18;
   unsigned long granted = 0;
@@ -64,13 +64,12 @@ void probe(Features& found) {
     uint32_t word;
     int bit;
   } kBits[] = {
-      {Feature::kAvx2, leaf7.ebx, 5},         {Feature::kFma, leaf1.ecx, 12},
-      {Feature::kF16c, leaf1.ecx, 29},        {Feature::kAvxVnni, leaf7_1.eax, 4},
-      {Feature::kAvx512f, leaf7.ebx, 16},     {Feature::kAvx512bw, leaf7.ebx, 30},
-      {Feature::kAvx512dq, leaf7.ebx, 17},    {Feature::kAvx512vl, leaf7.ebx, 31},
-      {Feature::kAvx512Bf16, leaf7_1.eax, 5}, {Feature::kAvx512Vnni, leaf7.ecx, 11},
-      {Feature::kAmxTile, leaf7.edx, 24},     {Feature::kAmxBf16, leaf7.edx, 22},
-      {Feature::kAmxInt8, leaf7.edx, 25},
+      {Feature::kAvx2, leaf7.ebx, 5},        {Feature::kFma, leaf1.ecx, 12},
+      {Feature::kAvxVnni, leaf7_1.eax, 4},   {Feature::kAvx512f, leaf7.ebx, 16},
+      {Feature::kAvx512bw, leaf7.ebx, 30},   {Feature::kAvx512dq, leaf7.ebx, 17},
+      {Feature::kAvx512vl, leaf7.ebx, 31},   {Feature::kAvx512Bf16, leaf7_1.eax, 5},
+      {Feature::kAvx512Vnni, leaf7.ecx, 11}, {Feature::kAmxTile, leaf7.edx, 24},
+      {Feature::kAmxBf16, leaf7.edx, 22},    {Feature::kAmxInt8, leaf7.edx, 25},
   };
   for (const auto& [feature, word, bit] : kBits)
     found.cpuid |= ((word >> bit) & 1u) << static_cast<int>(feature);

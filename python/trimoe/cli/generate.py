@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from trimoe.cli.render import human_bytes, human_ns, print_facts, print_json, print_line, print_table
 from trimoe.errors import InputError
+from trimoe.hardware.machine import usable_threads
 from trimoe.hardware.memory import MemoryLedger
 
 if TYPE_CHECKING:
@@ -57,12 +59,14 @@ def generate(
         raise InputError(expected="a finite --temperature", got=str(temperature), hint="0.8")
     from trimoe.runtime.prediction import predict_memory
 
-    prediction = predict_memory(model)
+    prediction = predict_memory(model, dtype=dtype)
     from trimoe.hardware.roofline import measure_roofline
     from trimoe.runtime.generation import Sampling
     from trimoe.runtime.generation import generate as run
 
-    roofline = measure_roofline() if measure else None  # before the ledger opens: the probe needs memory too
+    threads = _torch_threads()
+    # Before the ledger opens: the probe needs memory too.
+    roofline = measure_roofline(threads=threads) if measure else None
     loaded, tokenizer, ledger = _load(model, dtype, cache, prediction.total_bytes, quiet=json_output)
     store = loaded.trimoe_store
     say = (lambda text: None) if json_output else _say
@@ -97,6 +101,15 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
+def _torch_threads() -> int:
+    """Threads that torch computes with: the user's choice if there is one, else the usable cores."""
+    import torch
+
+    if not {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & os.environ.keys():
+        torch.set_num_threads(usable_threads())
+    return torch.get_num_threads()
+
+
 def _load(
     folder: Path, dtype: str, cache: bool, predicted_bytes: int, *, quiet: bool
 ) -> tuple[Any, Any, MemoryLedger]:
@@ -120,8 +133,24 @@ def _load(
             got=str(error)[:200],
             hint="the tokenizer files that came with the weights",
         ) from error
-    model = load(folder, dtype=dtype if dtype == "auto" else getattr(torch, dtype), cache=cache)
+    _check_generation_config(folder)
+    torch_dtype: torch.dtype | Literal["auto"] = "auto" if dtype == "auto" else getattr(torch, dtype)
+    model = load(folder, dtype=torch_dtype, cache=cache)
     return model, tokenizer, ledger
+
+
+def _check_generation_config(folder: Path) -> None:
+    from transformers import GenerationConfig
+
+    try:
+        if (folder / "generation_config.json").exists():
+            GenerationConfig.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # transformers takes what is in the file for granted
+        raise InputError(
+            expected=f"a generation_config.json that transformers can read in {folder}",
+            got=f"{type(error).__name__}: {str(error)[:200]}",
+            hint="the file that came with the weights, or removing it",
+        ) from error
 
 
 def _print_report(result: Generation, load: dict[str, Any], memory: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ time; nothing about the machine that built the package counts.
 from __future__ import annotations
 
 import importlib
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,7 +132,7 @@ def selected_isa() -> str:
     try:
         return str(native().selected_isa())
     except ValueError as error:
-        raise _input_error(error) from error
+        raise InputError.from_native(error) from error
 
 
 def explain(cpu: CpuFeatures, table: tuple[Isa, ...]) -> tuple[InstructionSet, ...]:
@@ -176,13 +175,6 @@ def _judge(needs: _Needs, cpu: CpuFeatures, entry: Isa | None, chosen: str) -> I
         used=entry is not None and entry.chosen,
         why=why,
     )
-
-
-def _input_error(error: ValueError) -> InputError:
-    """The core's error, which comes as one line of text in the form that all trimoe errors have."""
-    parts = re.fullmatch("trimoe: expected (.*); got (.*); try (.*)", str(error), re.DOTALL)
-    expected, got, hint = parts.groups() if parts else ("a valid argument", str(error), "`trimoe doctor`")
-    return InputError(expected=expected, got=got, hint=hint)
 
 
 def _hex(value: int | None) -> str:

@@ -31,12 +31,16 @@ def cache_folder() -> Path:
 
 
 def cache_state(folder: Path) -> CacheFolder:
-    """Look at a cache folder without creating it; its first existing ancestor answers for the disk."""
-    standing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    """Look at a cache folder without creating it; its first existing ancestor answers for the disk.
+
+    What lies behind a folder that this user may not enter counts as not there.
+    """
+    # os.path answers False where pathlib raises PermissionError.
+    standing = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
     return CacheFolder(
         path=str(folder),
-        exists=folder.is_dir(),
-        writable=standing.is_dir() and os.access(standing, os.W_OK),
+        exists=os.path.isdir(folder),
+        writable=os.path.isdir(standing) and os.access(standing, os.W_OK | os.X_OK),
         used_bytes=_tree_bytes(folder),
         disk_free_bytes=_free_bytes(standing),
     )

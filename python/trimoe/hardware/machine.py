@@ -66,8 +66,10 @@ def detect_machine(root: Path = Path("/")) -> Machine:
 def memory(root: Path = Path("/")) -> Memory:
     """Total and available bytes for this process, cgroup limits included."""
     meminfo = read_text(root / "proc/meminfo")
-    total = kb_field_bytes(meminfo, "MemTotal") or 0
-    available = kb_field_bytes(meminfo, "MemAvailable") or 0
+    total = kb_field_bytes(meminfo, "MemTotal") or _pages_bytes("SC_PHYS_PAGES")
+    available = kb_field_bytes(meminfo, "MemAvailable")
+    if available is None:  # a sandbox hides /proc, or the kernel is old: free pages are the next best
+        available = _pages_bytes("SC_AVPHYS_PAGES")
     limit = memory_limit(root)
     if limit is None or limit.limit_bytes >= total:
         return Memory(total_bytes=total, available_bytes=available, cgroup_limit_bytes=None)
@@ -76,6 +78,13 @@ def memory(root: Path = Path("/")) -> Memory:
         available_bytes=min(available, limit.available_bytes),
         cgroup_limit_bytes=limit.limit_bytes,
     )
+
+
+def _pages_bytes(name: str) -> int:
+    try:
+        return max(0, os.sysconf(name) * os.sysconf("SC_PAGESIZE"))
+    except (OSError, ValueError):
+        return 0
 
 
 def usable_cpus() -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trimoe.errors import InputError
+from trimoe.expert_layer import LayerSpec
 from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.config_keys import family_of, find_int, moe_layer_indices, text_config
 from trimoe.models.expert_tensors import MoeLayerTensors, find_moe_layers
@@ -15,7 +16,6 @@ __all__ = ["MoeDimensions", "packed_expert_bytes", "packed_format"]
 
 _TORCH_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 _ACTIVATIONS = {"swish": "silu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
-_PACKED_ITEMS = {"bf16": (2, 32), "fp32": (4, 16)}  # bytes of an item, and what a row's items are padded to
 
 
 @dataclass(frozen=True)
@@ -184,12 +184,7 @@ def packed_format(dtype: str) -> str:
 
 
 def packed_expert_bytes(hidden: int, inter: int, fmt: str, gated: bool = True, bias: bool = False) -> int:
-    """Bytes of one expert in trimoe's packed layout.
-
-    Gate and up share panels of 32 rows: 16 gate rows and the same 16 up rows (32 up rows where there is no
-    gate), each row of H inputs. Down has panels of 32 of its H rows, each row of I inputs. Rows are padded
-    with zeros to whole panels, inputs to a multiple of 32 in bf16 and of 16 in fp32. Biases are fp32, one for
-    each padded row.
+    """Bytes of one expert in trimoe's packed layout, padding included.
 
     Args:
         hidden: H.
@@ -199,16 +194,6 @@ def packed_expert_bytes(hidden: int, inter: int, fmt: str, gated: bool = True, b
         bias: whether there are biases.
 
     Raises:
-        InputError: the format has no packed layout.
+        InputError: the format has no packed layout, or a size is out of range.
     """
-    if fmt not in _PACKED_ITEMS:
-        raise InputError(expected="packed format bf16 or fp32", got=repr(fmt), hint="bf16")
-    item_bytes, input_multiple = _PACKED_ITEMS[fmt]
-    up_rows = 2 * _round_up(inter, 16) if gated else _round_up(inter, 32)
-    down_rows = _round_up(hidden, 32)
-    items = up_rows * _round_up(hidden, input_multiple) + down_rows * _round_up(inter, input_multiple)
-    return item_bytes * items + (4 * (up_rows + down_rows) if bias else 0)
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
+    return LayerSpec(1, hidden, inter, fmt, gated=gated, bias=bias).layer_bytes

@@ -16,7 +16,7 @@ from trimoe.expert_layer import ExpertLayer, Source
 from trimoe.models.activations import expert_math
 from trimoe.ops import moe_forward, source_of
 
-__all__ = ["experts_forward", "pack_module", "register"]
+__all__ = ["experts_forward", "register", "repack"]
 
 _FORMATS = {torch.float32: "fp32", torch.float16: "fp32", torch.bfloat16: "bf16"}  # fp16 as fp32 is exact
 _layers: weakref.WeakKeyDictionary[Any, tuple[Any, ExpertLayer]] = weakref.WeakKeyDictionary()
@@ -38,16 +38,28 @@ def experts_forward(
 
 @torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
 def _handle(module: Any) -> int:
-    """The packed layer of a module; packed anew when a parameter was replaced or written to."""
+    """The packed layer of a module; packed anew when a parameter was replaced or written to.
+
+    Writes that torch does not count (through `.data` or under inference_mode) go unnoticed, and so does
+    every write to a compiled model: `repack` after those.
+    """
     state = tuple((p.data_ptr(), 0 if p.is_inference() else p._version, p.shape) for p in module.parameters())
     known = _layers.get(module)
     if known is None or known[0] != state:
-        known = _layers[module] = (state, pack_module(module))
+        known = _layers[module] = (state, _pack(module, known[1] if known else None))
     return known[1].handle
 
 
-def pack_module(module: Any) -> ExpertLayer:
-    """Packs an experts module's parameters, whatever their layout; see `expert_math` for errors."""
+def repack(model: Any) -> None:
+    """Packs the experts of `model` again, after their parameters were written to; handles stay the same."""
+    for module in model.modules():
+        if module in _layers:
+            state, layer = _layers[module]
+            _layers[module] = (state, _pack(module, layer))
+
+
+def _pack(module: Any, layer: ExpertLayer | None) -> ExpertLayer:
+    """Packs an experts module's parameters, into `layer` if it fits; see `expert_math` for errors."""
     math = expert_math(module)
     first = module.gate_up_proj if math.gated else module.up_proj
     if first.dtype not in _FORMATS:
@@ -57,7 +69,9 @@ def pack_module(module: Any) -> ExpertLayer:
     transposed = bool(module.is_transposed)
     hidden = first.shape[1] if transposed else first.shape[2]
     inter = module.down_proj.shape[1] if transposed else module.down_proj.shape[2]
-    layer = ExpertLayer(math.spec(first.shape[0], hidden, inter, _FORMATS[first.dtype]))
+    spec = math.spec(first.shape[0], hidden, inter, _FORMATS[first.dtype])
+    if layer is None or layer.spec != spec:
+        layer = ExpertLayer(spec)
     for expert in range(first.shape[0]):
         layer.pack_expert(expert, *_sources(module, math.gated, expert))  # type: ignore[arg-type]
     return layer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -19,7 +19,7 @@ __all__ = ["load"]
 def load(
     path: str | os.PathLike[str],
     *,
-    dtype: torch.dtype | str = "auto",
+    dtype: torch.dtype | Literal["auto"] = "auto",
     weights: str = "auto",
     cache: bool = True,
     **kwargs: Any,
@@ -36,6 +36,7 @@ def load(
     """
     from transformers import AutoModelForCausalLM
 
+    _check_arguments(dtype, kwargs)
     register()
     folder = os.fspath(path)
     with Checkpoint(folder) as checkpoint:  # every file is whole before anything is built
@@ -52,6 +53,22 @@ def load(
     )
     _check_complete(folder, info)
     return model.eval()
+
+
+def _check_arguments(dtype: torch.dtype | str, kwargs: Mapping[str, Any]) -> None:
+    if dtype != "auto" and dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise InputError(
+            expected="dtype 'auto', torch.float32, torch.bfloat16 or torch.float16",
+            got=repr(dtype),
+            hint="dtype='auto'",
+        )
+    reserved = {"quantization_config", "local_files_only", "output_loading_info", "ignore_mismatched_sizes"}
+    if reserved & set(kwargs):
+        raise InputError(
+            expected="arguments that trimoe.load leaves open",
+            got=", ".join(sorted(reserved & set(kwargs))),
+            hint="AutoModelForCausalLM.from_pretrained with quantization_config=trimoe.TrimoeConfig()",
+        )
 
 
 def _check_topk(folder: str, config: Mapping[str, Any]) -> None:

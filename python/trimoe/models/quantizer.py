@@ -21,8 +21,6 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from trimoe.errors import InputError
 from trimoe.expert_layer import ExpertLayer
 from trimoe.models.activations import expert_math
-from trimoe.models.checkpoint import Checkpoint
-from trimoe.models.expert_tensors import find_moe_layers
 from trimoe.models.store import ExpertStore
 from trimoe.ops import moe_forward
 
@@ -38,8 +36,15 @@ class TrimoeConfig(QuantizationConfigMixin):  # type: ignore[misc]
     """
 
     def __init__(
-        self, checkpoint: str | None = None, weights: str = "auto", cache: bool = True, **_: Any
+        self, checkpoint: str | None = None, weights: str = "auto", cache: bool = True, **unknown: Any
     ) -> None:
+        unknown.pop("quant_method", None)
+        if unknown:
+            raise InputError(
+                expected="checkpoint, weights and cache in the trimoe quantization config",
+                got=", ".join(sorted(unknown)),
+                hint="removing or correcting it",
+            )
         self.quant_method = "trimoe"
         self.checkpoint, self.weights, self.cache = checkpoint, weights, cache
 
@@ -69,6 +74,16 @@ class TrimoeQuantizer(HfQuantizer):  # type: ignore[misc]
 
     requires_calibration = False
 
+    def validate_environment(self, *_: Any, device_map: Any = None, **__: Any) -> None:
+        """Today's only domain is the CPU: hidden states must be there when the experts are called."""
+        devices = set(device_map.values()) if isinstance(device_map, dict) else {device_map or "cpu"}
+        if {str(device) for device in devices} != {"cpu"}:
+            raise InputError(
+                expected="a model on the CPU",
+                got=f"device_map={device_map!r}",
+                hint="leaving device_map out: the GPU domain does not exist yet",
+            )
+
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         config = self.quantization_config
         folder = config.checkpoint or _folder_of(kwargs.get("checkpoint_files"))
@@ -78,7 +93,7 @@ class TrimoeQuantizer(HfQuantizer):  # type: ignore[misc]
             if hasattr(module, "down_proj") and hasattr(module, "is_concatenated")
         }
         math = {index: expert_math(module) for index, (_, module) in experts.items()}
-        with _progress_bar(folder) as progress:
+        with _progress_bar() as progress:
             store = ExpertStore.open(
                 folder, math, weights=config.weights, use_cache=config.cache, progress=progress
             )
@@ -113,14 +128,13 @@ def register() -> None:
 
 
 @contextmanager
-def _progress_bar(folder: str) -> Iterator[Callable[[int], None]]:
+def _progress_bar() -> Iterator[Callable[[int, int], None]]:
     """transformers' own bar, so that its switches hold; it appears with the first byte, shows GB/s."""
     bars: list[Any] = []
 
-    def advance(done_bytes: int) -> None:
+    def advance(done_bytes: int, total_bytes: int) -> None:
         if not bars:
-            total = sum(layer.nbytes for layer in find_moe_layers(Checkpoint(folder)).values())
-            bars.append(tqdm(total=total, unit="B", unit_scale=True, desc="Packing experts"))
+            bars.append(tqdm(total=total_bytes, unit="B", unit_scale=True, desc="Packing experts"))
         bars[0].update(done_bytes)
 
     try:

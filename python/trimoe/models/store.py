@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from trimoe import _cpu
 from trimoe.errors import FailureError, InputError
@@ -31,7 +31,7 @@ __all__ = ["ExpertStore"]
 _SOURCE_DTYPES = {"F32": "fp32", "BF16": "bf16", "F16": "fp16"}
 _IN_FLIGHT = 4  # experts per thread that are read ahead
 
-Progress = Callable[[int], None]
+Progress = Callable[[int, int], None]
 
 
 @dataclass
@@ -47,7 +47,6 @@ class ExpertStore:
     packed_bytes: int
     from_cache: bool
     load_ns: int
-    path: str = field(default="")
 
     @classmethod
     def open(
@@ -57,30 +56,33 @@ class ExpertStore:
         *,
         weights: str = "auto",
         use_cache: bool = True,
-        progress: Progress = lambda done_bytes: None,
+        progress: Progress = lambda done_bytes, total_bytes: None,
     ) -> ExpertStore:
         """Maps the packed cache of the checkpoint at `path`, or packs the experts and writes the cache.
 
         math: how each layer's experts are computed; weights: packed format "auto", "fp32" or "bf16";
-        progress: called with the source bytes just packed. Raises InputError for a bad checkpoint and
-        FailureError when memory does not suffice; a cache that cannot be written is only a warning.
+        progress: called with the source bytes just packed and those of all experts. Raises InputError
+        for a bad checkpoint and FailureError when memory does not suffice; a cache that cannot be
+        written is only a warning.
         """
         start_ns = time.monotonic_ns()
         with Checkpoint(path) as checkpoint:
             tensors = find_moe_layers(checkpoint)
-            specs = {index: _spec(tensors, index, math, weights) for index in math}
+            _check_layers(tensors, math)
+            specs = {index: _spec(tensors[index], math[index], weights) for index in math}
             source_bytes = sum(tensors[index].nbytes for index in specs)
-            cache = PackedCache(_cache_key(checkpoint, specs), specs) if use_cache else None
+            key, origin = _cache_key(checkpoint, specs), os.path.realpath(path)
+            cache = PackedCache(key, specs, origin=origin) if use_cache else None
             layers = cache.load() if cache else None
             from_cache = layers is not None
             if layers is None:
                 _check_memory(specs)
-                layers = _pack_all(tensors, specs, progress)
+                layers = _pack_all(tensors, specs, lambda done_bytes: progress(done_bytes, source_bytes))
         load_ns = time.monotonic_ns() - start_ns
         if cache and not from_cache:
             cache.save(layers)
         packed_bytes = sum(spec.layer_bytes for spec in specs.values())
-        return cls(layers, source_bytes, packed_bytes, from_cache, load_ns, str(path))
+        return cls(layers, source_bytes, packed_bytes, from_cache, load_ns)
 
     def close(self) -> None:
         """Frees every layer; idempotent."""
@@ -88,16 +90,17 @@ class ExpertStore:
             layer.close()
 
 
-def _spec(
-    tensors: Mapping[int, MoeLayerTensors], index: int, math: Mapping[int, ExpertMath], weights: str
-) -> LayerSpec:
-    if index not in tensors:
+def _check_layers(tensors: Mapping[int, MoeLayerTensors], math: Mapping[int, ExpertMath]) -> None:
+    """A layer that is left out would be computed elsewhere, from a second copy of its weights."""
+    if set(math) != set(tensors):
         raise InputError(
-            expected=f"experts of layer {index} in the checkpoint",
-            got=f"experts of layers {sorted(tensors)}",
-            hint="the checkpoint that belongs to this config.json",
+            expected=f"a model whose expert layers trimoe can take over: {sorted(tensors)}",
+            got=f"experts modules that it knows in layers {sorted(math)}",
+            hint="the checkpoint that belongs to this config.json, or transformers without trimoe",
         )
-    layer, how = tensors[index], math[index]
+
+
+def _spec(layer: MoeLayerTensors, how: ExpertMath, weights: str) -> LayerSpec:
     if (how.gated, how.bias) != (layer.gated, layer.has_bias):
         raise InputError(
             expected=f"experts with gate={how.gated}, bias={how.bias} in {layer.prefix}, as in the model",
@@ -125,7 +128,7 @@ def _check_memory(specs: Mapping[int, LayerSpec]) -> None:
 
 
 def _pack_all(
-    tensors: Mapping[int, MoeLayerTensors], specs: Mapping[int, LayerSpec], progress: Progress
+    tensors: Mapping[int, MoeLayerTensors], specs: Mapping[int, LayerSpec], advance: Callable[[int], None]
 ) -> dict[int, ExpertLayer]:
     layers = {index: ExpertLayer(spec) for index, spec in specs.items()}  # memory is touched as it is filled
     threads = usable_threads()
@@ -137,12 +140,12 @@ def _pack_all(
                 if len(pending) >= threads * _IN_FLIGHT:
                     done, pending = wait(pending, return_when=FIRST_COMPLETED)
                     for future in done:
-                        progress(future.result())
+                        advance(future.result())
                 source = tensors[index].expert(expert)
                 source.advise_willneed()
                 pending.add(executor.submit(_pack_one, layer, expert, source))
         for future in pending:
-            progress(future.result())
+            advance(future.result())
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
     return layers
@@ -159,5 +162,7 @@ def _pack_one(layer: ExpertLayer, expert: int, source: ExpertSource) -> int:
 
 def _source(part: Matrix | Vector) -> Source:
     if isinstance(part, Matrix):
-        return Source(part.address, _SOURCE_DTYPES[part.dtype], part.row_stride, part.col_stride, part.owner)
-    return Source(part.address, _SOURCE_DTYPES[part.dtype], part.stride, 0, part.owner)
+        shape, strides = (part.rows, part.cols), (part.row_stride, part.col_stride)
+    else:
+        shape, strides = (part.size, 1), (part.stride, 0)
+    return Source(part.address, _SOURCE_DTYPES[part.dtype], *shape, *strides, part.owner)

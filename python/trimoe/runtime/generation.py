@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList, TextStreamer
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, TextStreamer
 
 from trimoe.errors import FailureError, InputError
 from trimoe.hardware.roofline import Roofline
@@ -89,7 +90,8 @@ class _FiniteLogits(LogitsProcessor):  # type: ignore[misc]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """[1, T], [1, vocabulary] -> the scores unchanged."""
-        if not torch.isfinite(scores).all():
+        # The maximum hands on NaN; -inf is how other processors forbid a token, unless nothing is left.
+        if not torch.isfinite(scores.amax(-1)).all():
             raise FailureError(
                 expected="finite logits",
                 got="NaN or infinity from the model",
@@ -128,15 +130,11 @@ def generate(
 
     torch.manual_seed(sampling.seed)
     clock = _Clock(tokenizer, on_text, close_phase)
-    choice: dict[str, Any] = {"do_sample": False}
-    if sampling.temperature > 0:
-        choice = {"do_sample": True, "temperature": sampling.temperature, "top_k": sampling.top_k}
-    with torch.inference_mode():
+    config = _generation_config(model, tokenizer, sampling)
+    with torch.inference_mode(), _only(model, config):
         model.generate(
             **inputs,
-            **choice,
-            max_new_tokens=sampling.max_new_tokens,
-            pad_token_id=_pad_token(tokenizer),
+            generation_config=config,
             logits_processor=LogitsProcessorList([_FiniteLogits()]),
             streamer=clock,
         )
@@ -148,10 +146,30 @@ def generate(
     )
 
 
-def _pad_token(tokenizer: Any) -> int | None:
-    """One sequence needs no padding, but transformers warns without a token for it."""
-    pad: int | None = tokenizer.pad_token_id
-    return tokenizer.eos_token_id if pad is None else pad
+def _generation_config(model: Any, tokenizer: Any, sampling: Sampling) -> GenerationConfig:
+    """Our sampling and the model's special tokens; beams, penalties and the like stay out."""
+    choice: dict[str, Any] = {"do_sample": False}
+    if sampling.temperature > 0:
+        choice = {"do_sample": True, "temperature": sampling.temperature, "top_k": sampling.top_k}
+    own, pad = model.generation_config, tokenizer.pad_token_id
+    return GenerationConfig(
+        **choice,
+        max_new_tokens=sampling.max_new_tokens,
+        bos_token_id=own.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id if own.eos_token_id is None else own.eos_token_id,
+        # One sequence needs no padding, but transformers warns without a token for it.
+        pad_token_id=tokenizer.eos_token_id if pad is None else pad,
+    )
+
+
+@contextmanager
+def _only(model: Any, config: GenerationConfig) -> Iterator[None]:
+    """Sets the model's own config aside: transformers would take from it whatever `config` leaves open."""
+    own, model.generation_config = model.generation_config, config
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def _check_prompt(ids: torch.Tensor, model: Any, sampling: Sampling) -> int:

@@ -20,6 +20,8 @@ from trimoe.ops import moe_forward, source_of
 __all__ = ["LayerBench", "LayerBenchResult", "dispatch_ns", "route"]
 
 _OFFSETS = 1 << 22  # where a matrix may begin in the pool of random numbers
+_BIG_COPIES = 16  # of a layer of any size, where memory permits
+_MAX_COPIES, _COPIES_BYTES = 256, 10**9  # of a small layer, and what they may take together
 _TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -48,8 +50,19 @@ class LayerBenchResult:
     flops: float
     rel_error: float
     copies: int
+    last_level_cache_bytes: int | None
     roofline: Roofline
     spec: LayerSpec
+
+    @property
+    def caches_cold(self) -> bool | None:
+        """Whether more than twice the last-level cache is read before a weight's turn comes again.
+
+        None where the size of the cache is unknown.
+        """
+        if self.last_level_cache_bytes is None:
+            return None
+        return self.copies * self.weight_bytes > 2 * self.last_level_cache_bytes
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -67,13 +80,18 @@ class LayerBenchResult:
             "roofline_pct": bound_ns / median_ms * 1e-4,
             "rel_error": self.rel_error,
             "weight_copies": self.copies,
+            "caches_cold": self.caches_cold,
             "roofline": self.roofline.as_dict(),
         }
 
 
 @dataclass
 class LayerBench:
-    """A layer spec, its router and enough copies of its weights that no run finds them in a cache."""
+    """A layer spec, its router and so many copies of its weights, where they fit, that caches stay cold.
+
+    Raises InputError for a spec out of range and FailureError when it cannot fit in memory, both before
+    anything is allocated.
+    """
 
     spec: LayerSpec
     tokens: int
@@ -83,8 +101,11 @@ class LayerBench:
 
     def __post_init__(self) -> None:
         items = self.spec.hidden * self.spec.inter + _OFFSETS
+        self._machine = detect_machine()
+        self._room = self._room_for_copies(pool_bytes=2 * 4 * items)  # fp32, and what it is converted to
         random = torch.randn(items, generator=torch.Generator().manual_seed(7))
         self._pool = random.mul_(0.02).to(_TORCH_DTYPES[self.spec.weights])
+        self.copies = self._copies()
 
     def expert(self, copy: int, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Gate and up [I, H] and down [H, I], each a slice of the random pool."""
@@ -96,19 +117,33 @@ class LayerBench:
 
         return matrix(0, i, h), matrix(1, i, h), matrix(2, h, i)
 
-    def pack(self, progress: Callable[[int], None] = lambda done_bytes: None) -> None:
-        """Packs the copies; raises FailureError when they cannot fit in memory."""
-        machine = detect_machine()
-        touched = self.spec.layer_bytes * min(1.0, self.tokens * self.topk / self.spec.experts)
-        copies = max(1, min(16, math.ceil(2 * (machine.last_level_cache_bytes or 0) / max(touched, 1))))
-        room = machine.memory.available_bytes * 3 // 4
-        if self.spec.layer_bytes > room:
+    def _room_for_copies(self, pool_bytes: int) -> int:
+        """Bytes for packed weights: what pool and activations leave of three quarters of free memory."""
+        spec = self.spec
+        token_bytes = 4 * (3 * spec.experts + 4 * spec.hidden + 2 * self.topk * spec.inter)
+        others, layer = pool_bytes + self.tokens * token_bytes, spec.experts * spec.native.expert_bytes
+        room = self._machine.memory.available_bytes * 3 // 4
+        if layer + others > room:
             raise FailureError(
-                expected=f"room for {self.spec.layer_bytes / 1e9:.2f} GB of packed weights",
-                got=f"{room / 1e9:.2f} GB",
-                hint="fewer experts: --experts",
+                expected=f"room for {layer / 1e9:.2f} GB of packed weights and "
+                f"{others / 1e9:.2f} GB beside them",
+                got=f"{room / 1e9:.2f} GB, three quarters of what is free",
+                hint="fewer experts (--experts) or tokens (--tokens)",
             )
-        for copy in range(min(copies, max(1, room // self.spec.layer_bytes))):
+        return room - others
+
+    def _copies(self) -> int:
+        """Copies that a run needs to find the caches cold, as far as they fit."""
+        ids, _ = route(self.tokens, self.spec.experts, self.topk, self.routing, seed=0)
+        touched_bytes = len(set(ids.flatten().tolist())) * self.spec.native.expert_bytes
+        # A quarter beyond what counts as cold: other calls may touch fewer experts than this one.
+        wanted = math.ceil(2.5 * (self._machine.last_level_cache_bytes or 0) / touched_bytes)
+        small = min(_MAX_COPIES, _COPIES_BYTES // self.spec.layer_bytes)
+        return max(1, min(wanted, max(small, _BIG_COPIES), self._room // self.spec.layer_bytes))
+
+    def pack(self, progress: Callable[[int], None] = lambda done_bytes: None) -> None:
+        """Packs the copies."""
+        for copy in range(self.copies):
             layer = ExpertLayer(self.spec)
             for index in range(self.spec.experts):
                 gate, up, down = (source_of(matrix) for matrix in self.expert(copy, index))
@@ -148,6 +183,7 @@ class LayerBench:
             statistics.median(stats["flops"] for stats in counted[1:]),
             self.rel_error(),
             len(self.layers),
+            self._machine.last_level_cache_bytes,
             roofline,
             self.spec,
         )
