@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import resource
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -131,12 +130,13 @@ def test_a_file_that_is_not_whole_is_replaced(
 def test_the_cache_of_another_key_under_this_name_is_not_used(checkpoint: Path, private_cache: Path) -> None:
     open_store(checkpoint).close()
     (other,) = private_cache.iterdir()
+    foreign = other.read_bytes()
     with open(checkpoint / "b.safetensors", "r+b") as file:
         file.seek(-2, os.SEEK_END)
         file.write(b"\x12\x34")
     expected = contents(open_store(checkpoint))
     (mine,) = set(private_cache.iterdir()) - {other}
-    shutil.copy(other, mine)
+    mine.write_bytes(foreign)
     store = open_store(checkpoint)
     assert (store.from_cache, contents(store)) == (False, expected)
 
