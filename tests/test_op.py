@@ -314,32 +314,6 @@ def test_amx_is_not_used_when_the_system_refuses_it() -> None:
     assert refused == "False" and isa != "amx" and "refused" in reason, result.stderr
 
 
-def test_no_memory_in_a_worker_is_an_exception() -> None:
-    """Ever more address space, until a large call fits: a failure is an exception, and small calls work."""
-    result = _python(
-        "import resource, torch\n"
-        "from support.cases import Case, make_problem\n"
-        "from trimoe.ops import moe_forward\n"
-        "torch.set_num_threads(2)\n"
-        "small = make_problem(Case('s', tokens=64, hidden=256, inter=128, experts=8), 'bf16')\n"
-        "big = make_problem(Case('b', tokens=8192, hidden=1024, inter=16, experts=8, topk=1), 'bf16')\n"
-        "run = lambda p: moe_forward(p.hidden, p.ids, p.weights, p.layer.handle)\n"
-        "expected = run(small)\n"
-        "used = int(open('/proc/self/statm').read().split()[0]) << 12\n"
-        "for mib in range(8, 1000, 2):\n"
-        "    resource.setrlimit(resource.RLIMIT_AS, (used + (mib << 20), -1))\n"
-        "    try:\n"
-        "        run(big)\n"
-        "        break\n"
-        "    except (MemoryError, RuntimeError) as error:\n"
-        "        print(error)\n"
-        "    assert torch.equal(run(small), expected)\n",
-        PYTHONPATH=os.pathsep.join(sys.path),
-    )
-    assert result.returncode == 0, result.stderr
-    assert "parallel_for failed" in result.stdout
-
-
 def test_unknown_isa_names_the_choices() -> None:
     result = _python("from trimoe import _cpu; _cpu.selected_isa()", TRIMOE_CPU_ISA="sse9")
     assert "expected TRIMOE_CPU_ISA to name an entry" in result.stderr and "ref" in result.stderr
