@@ -11,7 +11,7 @@ import torch
 from trimoe.errors import InputError
 from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.config_keys import find_int, text_config
-from trimoe.models.quantizer import TrimoeConfig, register
+from trimoe.models.quantizer import TrimoeConfig, check_device_map, register
 
 __all__ = ["load"]
 
@@ -62,6 +62,7 @@ def _check_arguments(dtype: torch.dtype | str, kwargs: Mapping[str, Any]) -> Non
             got=repr(dtype),
             hint="dtype='auto'",
         )
+    check_device_map(kwargs.get("device_map"))
     reserved = {"quantization_config", "local_files_only", "output_loading_info", "ignore_mismatched_sizes"}
     if reserved & set(kwargs):
         raise InputError(

@@ -24,7 +24,7 @@ from trimoe.models.activations import expert_math
 from trimoe.models.store import ExpertStore
 from trimoe.ops import moe_forward
 
-__all__ = ["StoredExperts", "TrimoeConfig", "register"]
+__all__ = ["StoredExperts", "TrimoeConfig", "check_device_map", "register"]
 
 
 class TrimoeConfig(QuantizationConfigMixin):  # type: ignore[misc]
@@ -75,14 +75,8 @@ class TrimoeQuantizer(HfQuantizer):  # type: ignore[misc]
     requires_calibration = False
 
     def validate_environment(self, *_: Any, device_map: Any = None, **__: Any) -> None:
-        """Today's only domain is the CPU: hidden states must be there when the experts are called."""
-        devices = set(device_map.values()) if isinstance(device_map, dict) else {device_map or "cpu"}
-        if {str(device) for device in devices} != {"cpu"}:
-            raise InputError(
-                expected="a model on the CPU",
-                got=f"device_map={device_map!r}",
-                hint="leaving device_map out: the GPU domain does not exist yet",
-            )
+        """Called by transformers before anything is loaded."""
+        check_device_map(device_map)
 
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         config = self.quantization_config
@@ -152,6 +146,17 @@ def _folder_of(files: list[str] | None) -> str:
             hint="quantization_config=TrimoeConfig(checkpoint=FOLDER)",
         )
     return str(Path(files[0]).parent)
+
+
+def check_device_map(device_map: Any) -> None:
+    """Today's only domain is the CPU: hidden states must be there when the experts are called."""
+    devices = device_map.values() if isinstance(device_map, dict) else [device_map or "cpu"]
+    if {str(device) for device in devices} != {"cpu"}:
+        raise InputError(
+            expected="a model on the CPU",
+            got=f"device_map={device_map!r}",
+            hint="leaving device_map out: the GPU domain does not exist yet",
+        )
 
 
 def _layer_index(name: str) -> int:
