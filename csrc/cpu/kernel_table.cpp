@@ -15,8 +15,8 @@ namespace trimoe::cpu {
 namespace {
 
 #if defined(__x86_64__)
-// AMX multiplies 16 rows in the time of one; up to this many rows per expert the dot product is no
-// slower, as memory is the limit.
+// AMX multiplies 16 rows in the time of one; below this many rows per expert memory is the limit, and
+// dot products are no slower.
 constexpr int kAmxFromRows = 5;
 
 Kernel amx_kernel() {

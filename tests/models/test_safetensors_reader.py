@@ -127,14 +127,14 @@ def test_release_gives_memory_back_and_keeps_the_data(tmp_path: Path, write_safe
     with SafetensorsFile(tmp_path / "x.safetensors") as file:
         views = [file.view(name) for name in specs]
         for view in views:
-            file.advise_willneed(view)
+            view.advise_willneed()
             assert memory(view) == contents[view.name]
         assert resident_bytes(views[0].address) >= 6 << 20
-        file.release(views[1])
+        views[1].release()
         assert resident_bytes(views[0].address) <= 2 << 20
         assert [memory(view) for view in views] == list(contents.values())
         for view in views:
-            file.release(view)
+            view.release()
         assert resident_bytes(views[0].address) == 0
 
 

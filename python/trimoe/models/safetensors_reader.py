@@ -123,14 +123,6 @@ class SafetensorsFile:
         mapping = self._live_mapping()
         return mapping.copy(mapping.address + begin, nbytes)
 
-    def advise_willneed(self, view: TensorView) -> None:
-        """Ask the kernel to read the view's data ahead from the disk."""
-        view.advise_willneed()
-
-    def release(self, view: TensorView) -> None:
-        """Give the view's resident pages back, so that streaming does not fill the memory."""
-        view.release()
-
     def close(self) -> None:
         """Let go of the mapping; the memory is unmapped when the last view is gone."""
         self._mapping = None
