@@ -45,18 +45,19 @@ TORCH_MODULES += tuple(f"trimoe.{name.removesuffix('.py').replace('/', '.')}" fo
 CPU_INTERFACES = {"common", "cpu", "cpu/generic"}
 CPP_LAYERS = {
     "common": {"common"},
-    "amx": {"common", "amx"},
+    "common/x86": {"common", "common/x86"},
+    "amx": {"common", "common/x86", "amx"},
     "cpu": {"common", "amx", "cpu", "cpu/generic", "cpu/ref", "cpu/avx2", "cpu/avx512", "cpu/x86"},
     "cpu/generic": CPU_INTERFACES,
     "cpu/ref": CPU_INTERFACES | {"cpu/ref"},
     "cpu/avx2": CPU_INTERFACES | {"cpu/avx2"},
-    "cpu/avx512": CPU_INTERFACES | {"cpu/avx512"},
+    "cpu/avx512": CPU_INTERFACES | {"common/x86", "cpu/avx512"},
     "cpu/x86": CPU_INTERFACES | {"cpu/x86"},
     "bindings": CPU_INTERFACES | {"bindings"},
 }
 FRAMEWORK_HEADERS = re.compile(r"^(torch|ATen|c10|pybind11)/|^Python\.h$")
 X86_HEADERS = re.compile(r"^(cpuid|x86intrin|\w*mmintrin|\w*intrin)\.h$")
-X86_FOLDERS = {"cpu/avx2", "cpu/avx512", "cpu/x86", "amx"}
+X86_FOLDERS = {"common/x86", "cpu/avx2", "cpu/avx512", "cpu/x86", "amx"}
 CPP_FORBIDDEN = re.compile(r"\b(?:printf|fprintf|puts|exit|_exit|quick_exit|abort|cout|cerr|clog)\b")
 CPP_NOISE = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
 

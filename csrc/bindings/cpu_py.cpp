@@ -1,4 +1,6 @@
 // trimoe._cpu: the control API of the CPU domain. Off the hot path: the op itself is moe_forward.cpp.
+#include <algorithm>
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -16,10 +18,16 @@ using namespace trimoe::cpu;
 
 namespace {
 
-DType dtype_named(const std::string& name) {
-  for (DType dtype : {DType::kF32, DType::kBf16, DType::kF16})
-    if (name == name_of(dtype)) return dtype;
-  throw Error("dtype fp32, bf16 or fp16", name, "one of the three");
+Format format_named(const std::string& name) {
+  for (int i = 0; i < kFormats; ++i)
+    if (name == kFormatFacts[static_cast<size_t>(i)].name) return static_cast<Format>(i);
+  throw Error("weights of fp32, bf16, int8, int4, fp8 or mxfp4", name, "one of the six");
+}
+
+SourceType source_type_named(const std::string& name) {
+  for (size_t i = 0; i < kSourceTypeNames.size(); ++i)
+    if (name == kSourceTypeNames[i]) return static_cast<SourceType>(i);
+  throw Error("a source of fp32, bf16, fp16, fp8, mxfp4 or e8m0", name, "one of the six");
 }
 
 Activation activation_named(const std::string& name) {
@@ -51,11 +59,13 @@ py::dict features_dict() {
 
 py::list table_list() {
   const TableEntry& chosen = selected_entry();
+  std::vector<std::string> formats;
+  for (const FormatFacts& format : kFormatFacts) formats.emplace_back(format.name);
   py::list result;
   for (const TableEntry& entry : kernel_table()) {
     py::dict row;
     row["isa"] = entry.isa;
-    row["weights"] = std::vector<std::string>{"fp32", "bf16"};  // every entry has both today
+    row["weights"] = formats;  // every entry has a kernel for each
     row["supported"] = entry.supported();
     row["reason"] = &entry == &chosen ? "used" : entry.reason();
     row["chosen"] = &entry == &chosen;
@@ -65,21 +75,39 @@ py::list table_list() {
 }
 
 LayerShape make_shape(int64_t experts, int64_t hidden, int64_t inter, const std::string& weights,
-                      const std::string& activation, bool gated, bool bias, float alpha, float limit) {
-  LayerShape shape{
-      experts, hidden, inter, dtype_named(weights), {activation_named(activation), gated, alpha, limit},
-      bias};
+                      int32_t group, const std::string& activations, const std::string& activation,
+                      bool gated, bool bias, float alpha, float limit) {
+  check(activations == "auto" || activations == "int8" || activations == "bf16",
+        "activations auto, int8 or bf16", activations, "auto");
+  const Format format = format_named(weights);
+  const bool integer = format == Format::kInt8 || format == Format::kInt4;
+  LayerShape shape{experts,
+                   hidden,
+                   inter,
+                   {format, group},
+                   activations == "auto" ? integer : activations == "int8",
+                   {activation_named(activation), gated, alpha, limit},
+                   bias};
   shape.validate();
   return shape;
 }
 
-// trimoe.expert_layer.Source: (address, dtype name, rows, cols, row stride, column stride, owner).
-using SourceTuple = std::tuple<uintptr_t, std::string, int64_t, int64_t, int64_t, int64_t, py::object>;
+// trimoe.expert_layer.Source: (address, dtype, rows, cols, row stride, column stride, owner, then the
+// Source of the scales or None, rows and columns of a block).
+using SourceTuple = std::tuple<uintptr_t, std::string, int64_t, int64_t, int64_t, int64_t, py::object,
+                               py::object, int64_t, int64_t>;
 
 SourceView view_of(const py::object& source) {
-  if (source.is_none()) return {};
-  const auto [address, dtype, rows, cols, row_stride, col_stride, owner] = source.cast<SourceTuple>();
-  return {reinterpret_cast<const void*>(address), dtype_named(dtype), rows, cols, row_stride, col_stride};
+  SourceView view;
+  if (source.is_none()) return view;
+  const auto [address, type, rows, cols, row_stride, col_stride, owner, scale, block_rows, block_cols] =
+      source.cast<SourceTuple>();
+  static_cast<SourceArray&>(view) = {
+      reinterpret_cast<const void*>(address), source_type_named(type), rows, cols, row_stride, col_stride};
+  view.scale = view_of(scale);
+  view.block_rows = block_rows;
+  view.block_cols = block_cols;
+  return view;
 }
 
 // Keeps a Python object alive for as long as the core needs it, and lets go of it with the GIL held.
@@ -110,29 +138,75 @@ void pack(int64_t handle, int64_t expert, const py::object& gate, const py::obje
   pack_expert(layer->shape(), source, layer->mutable_expert(expert));
 }
 
+// A tensor that kernels read in place.
+struct Tensor {
+  const void* data;
+  DType dtype;
+  int64_t rows, cols, row_stride, col_stride;
+};
+
+void check_readable(uintptr_t address, int64_t rows, int64_t cols, int64_t bytes, const char* expected) {
+  check(address != 0 || rows * cols == 0, expected, "a null address",
+        "the address of the tensor's first element");
+  check(address % static_cast<uintptr_t>(bytes) == 0, expected, "an address between two elements",
+        "a tensor aligned to its elements");
+}
+
+Tensor tensor_of(const py::object& source, const char* expected) {
+  const SourceView view = view_of(source);
+  check(view.type <= SourceType::kF16 && !view.scale.data, expected, "another type",
+        "tensor.to(torch.bfloat16)");
+  const auto dtype = static_cast<DType>(view.type);  // the first three are the same
+  check_readable(reinterpret_cast<uintptr_t>(view.data), view.rows, view.cols, size_of(dtype), expected);
+  return {view.data, dtype, view.rows, view.cols, view.row_stride, view.col_stride};
+}
+
+// Whether [out, out + bytes) shares memory with a tensor of any strides.
+bool overlaps(const Tensor& tensor, uintptr_t out, int64_t bytes) {
+  if (tensor.rows * tensor.cols == 0) return false;
+  const int64_t rows = (tensor.rows - 1) * tensor.row_stride, cols = (tensor.cols - 1) * tensor.col_stride;
+  const int64_t size = size_of(tensor.dtype);
+  const auto data = reinterpret_cast<intptr_t>(tensor.data);
+  const intptr_t first = data + (std::min<int64_t>(rows, 0) + std::min<int64_t>(cols, 0)) * size;
+  const intptr_t end = data + (std::max<int64_t>(rows, 0) + std::max<int64_t>(cols, 0) + 1) * size;
+  return first < static_cast<intptr_t>(out) + bytes && static_cast<intptr_t>(out) < end;
+}
+
+RouterOutput router_of(const py::object& ids, const Tensor& weights, int64_t tokens) {
+  const auto [address, type, rows, cols, row_stride, col_stride, owner, scale, block_rows, block_cols] =
+      ids.cast<SourceTuple>();
+  check(type == "int32" || type == "int64", "ids of int32 or int64", type, "int64");
+  check(rows == tokens, "ids of shape [T, K]", rows, "one row per token");
+  check(weights.rows == rows && weights.cols == cols, "weights of the shape of ids", weights.rows,
+        "one weight per id");
+  check_readable(address, rows, cols, type == "int64" ? 8 : 4, "ids that can be read");
+  return {reinterpret_cast<const void*>(address),
+          type == "int64",
+          row_stride,
+          col_stride,
+          weights.data,
+          weights.dtype,
+          weights.row_stride,
+          weights.col_stride,
+          cols};
+}
+
 // The op on a named table entry and its own threads, for checks: no torch, any entry, any thread count.
 void run_entry(const std::string& isa, int64_t handle, const py::object& hidden, const py::object& ids,
                const py::object& weights, uintptr_t out, int threads) {
   const auto layer = find_layer(handle);
-  const Kernel& kernel = entry_named(isa, "isa").kernel(layer->shape().weights);
-  const SourceView x = view_of(hidden), w = view_of(weights);
-  const auto [address, type, tokens, topk, row_stride, col_stride, owner] = ids.cast<SourceTuple>();
-  check(type == "int32" || type == "int64", "ids of int32 or int64", type, "int64");
-  check(x.rows == tokens && x.cols == layer->shape().hidden, "hidden of shape [T, H]", x.rows,
-        "one row per token");
-  check(w.rows == tokens && w.cols == topk, "weights of the shape of ids", w.rows, "one weight per id");
+  const LayerShape& shape = layer->shape();
+  const Kernel& kernel = entry_named(isa, "isa").kernel(shape.weights.format, shape.int8_activations);
+  const Tensor x = tensor_of(hidden, "hidden of fp32, bf16 or fp16, that can be read");
+  check(x.cols == shape.hidden, "hidden of shape [T, H]", x.cols, "the H of the layer");
+  const RouterOutput router =
+      router_of(ids, tensor_of(weights, "weights of fp32, bf16 or fp16, that can be read"), x.rows);
+  check_readable(out, x.rows, x.cols, size_of(x.dtype), "an output that can be written");
+  check(!overlaps(x, out, x.rows * x.cols * size_of(x.dtype)), "an output apart from hidden",
+        "one that overlaps it", "a new tensor");
   check(threads >= 1, "at least one thread", threads, "1");
-  const RouterOutput router{reinterpret_cast<const void*>(address),
-                            type == "int64",
-                            row_stride,
-                            col_stride,
-                            w.data,
-                            w.dtype,
-                            w.row_stride,
-                            w.col_stride,
-                            topk};
-  const RowSource rows{x.data, x.dtype, x.row_stride, x.col_stride, layer->shape().hidden};
-  const FfnArgs args{rows, router, tokens, reinterpret_cast<void*>(out)};
+  const RowSource rows{x.data, x.dtype, x.row_stride, x.col_stride, x.cols};
+  const FfnArgs args{rows, router, x.rows, reinterpret_cast<void*>(out)};
   const py::gil_scoped_release unlocked;
   expert_ffn(*layer, kernel, OwnThreads(threads), args);
 }
@@ -165,11 +239,10 @@ std::vector<double> bandwidth(int64_t bytes, int repeats, int threads) {
 std::vector<double> flops(const std::string& weights, double seconds, int repeats, int threads) {
   check(seconds > 0 && repeats >= 1 && threads >= 1, "a positive time, 1 repeat, 1 thread", repeats,
         "0.05 s, 5 repeats");
-  const DType dtype = dtype_named(weights);
-  check(dtype != DType::kF16, "weights fp32 or bf16", weights, "bf16");
+  const Format format = format_named(weights);
   std::vector<double> gflops(static_cast<size_t>(repeats));
   const py::gil_scoped_release unlocked;
-  probe_flops(dtype, seconds, repeats, threads, gflops.data());
+  probe_flops(format, seconds, repeats, threads, gflops.data());
   return gflops;
 }
 
@@ -187,14 +260,16 @@ PYBIND11_MODULE(_cpu, m) {
 
   py::class_<LayerShape>(m, "LayerShape")
       .def(py::init(&make_shape), py::arg("experts"), py::arg("hidden"), py::arg("inter"), py::arg("weights"),
-           py::arg("activation") = "silu", py::arg("gated") = true, py::arg("bias") = false,
-           py::arg("alpha") = 1.702f, py::arg("limit") = 7.0f)
+           py::arg("group") = 0, py::arg("activations") = "auto", py::arg("activation") = "silu",
+           py::arg("gated") = true, py::arg("bias") = false, py::arg("alpha") = 1.702f,
+           py::arg("limit") = 7.0f)
       .def_property_readonly("expert_bytes", &LayerShape::expert_bytes)
       .def_property_readonly("layer_bytes", &LayerShape::layer_bytes);
 
   m.def("create_layer",
         [](const LayerShape& shape) { return register_layer(std::make_shared<Layer>(shape)); });
   m.def("map_layer", [](const LayerShape& shape, uintptr_t address, py::object owner) {
+    check(address != 0, "the address of packed experts", "null", "the address of a mapped file");
     return register_layer(std::make_shared<Layer>(shape, reinterpret_cast<const std::byte*>(address),
                                                   owner_of(std::move(owner))));
   });

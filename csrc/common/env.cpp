@@ -4,9 +4,20 @@
 
 namespace trimoe::env {
 
-std::string cpu_isa() {
-  const char* value = std::getenv("TRIMOE_CPU_ISA");
+namespace {
+
+std::string value_of(const char* name) {
+  const char* value = std::getenv(name);
   return value ? value : "";
+}
+
+}  // namespace
+
+std::string cpu_isa() { return value_of("TRIMOE_CPU_ISA"); }
+
+bool amx_emulated() {
+  const std::string value = value_of("TRIMOE_AMX_EMULATED");
+  return !value.empty() && value != "0";
 }
 
 }  // namespace trimoe::env

@@ -9,4 +9,8 @@ namespace trimoe::env {
 // Empty when unset.
 std::string cpu_isa();
 
+// TRIMOE_AMX_EMULATED: anything but "" and "0" takes the entry "amx" without asking CPUID or the system,
+// for use under the trap of csrc/emulation only. Far slower than any other entry.
+bool amx_emulated();
+
 }  // namespace trimoe::env

@@ -7,13 +7,15 @@
 
 #include "common/activation.h"
 #include "common/dtype.h"
+#include "common/format.h"
 
 namespace trimoe {
 
-inline constexpr int kMaxRows = 32;   // rows of one gemm call, of any kernel
+inline constexpr int kMaxRows = 128;  // rows of one gemm call, of any kernel
 inline constexpr int kMaxPanels = 4;  // panels of one gemm call
+inline constexpr int kRowSlack = 15;  // rows behind the last that a kernel may read and write
 
-// Rows of a [*, cols] tensor of any float type and any strides (in elements), picked by index.
+// Rows of a [*, cols] tensor of any float type and any strides (in elements).
 struct RowSource {
   const void* data;
   DType dtype;
@@ -22,22 +24,63 @@ struct RowSource {
   int64_t cols;
 };
 
-// C[rows, panels * 32] = A[rows, k_padded] * W, in fp32.
+// How a kernel stores its rows of A. The integer types are quantised per row: behind the k_padded
+// elements of a row lie its scale (float) and per group of k an offset (int32): minus the zero of the
+// weights' codes times the sum of the row's codes, where the sum of products starts.
+enum class RowType : int32_t {
+  kF32,
+  kBf16,
+  kInt8,   // the middle two of every four k swapped, as in the weights
+  kInt16,  // codes of 8 bits, natural order
+};
+
+constexpr int64_t size_of(RowType type) {
+  return type == RowType::kF32 ? 4 : type == RowType::kInt8 ? 1 : 2;
+}
+constexpr bool is_quantized(RowType type) { return type == RowType::kInt8 || type == RowType::kInt16; }
+
+// Shape of the rows of A that belong to one packed matrix.
+struct RowShape {
+  int64_t k_padded;
+  int64_t groups;
+  int64_t group_k;  // k of one group; k_padded when there is one group
+  int32_t zero;     // of the weights' codes
+};
+
+// Bytes of one row of A, its scale and offsets included.
+constexpr int64_t row_bytes(RowType type, const RowShape& shape) {
+  const int64_t quantized = is_quantized(type) ? 4 + 4 * shape.groups : 0;
+  return (shape.k_padded * size_of(type) + quantized + 63) / 64 * 64;
+}
+
+// Rows of `source` from first_row on -> rows of A, zero-padded to k_padded.
+struct LoadArgs {
+  RowSource source;
+  int64_t first_row;
+  int64_t rows;
+  RowShape shape;
+  std::byte* a;
+  int64_t a_stride;  // bytes
+};
+
+// C[rows, panels * 32] = A[rows, k_padded] * W, in fp32, scales applied.
 struct GemmArgs {
-  const void* a;  // rows in the kernel's activation type, zero-padded to k_padded
-  int64_t a_stride;
-  int rows;  // 1..max_rows of the kernel
+  const std::byte* a;
+  int64_t a_stride;  // bytes
+  int rows;          // 1..max_rows of the kernel
   const std::byte* w;
   int64_t panel_bytes;
   int64_t k_tiles;
-  int panels;  // 1..kMaxPanels
+  int64_t group_lines;  // lines of one column tile that share a scale
+  int panels;           // 1..kMaxPanels
   float* c;
   int64_t c_stride;
-  const std::byte* prefetch;  // fetched into L2 meanwhile: what the next calls will read
-  int prefetch_lines;         // 64-byte lines of it per step; 0: none
+  // What the next call will read, fetched into L2 meanwhile; null: nothing.
+  const std::byte* prefetch;
+  int64_t prefetch_bytes;
 };
 
-// h[rows, columns of these panels] = act(C + bias), written in the kernel's activation type.
+// h[rows, columns of these panels] = act(C + bias).
 struct ActivateArgs {
   const float* c;
   int64_t c_stride;
@@ -46,7 +89,7 @@ struct ActivateArgs {
   ActivationSpec spec;
   const float* bias;  // [panels * 32] in panel order, or null
   void* h;
-  int64_t h_stride;
+  int64_t h_stride;  // elements
 };
 
 // acc[rows[r], columns] += weight[r] * (C[r, columns] + bias)
@@ -74,15 +117,18 @@ struct StoreArgs {
 };
 
 struct Kernel {
-  DType weights;
-  DType activations;  // storage type of A and h; values are always rounded as the format asks
-  int max_rows;       // of one gemm call: what the registers or tiles hold at once
-  void (*load_rows)(const RowSource& source, const int32_t* indices, int rows, void* a, int64_t a_stride,
-                    int64_t k_padded);
+  RowType a;
+  DType h;       // what activate() writes; rows of A themselves when A is not quantised
+  int max_rows;  // of one gemm call: as many as share the work of decoding weights
+  // May touch up to kRowSlack rows behind the last one, whose results nobody reads.
+  void (*load_rows)(const LoadArgs& args);
   void (*gemm)(const GemmArgs& args);
   void (*activate)(const ActivateArgs& args);
   void (*accumulate)(const AccumulateArgs& args);
   void (*store)(const StoreArgs& args);
+  // Called on a thread before its first gemm and after its last one; null: nothing to do.
+  void (*enter)() = nullptr;
+  void (*leave)() = nullptr;
 };
 
 }  // namespace trimoe

@@ -2,25 +2,27 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <vector>
+
+#include "cpu/panel_walk.h"
 
 namespace trimoe::cpu {
 namespace {
 
 constexpr int64_t kChunkBytes = int64_t{256} << 20;  // intermediate rows of one chunk of tokens
-constexpr int64_t kChunkTokens = 8192;               // bounds the sums of one task to 4 MiB
+constexpr int64_t kChunkTokens = 8192;               // bounds the sums of one task
 constexpr size_t kKeptBytes = size_t{64} << 20;      // more than this is given back after the call
-constexpr int64_t kBlockBytes = int64_t{768} << 10;  // activation rows of one task: part of an L2
+constexpr int64_t kBlockBytes = int64_t{768} << 10;  // gathered rows of one task: part of an L2
+constexpr int64_t kSumBytes = int64_t{512} << 10;    // sums of one task, likewise
 constexpr int64_t kSerialFlops = int64_t{2} << 20;   // below this, waking a thread costs more
-constexpr int64_t kTasksPerWorker = 4;               // so that uneven tasks balance
-constexpr int64_t kFewRows = 6;  // up to here memory is the limit: read several panels at once
-constexpr int64_t kStrideSlack =
-    64;  // bytes between rows, so that equal k of many rows do not share a cache set
+constexpr int64_t kTasksPerWorker = 16;              // so that uneven tasks balance
+constexpr int64_t kLoadBytes = int64_t{64} << 10;    // rows that one task converts or quantises
+constexpr int64_t kStrideSlack = 64;  // between rows, so that equal k of many rows do not share a cache set
 
 // Buffers of one thread, kept between calls.
 struct Scratch {
   PageBuffer rows, acc;
-  alignas(64) float c[kMaxRows * kMaxPanels * kPanelCols];
 };
 
 Scratch& scratch() {
@@ -28,16 +30,28 @@ Scratch& scratch() {
   return instance;
 }
 
-// As many panels as a gemm call takes, fewer when the workers would run out of tasks.
-int64_t panels_per_task(int64_t panels, int workers) {
-  return std::clamp<int64_t>(panels / (kTasksPerWorker * workers), 1, kMaxPanels);
+// Buffers of one call, kept by the calling thread between calls.
+struct Buffers {
+  PageBuffer x, h, quantized_h;
+};
+
+// Rows of one buffer: where they lie and how far apart.
+struct Rows {
+  std::byte* data;
+  int64_t stride;  // bytes
+  std::byte* at(int64_t row) const { return data + row * stride; }
+};
+
+Rows reserve_rows(PageBuffer& buffer, int64_t rows, int64_t bytes) {
+  const int64_t stride = round_up(bytes, kLineBytes) + kStrideSlack;
+  return {buffer.reserve(static_cast<size_t>((rows + kRowSlack) * stride)), stride};
 }
 
 // One chunk of tokens through both matrices.
 class Chunk {
  public:
   Chunk(const Layer& layer, const Kernel& kernel, const FfnArgs& args, const Routing& routing,
-        int64_t first_token, int64_t tokens, std::byte* h, int64_t h_stride, int workers)
+        int64_t first_token, int64_t tokens, Buffers& buffers, int workers)
       : shape_(layer.shape()),
         layer_(layer),
         kernel_(kernel),
@@ -45,62 +59,86 @@ class Chunk {
         routing_(routing),
         gate_up_(shape_.gate_up()),
         down_(shape_.down()),
-        gate_up_panels_(panels_per_task(std::ssize(routing.active) * gate_up_.panels, workers)),
-        down_panels_(panels_per_task(down_.panels, workers)),
-        a_bytes_(size_of(kernel.activations)),
         first_token_(first_token),
-        tokens_(tokens),
-        h_(h),
-        h_stride_(h_stride) {}
+        tokens_(tokens) {
+    const int64_t rows = std::ssize(routing.tokens);
+    x_ = reserve_rows(buffers.x, tokens, row_bytes(kernel.a, shape_.gate_up_rows()));
+    const int64_t h_width = std::max(down_.k_padded, gate_up_.panels * shape_.panel_width());
+    h_ = reserve_rows(buffers.h, rows, h_width * size_of(kernel.h));
+    down_rows_ = h_;
+    if (is_quantized(kernel.a))
+      down_rows_ = reserve_rows(buffers.quantized_h, rows, row_bytes(kernel.a, shape_.down_rows()));
 
+    const int64_t panels = std::ssize(routing.active) * gate_up_.panels;
+    gate_up_panels_ = std::clamp<int64_t>(round_up(panels / (kTasksPerWorker * workers), kMaxPanels), 1,
+                                          gate_up_.panels);
+    const int64_t fitting = std::max<int64_t>(1, kSumBytes / (tokens * kPanelCols * 4));
+    down_panels_ = std::clamp<int64_t>(ceil_div(down_.panels, 4 * workers), 1, std::min<int64_t>(fitting, 16));
+  }
+
+  int64_t load_tasks() const { return ceil_div(tokens_, load_rows()); }
   int64_t gate_up_blocks() const { return ceil_div(gate_up_.panels, gate_up_panels_); }
   int64_t gate_up_tasks() const { return std::ssize(routing_.active) * gate_up_blocks(); }
+  int64_t quantize_tasks() const {
+    return is_quantized(kernel_.a) ? ceil_div(std::ssize(routing_.tokens), quantize_rows()) : 0;
+  }
   int64_t down_tasks() const { return ceil_div(down_.panels, down_panels_); }
 
+  // Task = some tokens: hidden, as rows of A.
+  void load(int64_t task) const {
+    const int64_t first = task * load_rows(), rows = std::min(load_rows(), tokens_ - first);
+    kernel_.load_rows({args_.hidden, first_token_ + first, rows, shape_.gate_up_rows(), x_.at(first), x_.stride});
+  }
+
   // Task = (expert, block of panels): a hot expert is spread over all threads.
-  void gate_up(int64_t task) const {
-    const auto& expert = routing_.active[static_cast<size_t>(task / gate_up_blocks())];
-    const int64_t first = task % gate_up_blocks() * gate_up_panels_;
-    const int64_t panels = std::min(gate_up_panels_, gate_up_.panels - first);
-    const int64_t stride = gate_up_.k_padded + kStrideSlack / a_bytes_;
-    const int64_t block =
-        std::max<int64_t>(kMaxRows, kBlockBytes / (stride * a_bytes_) / kMaxRows * kMaxRows);
-    RowSource hidden = args_.hidden;
-    hidden.data =
-        static_cast<const std::byte*>(hidden.data) + first_token_ * hidden.row_stride * size_of(hidden.dtype);
-    for (int64_t row = expert.begin; row < expert.end; row += block) {
-      const int64_t rows = std::min(block, expert.end - row);
-      void* a = scratch().rows.reserve(static_cast<size_t>(rows * stride * a_bytes_));
-      kernel_.load_rows(hidden, &routing_.tokens[static_cast<size_t>(row)], static_cast<int>(rows), a, stride,
-                        gate_up_.k_padded);
-      gemm_block(layer_.expert(expert.index), gate_up_, first, panels, a, stride, rows,
-                 [&](int64_t at, const GemmArgs& gemm, int64_t panel) {
-                   activate(expert.index, row + at, gemm, panel);
-                 });
+  void gate_up(int64_t task, int64_t next) const {
+    const KernelRegion region(kernel_);
+    const Block block = gate_up_block(task);
+    const auto& expert = *block.expert;
+    const std::byte* following = next < gate_up_tasks() ? panel_of(gate_up_block(next)) : nullptr;
+    const int64_t height = std::max<int64_t>(kMaxRows, kBlockBytes / x_.stride / kMaxRows * kMaxRows);
+    for (int64_t row = expert.begin; row < expert.end; row += height) {
+      const int64_t rows = std::min(height, expert.end - row);
+      const Rows a = gather(row, rows);
+      walk_panels(kernel_, gate_up_, {panel_of(block), block.panels, following}, a.data, a.stride, rows,
+                  [&](int64_t at, const GemmArgs& gemm, int64_t panel) {
+                    activate(expert.index, row + at, gemm, block.first + panel);
+                  });
     }
+  }
+
+  // Task = some rows of h, as rows of A.
+  void quantize(int64_t task) const {
+    const int64_t first = task * quantize_rows();
+    const int64_t rows = std::min<int64_t>(quantize_rows(), std::ssize(routing_.tokens) - first);
+    const RowSource source{h_.data, kernel_.h, h_.stride / size_of(kernel_.h), 1, down_.k_padded};
+    kernel_.load_rows({source, first, rows, shape_.down_rows(), down_rows_.at(first), down_rows_.stride});
   }
 
   // Task = block of output columns, over all experts in order: no two tasks touch the same output,
   // and the sum over a token's experts always runs in the same order.
-  void down(int64_t task) const {
+  void down(int64_t task, int64_t next) const {
+    const KernelRegion region(kernel_);
     const int64_t first = task * down_panels_;
     const int64_t panels = std::min(down_panels_, down_.panels - first);
     const int64_t width = panels * kPanelCols;
     auto* acc = reinterpret_cast<float*>(scratch().acc.reserve(static_cast<size_t>(tokens_ * width * 4)));
     std::fill_n(acc, tokens_ * width, 0.0f);
-    for (const auto& expert : routing_.active) {
-      const std::byte* weights = layer_.expert(expert.index);
-      const auto* bias =
-          shape_.bias ? reinterpret_cast<const float*>(weights + shape_.down_bias_offset()) : nullptr;
-      gemm_block(weights + shape_.down_offset(), down_, first, panels,
-                 h_ + expert.begin * h_stride_ * a_bytes_, h_stride_, expert.end - expert.begin,
-                 [&](int64_t at, const GemmArgs& gemm, int64_t panel) {
-                   const auto row = static_cast<size_t>(expert.begin + at);
-                   const int64_t column = panel * kPanelCols;
-                   kernel_.accumulate({gemm.c, gemm.c_stride, gemm.rows, gemm.panels * kPanelCols,
-                                       bias ? bias + column : nullptr, &routing_.tokens[row],
-                                       &routing_.weights[row], acc + column - first * kPanelCols, width});
-                 });
+    for (size_t e = 0; e < routing_.active.size(); ++e) {
+      const auto& expert = routing_.active[e];
+      const auto* bias = reinterpret_cast<const float*>(layer_.expert(expert.index) + shape_.down_bias_offset());
+      const std::byte* following = nullptr;
+      if (e + 1 < routing_.active.size()) following = down_panel(routing_.active[e + 1], first);
+      else if (next < down_tasks()) following = down_panel(routing_.active[0], next * down_panels_);
+      walk_panels(kernel_, down_, {down_panel(expert, first), panels, following}, down_rows_.at(expert.begin),
+                  down_rows_.stride, expert.end - expert.begin,
+                  [&](int64_t at, const GemmArgs& gemm, int64_t panel) {
+                    const auto row = static_cast<size_t>(expert.begin + at);
+                    const int64_t column = panel * kPanelCols;
+                    kernel_.accumulate({gemm.c, gemm.c_stride, gemm.rows, gemm.panels * kPanelCols,
+                                        shape_.bias ? bias + first * kPanelCols + column : nullptr,
+                                        &routing_.tokens[row], &routing_.weights[row], acc + column, width});
+                  });
     }
     const int64_t column = first * kPanelCols;
     const int64_t out_bytes = size_of(args_.hidden.dtype);
@@ -110,46 +148,46 @@ class Chunk {
   }
 
  private:
-  // Walks `rows` x `panels` in gemm calls; finish(first row, gemm, panel) takes each result while it
-  // is in the cache. Few rows take several panels at once, many rows reuse one panel from L2.
-  template <typename Finish>
-  void gemm_block(const std::byte* weights, const PackedMatrix& matrix, int64_t first, int64_t panels,
-                  const void* a, int64_t stride, int64_t rows, const Finish& finish) const {
-    const int64_t tiles = ceil_div(rows, kernel_.max_rows);
-    const int64_t group = rows <= kFewRows ? kMaxPanels : 1;
-    for (int64_t panel = first; panel < first + panels; panel += group)
-      for (int64_t tile = 0, row = 0; tile < tiles; ++tile) {
-        GemmArgs gemm{};
-        gemm.rows = static_cast<int>((rows - row) / (tiles - tile));
-        gemm.a = static_cast<const std::byte*>(a) + row * stride * a_bytes_;
-        gemm.a_stride = stride;
-        gemm.w = weights + panel * matrix.panel_bytes();
-        gemm.panel_bytes = matrix.panel_bytes();
-        gemm.k_tiles = matrix.k_tiles;
-        gemm.panels = static_cast<int>(std::min(group, first + panels - panel));
-        gemm.c = scratch().c;
-        gemm.c_stride = gemm.panels * kPanelCols;
-        if (group == 1 && tile < 2) {  // the panel that comes next, by one tile or half each by two
-          gemm.prefetch = gemm.w + matrix.panel_bytes() + tile * matrix.panel_bytes() / 2;
-          gemm.prefetch_lines = tiles == 1 ? 2 : 1;
-        }
-        kernel_.gemm(gemm);
-        finish(row, gemm, panel);
-        row += gemm.rows;
-      }
+  struct Block {
+    const Routing::Expert* expert;
+    int64_t first, panels;
+  };
+
+  Block gate_up_block(int64_t task) const {
+    const int64_t first = task % gate_up_blocks() * gate_up_panels_;
+    return {&routing_.active[static_cast<size_t>(task / gate_up_blocks())], first,
+            std::min(gate_up_panels_, gate_up_.panels - first)};
+  }
+  const std::byte* panel_of(const Block& block) const {
+    return layer_.expert(block.expert->index) + block.first * gate_up_.panel_bytes();
+  }
+  const std::byte* down_panel(const Routing::Expert& expert, int64_t panel) const {
+    return layer_.expert(expert.index) + shape_.down_offset() + panel * down_.panel_bytes();
+  }
+  int64_t load_rows() const { return std::max<int64_t>(1, kLoadBytes / x_.stride); }
+  int64_t quantize_rows() const { return std::max<int64_t>(1, kLoadBytes / h_.stride); }
+
+  // The rows of A of one expert, together; a single one is used where it lies.
+  Rows gather(int64_t row, int64_t rows) const {
+    const int32_t* tokens = &routing_.tokens[static_cast<size_t>(row)];
+    if (rows == 1) return {x_.at(*tokens), x_.stride};
+    const Rows a{scratch().rows.reserve(static_cast<size_t>((rows + kRowSlack) * x_.stride)), x_.stride};
+    for (int64_t r = 0; r < rows; ++r)
+      std::memcpy(a.at(r), x_.at(tokens[r]), static_cast<size_t>(x_.stride - kStrideSlack));
+    return a;
   }
 
   void activate(int64_t expert, int64_t row, const GemmArgs& gemm, int64_t panel) const {
     const auto* bias = reinterpret_cast<const float*>(layer_.expert(expert) + shape_.gate_up_bias_offset());
-    std::byte* h = h_ + (row * h_stride_ + panel * shape_.panel_width()) * a_bytes_;
+    const int64_t h_bytes = size_of(kernel_.h);
     kernel_.activate({gemm.c, gemm.c_stride, gemm.rows, gemm.panels, shape_.activation,
-                      shape_.bias ? bias + panel * kPanelCols : nullptr, h, h_stride_});
+                      shape_.bias ? bias + panel * kPanelCols : nullptr,
+                      h_.at(row) + panel * shape_.panel_width() * h_bytes, h_.stride / h_bytes});
     if (panel + gemm.panels < gate_up_.panels) return;
     // The padding that the down matrix reads beyond the last panel.
     const int64_t end = gate_up_.panels * shape_.panel_width();
     for (int r = 0; r < gemm.rows && end < down_.k_padded; ++r)
-      std::fill_n(h_ + ((row + r) * h_stride_ + end) * a_bytes_, (down_.k_padded - end) * a_bytes_,
-                  std::byte{0});
+      std::fill_n(h_.at(row + r) + end * h_bytes, (down_.k_padded - end) * h_bytes, std::byte{0});
   }
 
   const LayerShape& shape_;
@@ -158,11 +196,9 @@ class Chunk {
   const FfnArgs& args_;
   const Routing& routing_;
   const PackedMatrix gate_up_, down_;
-  const int64_t gate_up_panels_, down_panels_;  // of one task
-  const int64_t a_bytes_;
   const int64_t first_token_, tokens_;
-  std::byte* const h_;
-  const int64_t h_stride_;
+  Rows x_, h_, down_rows_;  // of A: tokens; rows of h as activated; as the down matrix takes them
+  int64_t gate_up_panels_, down_panels_;  // of one task
 };
 
 void count(Layer& layer, const Routing& routing, int64_t tokens) {
@@ -186,30 +222,30 @@ void expert_ffn(Layer& layer, const Kernel& kernel, const ThreadPool& pool, cons
   using Clock = std::chrono::steady_clock;
   const auto start = Clock::now();
   thread_local Routing routing;
-  thread_local PageBuffer h;
+  thread_local Buffers buffers;
   const LayerShape& shape = layer.shape();
-  const int64_t a_bytes = size_of(kernel.activations);
-  const int64_t h_stride =
-      std::max(shape.down().k_padded, shape.gate_up().panels * shape.panel_width()) + kStrideSlack / a_bytes;
-  const int64_t row_bytes = h_stride * a_bytes;
-  const int64_t per_chunk = std::clamp<int64_t>(
-      kChunkBytes / (row_bytes * std::max<int64_t>(1, args.router.topk)), 1, kChunkTokens);
+  const int64_t pair_bytes = shape.down().k_padded * 4 * std::max<int64_t>(1, args.router.topk);
+  const int64_t per_chunk = std::clamp<int64_t>(kChunkBytes / pair_bytes, 1, kChunkTokens);
   const int64_t chunks = std::max<int64_t>(1, ceil_div(args.tokens, per_chunk));
 
   for (int64_t index = 0, first = 0; index < chunks && first < args.tokens; ++index) {
     const int64_t tokens = (args.tokens - first) / (chunks - index);
     routing.assign(args.router, first, tokens, shape.experts);
-    const auto rows = std::ssize(routing.tokens);
-    const bool serial = rows * shape.hidden * shape.inter * 6 < kSerialFlops;
+    const bool serial = std::ssize(routing.tokens) * shape.hidden * shape.inter * 6 < kSerialFlops;
     const int workers = serial ? 1 : pool.max_workers();
-    const Chunk chunk(layer, kernel, args, routing, first, tokens,
-                      h.reserve(static_cast<size_t>(rows * row_bytes)), h_stride, workers);
-    parallel_tasks(pool, workers, chunk.gate_up_tasks(), [&](int64_t task) { chunk.gate_up(task); });
-    parallel_tasks(pool, workers, chunk.down_tasks(), [&](int64_t task) { chunk.down(task); });
+    const Chunk chunk(layer, kernel, args, routing, first, tokens, buffers, workers);
+    parallel_tasks(pool, workers, chunk.load_tasks(), [&](int64_t task, int64_t) { chunk.load(task); });
+    parallel_tasks(pool, workers, chunk.gate_up_tasks(),
+                   [&](int64_t task, int64_t next) { chunk.gate_up(task, next); });
+    parallel_tasks(pool, workers, chunk.quantize_tasks(),
+                   [&](int64_t task, int64_t) { chunk.quantize(task); });
+    parallel_tasks(pool, workers, chunk.down_tasks(),
+                   [&](int64_t task, int64_t next) { chunk.down(task, next); });
     count(layer, routing, tokens);
     first += tokens;
   }
-  if (h.size() > kKeptBytes) h = PageBuffer();
+  for (PageBuffer* buffer : {&buffers.x, &buffers.h, &buffers.quantized_h})
+    if (buffer->size() > kKeptBytes) *buffer = PageBuffer();
   const auto elapsed = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start);
   layer.stats.calls.fetch_add(1, std::memory_order_relaxed);
   layer.stats.busy_ns.fetch_add(elapsed.count(), std::memory_order_relaxed);

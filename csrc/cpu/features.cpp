@@ -30,10 +30,15 @@ const char* name_of(Feature feature) {
   return kNames[static_cast<int>(feature)];
 }
 
-bool Features::usable(Feature feature) const {
-  if (!reports(feature)) return false;
-  if (feature >= Feature::kAmxTile) return os_amx && amx_permission;
-  return feature >= Feature::kAvx512f ? os_avx512 : os_avx;
+std::string Features::lack(Feature feature) const {
+  const bool amx = feature >= Feature::kAmxTile;
+  if (amx && amx_emulated)
+    return amx_trap ? "" : "TRIMOE_AMX_EMULATED is set, but LD_PRELOAD does not name libtrimoe_amx_trap.so";
+  if (!reports(feature)) return std::string("CPUID lacks ") + name_of(feature);
+  const bool enabled = amx ? os_amx : feature >= Feature::kAvx512f ? os_avx512 : os_avx;
+  if (!enabled) return std::string("the system does not enable ") + name_of(feature) + " (XCR0)";
+  if (amx && !amx_permission) return "the system refused this process AMX tiles (arch_prctl)";
+  return "";
 }
 
 const Features& features() {

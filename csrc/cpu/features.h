@@ -35,9 +35,12 @@ struct Features {
   uint64_t xcr0 = 0;                                       // register states that the system saves
   bool os_avx = false, os_avx512 = false, os_amx = false;  // read from xcr0
   bool amx_permission = false;  // the kernel grants this process tile data (Linux asks for a request)
+  bool amx_emulated = false;    // asked for by TRIMOE_AMX_EMULATED: then no permission is requested
+  bool amx_trap = false;        // what emulates is loaded
 
   bool reports(Feature feature) const { return (cpuid >> static_cast<int>(feature)) & 1u; }
-  bool usable(Feature feature) const;
+  bool usable(Feature feature) const { return lack(feature).empty(); }
+  std::string lack(Feature feature) const;  // why it cannot be used, empty if it can
 };
 
 // Probed once, at the first call.

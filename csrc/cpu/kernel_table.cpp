@@ -6,7 +6,7 @@
 #include "common/error.h"
 #include "cpu/ref/kernels.h"
 #if defined(__x86_64__)
-#include "amx/gemm_bf16.h"
+#include "cpu/amx_entry.h"
 #include "cpu/avx2/kernels.h"
 #include "cpu/avx512/kernels.h"
 #endif
@@ -14,40 +14,38 @@
 namespace trimoe::cpu {
 namespace {
 
-#if defined(__x86_64__)
-// AMX multiplies 16 rows in the time of one; below this many rows per expert memory is the limit, and
-// dot products are no slower.
-constexpr int kAmxFromRows = 5;
-
-Kernel amx_kernel() {
-  Kernel kernel = avx512::bf16_dot;  // everything but the gemm, on the same bf16 rows
-  kernel.max_rows = amx::kRows;
-  kernel.gemm = [](const GemmArgs& args) {
-    args.rows < kAmxFromRows ? avx512::bf16_dot.gemm(args) : amx::gemm_bf16(args);
-  };
-  return kernel;
-}
-#endif
-
 std::vector<TableEntry> build_table() {
   std::vector<TableEntry> table;
 #if defined(__x86_64__)
-  const std::vector<Feature> avx512 = {Feature::kAvx512f, Feature::kAvx512bw, Feature::kAvx512dq,
-                                       Feature::kAvx512vl};
-  std::vector<Feature> avx512_bf16 = avx512;
-  avx512_bf16.push_back(Feature::kAvx512Bf16);
-  std::vector<Feature> amx = avx512_bf16;
-  amx.insert(amx.end(), {Feature::kAmxTile, Feature::kAmxBf16});
-  static const Kernel amx_bf16 = amx_kernel();
-  table.push_back({"amx", amx, &avx512::f32, &amx_bf16});
-  table.push_back({"avx512_bf16", avx512_bf16, &avx512::f32, &avx512::bf16_dot});
-  table.push_back({"avx512", avx512, &avx512::f32, &avx512::bf16_fma});
+  using F = Feature;
+  const auto with = [](std::vector<Feature> base, std::initializer_list<Feature> more) {
+    base.insert(base.end(), more);
+    return base;
+  };
+  const std::vector<Feature> base = {F::kAvx512f, F::kAvx512bw, F::kAvx512dq, F::kAvx512vl};
+  const std::vector<Feature> vnni = with(base, {F::kAvx512Vnni}), bf16 = with(vnni, {F::kAvx512Bf16});
+  namespace v = avx512::vnni;
+  namespace d = avx512::dot;
+  using namespace avx512;
+  table.push_back({"amx", with(bf16, {F::kAmxTile, F::kAmxBf16, F::kAmxInt8}), amx_kernels()});
+  table.push_back({"avx512_bf16", bf16, {&f32, &d::bf16, &v::int8, &v::int4, &d::int4_a16, &d::fp8, &d::mxfp4}});
+  table.push_back({"avx512_vnni", vnni, {&f32, &avx512::bf16, &v::int8, &v::int4, &int4_a16, &fp8, &mxfp4}});
+  table.push_back({"avx512", base, {&f32, &avx512::bf16, &int8, &int4, &int4_a16, &fp8, &mxfp4}});
   // VDPBF16PS does two multiply-adds: AMD issues it at the rate of an FMA, Intel (Sapphire Rapids,
   // measured) at a quarter of it, so there the FMA kernel is the faster one.
   if (features().vendor == "GenuineIntel") std::swap(table[1], table[2]);
-  table.push_back({"avx2", {Feature::kAvx2, Feature::kFma}, &avx2::f32, &avx2::bf16});
+  const KernelSet plain = {&avx2::f32,      &avx2::bf16, &avx2::int8, &avx2::int4,
+                           &avx2::int4_a16, &avx2::fp8,  &avx2::mxfp4};
+  KernelSet avx_vnni = plain;
+  avx_vnni.int8 = &avx2::vnni::int8;
+  avx_vnni.int4 = &avx2::vnni::int4;
+  table.push_back({"avx2_vnni", {F::kAvx2, F::kFma, F::kAvxVnni}, avx_vnni});
+  table.push_back({"avx2", {F::kAvx2, F::kFma}, plain});
 #endif
-  table.push_back({"ref", {}, &ref::f32, &ref::bf16});
+  table.push_back(
+      {"ref",
+       {},
+       {&ref::f32, &ref::bf16, &ref::int8, &ref::int4, &ref::int4_a16, &ref::fp8, &ref::mxfp4}});
   return table;
 }
 
@@ -68,7 +66,23 @@ std::string TableEntry::reason() const {
   return "supported";
 }
 
-const Kernel& TableEntry::kernel(DType weights) const { return weights == DType::kF32 ? *f32 : *bf16; }
+const Kernel& TableEntry::kernel(Format weights, bool int8_activations) const {
+  switch (weights) {
+    case Format::kF32:
+      return *kernels.f32;
+    case Format::kBf16:
+      return *kernels.bf16;
+    case Format::kInt8:
+      return *kernels.int8;
+    case Format::kInt4:
+      return int8_activations ? *kernels.int4 : *kernels.int4_a16;
+    case Format::kFp8:
+      return *kernels.fp8;
+    case Format::kMxfp4:
+      return *kernels.mxfp4;
+  }
+  return *kernels.f32;
+}
 
 const std::vector<TableEntry>& kernel_table() {
   static const std::vector<TableEntry> table = build_table();

@@ -9,16 +9,19 @@
 
 namespace trimoe::cpu {
 
+// One kernel per format, two for int4: with rows in 8 bits (W4A8) and in 16 (W4A16).
+struct KernelSet {
+  const Kernel *f32, *bf16, *int8, *int4, *int4_a16, *fp8, *mxfp4;
+};
+
 struct TableEntry {
   const char* isa;             // the name TRIMOE_CPU_ISA takes
   std::vector<Feature> needs;  // all of them
-  const Kernel* f32;
-  const Kernel* bf16;
-  // int8, int4, fp8 and mxfp4 get a column each when their kernels exist.
+  KernelSet kernels;
 
   bool supported() const;
   std::string reason() const;  // why it cannot be used here, or "supported"
-  const Kernel& kernel(DType weights) const;
+  const Kernel& kernel(Format weights, bool int8_activations) const;
 };
 
 // Every entry this build has, in order of preference on this processor. Ends with "ref".

@@ -1,5 +1,6 @@
 #include "cpu/layer.h"
 
+#include <algorithm>
 #include <mutex>
 #include <shared_mutex>
 #include <unordered_map>
@@ -11,6 +12,7 @@ namespace trimoe::cpu {
 namespace {
 
 constexpr int64_t kMaxDim = int64_t{1} << 20;
+constexpr int64_t kMaxInt8K = int64_t{1} << 16;
 
 struct Registry {
   std::shared_mutex mutex;
@@ -31,7 +33,16 @@ void LayerShape::validate() const {
   check(in_range(hidden), "a hidden size of 1 to 2^20", hidden, "the hidden_size of the model's config");
   check(in_range(inter), "an expert intermediate size of 1 to 2^20", inter,
         "the moe_intermediate_size of the config");
-  check(weights != DType::kF16, "fp32 or bf16 packed weights", "fp16", "fp32: packing fp16 as fp32 is exact");
+  check(weights.format != Format::kInt4 || weights.group == 32 || weights.group == 64 || weights.group == 128,
+        "int4 groups of 32, 64 or 128", weights.group, "128");
+  check(weights.format == Format::kInt4 || weights.group == facts(weights.format).default_group,
+        "a group size for int4 only", weights.group, "leaving it out");
+  check(weights.format == Format::kInt4 || int8_activations == (weights.format == Format::kInt8),
+        "a choice of activations for int4 only", int8_activations ? "int8" : "bf16", "leaving it out");
+  // Sums of products of 8-bit codes must fit 32 bits.
+  check(!int8_activations || (hidden <= kMaxInt8K && inter <= kMaxInt8K),
+        "a hidden and intermediate size of at most 2^16 with int8 activations", std::max(hidden, inter),
+        "bf16 weights");
   check(activation.gated || activation.kind != Activation::kSwigluOai, "a gate for swiglu_oai", "no gate",
         "another activation, or gated=True");
 }
@@ -44,7 +55,7 @@ Layer::Layer(const LayerShape& shape)
 
 Layer::Layer(const LayerShape& shape, const std::byte* data, std::shared_ptr<void> owner)
     : expert_rows(static_cast<size_t>(shape.experts)), shape_(shape), owner_(std::move(owner)), data_(data) {
-  check(reinterpret_cast<uintptr_t>(data) % kStepBytes == 0, "packed experts aligned to 64 bytes",
+  check(reinterpret_cast<uintptr_t>(data) % kLineBytes == 0, "packed experts aligned to 64 bytes",
         "an unaligned address", "mapping the packed file at a page boundary");
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/activation.h"
+#include "common/kernel.h"
 #include "common/layout.h"
 #include "common/memory.h"
 
@@ -17,7 +18,8 @@ struct LayerShape {
   int64_t experts = 0;
   int64_t hidden = 0;
   int64_t inter = 0;
-  DType weights = DType::kBf16;
+  WeightFormat weights;
+  bool int8_activations = false;  // int4 only: whether rows are quantised too (W4A8)
   ActivationSpec activation;
   bool bias = false;
 
@@ -28,6 +30,10 @@ struct LayerShape {
   PackedMatrix gate_up() const { return {weights, ceil_div(inter, panel_width()), hidden}; }
   PackedMatrix down() const { return {weights, ceil_div(hidden, kPanelCols), inter}; }
 
+  // Rows of A for the two matrices.
+  RowShape gate_up_rows() const { return rows_of(gate_up()); }
+  RowShape down_rows() const { return rows_of(down()); }
+
   int64_t down_offset() const { return gate_up().bytes(); }
   int64_t gate_up_bias_offset() const { return down_offset() + down().bytes(); }
   int64_t down_bias_offset() const { return gate_up_bias_offset() + bias_bytes(gate_up()); }
@@ -35,6 +41,10 @@ struct LayerShape {
   int64_t layer_bytes() const { return experts * expert_bytes(); }
 
  private:
+  RowShape rows_of(const PackedMatrix& matrix) const {
+    return {matrix.k_padded, matrix.groups, weights.group ? weights.group : matrix.k_padded,
+            facts(weights.format).zero};
+  }
   int64_t bias_bytes(const PackedMatrix& matrix) const { return bias ? matrix.panels * kPanelCols * 4 : 0; }
 };
 

@@ -8,6 +8,7 @@
 #include "common/memory.h"
 #include "common/own_threads.h"
 #include "cpu/kernel_table.h"
+#include "cpu/panel_walk.h"
 
 namespace trimoe::cpu {
 namespace {
@@ -58,26 +59,30 @@ void probe_bandwidth(int64_t bytes, int repeats, int threads, double* gbps) {
   }
 }
 
-void probe_flops(DType weights, double seconds, int repeats, int threads, double* gflops) {
-  const Kernel& kernel = selected_entry().kernel(weights);
-  constexpr int64_t kTiles = 4;  // a 8 KiB panel: resident in any first-level cache
-  const int64_t k_padded = kTiles * kTileSteps * k_per_step(weights);
-  const int64_t stride = k_padded + 16;
+void probe_flops(WeightFormat weights, double seconds, int repeats, int threads, double* gflops) {
+  const Kernel& kernel = selected_entry().kernel(weights.format, true);
+  const int64_t k = 4 * k_per_tile(weights.format);  // a panel of 8 KiB: resident in any first-level cache
+  const PackedMatrix matrix(weights, 1, k);
+  const RowShape shape{matrix.k_padded, matrix.groups, weights.group, facts(weights.format).zero};
+  const int64_t stride = row_bytes(kernel.a, shape) + kLineBytes;
   for (int repeat = 0; repeat < repeats; ++repeat) {
     std::vector<double> rates(static_cast<size_t>(threads));
     on_threads(threads, [&](int index) {
-      PageBuffer w(kTiles * 2 * kTileBytes), a(static_cast<size_t>(kMaxRows * stride * 4)),
-          c(kMaxRows * kPanelCols * 4);
+      PageBuffer w(static_cast<size_t>(matrix.bytes())),
+          a(static_cast<size_t>((kernel.max_rows + kRowSlack) * stride)),
+          c(static_cast<size_t>((kernel.max_rows + kRowSlack) * kPanelCols * 4));
       GemmArgs gemm{};
       gemm.a = a.data();
       gemm.a_stride = stride;
       gemm.rows = kernel.max_rows;
       gemm.w = w.data();
-      gemm.panel_bytes = kTiles * 2 * kTileBytes;
-      gemm.k_tiles = kTiles;
+      gemm.panel_bytes = matrix.panel_bytes();
+      gemm.k_tiles = matrix.k_tiles;
+      gemm.group_lines = matrix.group_lines;
       gemm.panels = 1;
       gemm.c = reinterpret_cast<float*>(c.data());
       gemm.c_stride = kPanelCols;
+      const KernelRegion region(kernel);
       const auto start = Clock::now();
       int64_t calls = 0;
       do {
@@ -85,7 +90,8 @@ void probe_flops(DType weights, double seconds, int repeats, int threads, double
         calls += 64;
       } while (seconds_since(start) < seconds);
       rates[static_cast<size_t>(index)] = 2.0 * kernel.max_rows * kPanelCols *
-                                          static_cast<double>(k_padded * calls) / seconds_since(start) * 1e-9;
+                                          static_cast<double>(matrix.k_padded * calls) /
+                                          seconds_since(start) * 1e-9;
     });
     gflops[repeat] = 0.0;
     for (double rate : rates) gflops[repeat] += rate;

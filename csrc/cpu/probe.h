@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "common/dtype.h"
+#include "common/format.h"
 
 namespace trimoe::cpu {
 
@@ -13,7 +13,8 @@ void probe_bandwidth(int64_t bytes, int repeats, int threads, double* gbps);
 
 // Runs the selected kernel's gemm on operands that stay in the first-level cache for about
 // `seconds` per repeat on `threads` threads; writes one GFLOP/s per repeat. This is the rate of the
-// instruction mix that the kernel really issues, register-blocked as it is: the compute roof.
-void probe_flops(DType weights, double seconds, int repeats, int threads, double* gflops);
+// instruction mix that the kernel really issues, register-blocked as it is: the compute roof. int4 is
+// probed with rows in 8 bits.
+void probe_flops(WeightFormat weights, double seconds, int repeats, int threads, double* gflops);
 
 }  // namespace trimoe::cpu

@@ -1,14 +1,32 @@
-// Plain AVX-512: fp32 and bf16 weights by FMA.
+// Plain AVX-512: floats by FMA, integers by products of words.
 #include "cpu/avx512/kernels.h"
 
-#include "cpu/avx512/vec.h"
+#include "common/x86/avx512.h"
 #include "cpu/generic/gemm.h"
 #include "cpu/generic/rows.h"
+#include "cpu/generic/steps.h"
 
 namespace trimoe::cpu::avx512 {
+namespace {
 
-constinit const Kernel f32 = make_kernel<DType::kF32, float>(DType::kF32, kVectorRows, gemm<Avx512, StepF32>);
-constinit const Kernel bf16_fma =
-    make_kernel<DType::kBf16, float>(DType::kF32, kVectorRows, gemm<Avx512, StepBf16Fma>);
+template <class Step, class Rows = RoundedRows>
+constexpr Kernel by_fma() {
+  return float_kernel<Rows>(kVectorRows, gemm<Avx512, Step>);
+}
+
+template <Format kFormat>
+constexpr Kernel by_words() {
+  return quantized_kernel<RowType::kInt16>(kVectorRows, gemm<Avx512, MaddStep<Avx512, kFormat>>);
+}
+
+}  // namespace
+
+constinit const Kernel f32 = by_fma<F32Step<Avx512>, F32Rows>();
+constinit const Kernel bf16 = by_fma<Bf16Step<Avx512>>();
+constinit const Kernel fp8 = by_fma<Fp8Step<Avx512>>();
+constinit const Kernel mxfp4 = by_fma<FourBitStep<Avx512, Format::kMxfp4>>();
+constinit const Kernel int4_a16 = by_fma<FourBitStep<Avx512, Format::kInt4>>();
+constinit const Kernel int8 = by_words<Format::kInt8>();
+constinit const Kernel int4 = by_words<Format::kInt4>();
 
 }  // namespace trimoe::cpu::avx512

@@ -1,11 +1,18 @@
+// Kernels for AVX-512: plain, with VNNI, with BF16.
 #pragma once
 
 #include "common/kernel.h"
 
 namespace trimoe::cpu::avx512 {
 
-extern const Kernel f32;
-extern const Kernel bf16_fma;
-extern const Kernel bf16_dot;  // needs AVX512_BF16 as well
+extern const Kernel f32, bf16, int8, int4, int4_a16, fp8, mxfp4;
+
+namespace vnni {
+extern const Kernel int8, int4;
+}
+
+namespace dot {  // pairs of bf16 by VDPBF16PS
+extern const Kernel bf16, int4_a16, fp8, mxfp4;
+}
 
 }  // namespace trimoe::cpu::avx512

@@ -1,10 +1,10 @@
-// The register-blocked gemm, once for all vector instruction sets.
+// The register-blocked gemm, once for all vector instruction sets and formats.
 //
-// Isa supplies: Vec (fp32 lanes), kLanes, kRegisters, zero(), store(). Step supplies the meaning of a
-// 64-byte step: the activation type A, k per step, load() of one vector's worth of weights (into
-// kWeightRegisters registers) and multiply_add() of it with the A elements of one row. Every
-// (row, column) is one chain of additions in order of k whatever the blocking, so results do not
-// depend on it bit for bit.
+// Isa supplies: Vec (fp32 lanes), kLanes, kRegisters, zero(), load(), store(), add scaled. Step supplies
+// the meaning of a 64-byte line: the element type A of rows, load() of one vector's worth of codes,
+// decode<sub>() of the sub-th part of it into kWeightRegisters registers, multiply_add() of that with
+// the A elements of one row, and what becomes of a sum when a group of k ends. Every (row, column) is
+// one chain of additions in order of k whatever the blocking, so results do not depend on it bit for bit.
 #pragma once
 
 #include "common/kernel.h"
@@ -15,51 +15,106 @@ namespace {
 
 inline constexpr int kVectorRows = 12;  // rows of a register tile, at most
 
-// kRows rows x kTiles column tiles in registers. Rows are the outer loop of a step: the weights of
-// all tiles stay in registers and each element of A is broadcast once, right where it is used.
-template <class Isa, class Step, int kTiles, int kRows>
-void gemm_tile(const GemmArgs& args, int first_row, int first_tile) {
+// One run of lines that lie together: of one k tile and one group.
+template <class Isa, class Step, int kVecs, int kRows>
+struct RegisterTile {
   using A = typename Step::A;
-  constexpr int kParts = static_cast<int>(kTileCols) / Isa::kLanes;  // vectors per column tile
-  constexpr int kVecs = kTiles * kParts;
-  typename Isa::Vec c[kRows][kVecs];
-#pragma GCC unroll 16
-  for (int row = 0; row < kRows; ++row)
-#pragma GCC unroll 16
-    for (int vec = 0; vec < kVecs; ++vec) c[row][vec] = Isa::zero();
+  static constexpr int kParts = static_cast<int>(kTileCols) / Isa::kLanes;  // vectors per column tile
+  typename Step::Sum sum[kRows][kVecs];
 
   // Three strides from every third row reach all rows with few address registers.
-  const A* base[(kRows + 2) / 3];
-#pragma GCC unroll 16
-  for (int row = 0; row < kRows; row += 3)
-    base[row / 3] = static_cast<const A*>(args.a) + (first_row + row) * args.a_stride;
-  const std::byte* w = args.w + first_tile / 2 * args.panel_bytes + first_tile % 2 * kTileBytes;
-  const std::byte* prefetch = args.prefetch;
+  static constexpr int kBases = (kRows + 2) / 3;
+  const std::byte* base[kBases];
+  int64_t stride;
 
-  for (int64_t k_tile = 0; k_tile < args.k_tiles; ++k_tile, w += 2 * kTileBytes) {
-    for (int64_t step = 0; step < kTileSteps; ++step) {
-      for (int line = 0; line < args.prefetch_lines; ++line, prefetch += kStepBytes)
-        __builtin_prefetch(prefetch, 0, 2);
-      decltype(Step::load(w)) weights[kVecs];
+  static int64_t offset(int vec, int64_t panel_bytes) {
+    const int tile = vec / kParts;
+    return tile / 2 * panel_bytes + tile % 2 * kTileBytes + vec % kParts * (kLineBytes / kParts);
+  }
+
+  const A* row(int index) const {
+    return reinterpret_cast<const A*>(base[index / 3] + index % 3 * stride);
+  }
+
+  // Rows are the outer loop of a step: the weights of all tiles stay in registers and each element of
+  // A is broadcast once, right where it is used.
+  template <int kSub>
+  [[gnu::always_inline]] void sub_steps(const typename Step::Codes (&codes)[kVecs]) {
+    if constexpr (kSub < Step::kSubs) {
+      typename Step::Weights weights[kVecs];
 #pragma GCC unroll 16
-      for (int vec = 0; vec < kVecs; ++vec) {
-        const int tile = vec / kParts;
-        weights[vec] = Step::load(w + tile / 2 * args.panel_bytes + tile % 2 * kTileBytes +
-                                  step * kStepBytes + vec % kParts * (kStepBytes / kParts));
-      }
+      for (int vec = 0; vec < kVecs; ++vec) weights[vec] = Step::template decode<kSub>(codes[vec]);
 #pragma GCC unroll 16
-      for (int row = 0; row < kRows; ++row)
-        Step::template multiply_add<kVecs>(base[row / 3] + row % 3 * args.a_stride, weights, c[row]);
-#pragma GCC unroll 16
-      for (int group = 0; group < (kRows + 2) / 3; ++group) base[group] += Step::kPerStep;
+      for (int r = 0; r < kRows; ++r) Step::template multiply_add<kSub, kVecs>(row(r), weights, sum[r]);
+      sub_steps<kSub + 1>(codes);
     }
   }
+
+  [[gnu::always_inline]] void run(const std::byte* w, int64_t panel_bytes, int64_t lines,
+                                  const std::byte*& prefetch, int prefetch_lines) {
+    for (int64_t line = 0; line < lines; ++line, w += kLineBytes) {
+      for (int i = 0; i < prefetch_lines; ++i, prefetch += kLineBytes) __builtin_prefetch(prefetch, 0, 2);
+      typename Step::Codes codes[kVecs];
 #pragma GCC unroll 16
-  for (int row = 0; row < kRows; ++row)
+      for (int vec = 0; vec < kVecs; ++vec) codes[vec] = Step::load(w + offset(vec, panel_bytes));
+      sub_steps<0>(codes);
+#pragma GCC unroll 16
+      for (int i = 0; i < kBases; ++i) base[i] += Step::kPerLine * sizeof(A);
+    }
+  }
+};
+
+// kRows rows x kTiles column tiles.
+template <class Isa, class Step, int kTiles, int kRows>
+void gemm_tile(GemmArgs& args, int first_row, int first_tile) {
+  constexpr int kVecs = kTiles * static_cast<int>(kTileCols) / Isa::kLanes;
+  using Tile = RegisterTile<Isa, Step, kVecs, kRows>;
+  Tile tile;
+  tile.stride = args.a_stride;
+  const std::byte* a = args.a + first_row * args.a_stride;
+#pragma GCC unroll 16
+  for (int i = 0; i < Tile::kBases; ++i) tile.base[i] = a + 3 * i * args.a_stride;
+  const std::byte* w = args.w + first_tile / 2 * args.panel_bytes + first_tile % 2 * kTileBytes;
+  const std::byte* scales = args.w + first_tile / 2 * args.panel_bytes + args.k_tiles * 2 * kTileBytes;
+  const std::byte* row_scales = a + args.k_tiles * kTileLines * Step::kPerLine * int64_t{sizeof(typename Step::A)};
+  const std::byte* prefetch = args.prefetch;
+  // At most two lines per line of weights: a panel has as many as two column tiles.
+  const int prefetch_lines = args.prefetch_bytes <= 0 ? 0 : args.rows > kRows ? 1 : 2;
+  float* c = args.c + first_row * args.c_stride + first_tile * kTileCols;
+
+  const int64_t lines = args.k_tiles * kTileLines;
+  int64_t line = 0;
+  for (int64_t group = 0; line < lines; ++group) {
+#pragma GCC unroll 16
+    for (int row = 0; row < kRows; ++row) {
+      const auto start = Step::start(row_scales + row * args.a_stride, group);
+#pragma GCC unroll 16
+      for (int vec = 0; vec < kVecs; ++vec) tile.sum[row][vec] = start;
+    }
+    const int64_t end = line + args.group_lines < lines ? line + args.group_lines : lines;
+    while (line < end) {
+      const int64_t in_tile = line % kTileLines;
+      const int64_t run = end - line < kTileLines - in_tile ? end - line : kTileLines - in_tile;
+      tile.run(w + line / kTileLines * 2 * kTileBytes + in_tile * kLineBytes, args.panel_bytes, run, prefetch,
+               prefetch_lines);
+      line += run;
+    }
+    typename Isa::Vec scale[kVecs];
 #pragma GCC unroll 16
     for (int vec = 0; vec < kVecs; ++vec)
-      Isa::store(args.c + (first_row + row) * args.c_stride + first_tile * kTileCols + vec * Isa::kLanes,
-                 c[row][vec]);
+      scale[vec] = Step::scale(scales + (first_tile % 2 + vec / Tile::kParts) / 2 * args.panel_bytes, group,
+                               (first_tile + vec / Tile::kParts) % 2, vec % Tile::kParts);
+#pragma GCC unroll 16
+    for (int row = 0; row < kRows; ++row)
+#pragma GCC unroll 16
+      for (int vec = 0; vec < kVecs; ++vec) {
+        float* to = c + row * args.c_stride + vec * Isa::kLanes;
+        const auto value = Step::finish(tile.sum[row][vec], scale[vec], row_scales + row * args.a_stride);
+        Isa::store(to, group == 0 ? value : Isa::add(Isa::load(to), value));
+      }
+  }
+  args.prefetch_bytes -= prefetch - args.prefetch;
+  args.prefetch = prefetch;
 }
 
 // Rows that fit the register file beside kTiles column tiles: per vector one accumulator a row and
@@ -72,7 +127,7 @@ constexpr int rows_that_fit() {
 }
 
 template <class Isa, class Step, int kTiles, int kRows>
-void gemm_rows(const GemmArgs& args, int first_row, int rows, int first_tile) {
+void gemm_rows(GemmArgs& args, int first_row, int rows, int first_tile) {
   if constexpr (kRows > 0) {
     if (rows == kRows) return gemm_tile<Isa, Step, kTiles, kRows>(args, first_row, first_tile);
     return gemm_rows<Isa, Step, kTiles, kRows - 1>(args, first_row, rows, first_tile);
@@ -81,7 +136,7 @@ void gemm_rows(const GemmArgs& args, int first_row, int rows, int first_tile) {
 
 // All rows of `kTiles` column tiles, in register tiles of nearly equal height.
 template <class Isa, class Step, int kTiles>
-void gemm_columns(const GemmArgs& args, int first_tile) {
+void gemm_columns(GemmArgs& args, int first_tile) {
   constexpr int kRows = rows_that_fit<Isa, Step, kTiles>();
   const int blocks = (args.rows + kRows - 1) / kRows;
   for (int block = 0, row = 0; block < blocks; ++block) {
@@ -94,7 +149,7 @@ void gemm_columns(const GemmArgs& args, int first_tile) {
 // Few rows: several panels at once, so that memory is read in several streams. Many rows: as few
 // columns as it takes for a weight vector to be used by all of them.
 template <class Isa, class Step, int kTiles = 2 * kMaxPanels>
-void gemm_from(const GemmArgs& args, int tile) {
+void gemm_from(GemmArgs& args, int tile) {
   constexpr int kRows = rows_that_fit<Isa, Step, kTiles>();
   if constexpr (kTiles > 1) {
     if constexpr (kRows > 0)
@@ -108,7 +163,8 @@ void gemm_from(const GemmArgs& args, int tile) {
 
 template <class Isa, class Step>
 void gemm(const GemmArgs& args) {
-  gemm_from<Isa, Step>(args, 0);
+  GemmArgs left = args;  // its prefetch pointer advances
+  gemm_from<Isa, Step>(left, 0);
 }
 
 }  // namespace

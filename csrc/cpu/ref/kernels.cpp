@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "common/convert.h"
+#include "common/codes.h"
 #include "common/layout.h"
 
 namespace trimoe::cpu::ref {
@@ -23,34 +23,127 @@ float element(const void* data, DType dtype, int64_t index) {
   return 0.0f;
 }
 
-template <DType kWeights>
-float quantize(float value) {
-  return kWeights == DType::kBf16 ? round_to_bf16(value) : value;
+// Rows of A and h in fp32; rounded to bf16 where other entries store bf16.
+template <bool kRounded>
+float stored(float value) {
+  return kRounded ? round_to_bf16(value) : value;
 }
 
-template <DType kWeights>
-void load_rows(const RowSource& source, const int32_t* indices, int rows, void* a, int64_t a_stride,
-               int64_t k_padded) {
-  for (int row = 0; row < rows; ++row)
-    for (int64_t k = 0; k < k_padded; ++k) {
-      const int64_t index = indices[row] * source.row_stride + k * source.col_stride;
-      static_cast<float*>(a)[row * a_stride + k] =
-          k < source.cols ? quantize<kWeights>(element(source.data, source.dtype, index)) : 0.0f;
+float source_element(const LoadArgs& args, int64_t row, int64_t k) {
+  const RowSource& source = args.source;
+  if (k >= source.cols) return 0.0f;
+  return element(source.data, source.dtype,
+                 (args.first_row + row) * source.row_stride + k * source.col_stride);
+}
+
+template <bool kRounded>
+void load_rows(const LoadArgs& args) {
+  for (int64_t row = 0; row < args.rows; ++row) {
+    auto* a = reinterpret_cast<float*>(args.a + row * args.a_stride);
+    for (int64_t k = 0; k < args.shape.k_padded; ++k) a[k] = stored<kRounded>(source_element(args, row, k));
+  }
+}
+
+// code = x * 127 / max |x|, rounded to nearest, ties to even. A NaN or an infinity in a row makes its
+// scale and so all its results NaN; a row below 1e-35 counts as zero.
+void quantize_rows(const LoadArgs& args) {
+  const RowShape& shape = args.shape;
+  for (int64_t row = 0; row < args.rows; ++row) {
+    float largest = 0.0f;
+    for (int64_t k = 0; k < shape.k_padded; ++k) {
+      const float x = std::abs(source_element(args, row, k));
+      if (x > largest || std::isnan(x)) largest = x;
+      if (std::isnan(largest)) break;
     }
+    const float inverse = largest < 1e-35f ? 0.0f : 127.0f / largest;
+    auto* codes = reinterpret_cast<int16_t*>(args.a + row * args.a_stride);
+    auto* scale = reinterpret_cast<float*>(codes + shape.k_padded);
+    auto* offsets = reinterpret_cast<int32_t*>(scale + 1);
+    *scale = largest / 127.0f;
+    std::fill_n(offsets, shape.groups, 0);
+    for (int64_t k = 0; k < shape.k_padded; ++k) {
+      const float x = source_element(args, row, k) * inverse;
+      codes[k] = static_cast<int16_t>(std::isfinite(x) ? std::nearbyint(x) : 0.0f);
+      offsets[k / shape.group_k] -= shape.zero * codes[k];
+    }
+  }
 }
 
-template <DType kWeights>
-void gemm(const GemmArgs& args) {
-  const int64_t k_padded = args.k_tiles * kTileSteps * k_per_step(kWeights);
+// Where the weights of column n of a call lie.
+template <Format kFormat>
+struct Column {
+  const std::byte* panel;
+  int64_t index;  // in the panel
+  int64_t scales_offset;
+
+  Column(const GemmArgs& args, int64_t n)
+      : panel(args.w + n / kPanelCols * args.panel_bytes),
+        index(n % kPanelCols),
+        scales_offset(args.k_tiles * 2 * kTileBytes) {}
+
+  int32_t code(int64_t k) const {
+    const CodePlace place = code_place(kFormat, index, k);
+    const auto byte = std::to_integer<int32_t>(panel[place.byte]);
+    return facts(kFormat).bits == 4 ? byte >> place.shift & 15 : byte;
+  }
+
+  // Without its scale; of the integer formats for rows that are not quantised.
+  float value(int64_t k) const {
+    const std::byte* from = panel + code_place(kFormat, index, k).byte;
+    if constexpr (kFormat == Format::kF32) return *reinterpret_cast<const float*>(from);
+    if constexpr (kFormat == Format::kBf16) return to_f32(*reinterpret_cast<const Bf16*>(from));
+    if constexpr (kFormat == Format::kFp8) return to_f32(E4m3{static_cast<uint8_t>(code(k))});
+    if constexpr (kFormat == Format::kMxfp4) return to_f32(E2m1{static_cast<uint8_t>(code(k))});
+    return static_cast<float>(code(k) - facts(kFormat).zero);
+  }
+
+  float scale(int64_t group) const {
+    const std::byte* from = panel + scales_offset + group * group_scale_bytes(kFormat);
+    if constexpr (kFormat == Format::kInt8) return reinterpret_cast<const float*>(from)[index];
+    if constexpr (kFormat == Format::kInt4) return to_f32(reinterpret_cast<const Bf16*>(from)[index]);
+    if constexpr (kFormat == Format::kFp8) return reinterpret_cast<const float*>(from)[index / kTileCols];
+    if constexpr (kFormat == Format::kMxfp4) return to_f32(reinterpret_cast<const E8m0*>(from)[index]);
+    return 1.0f;
+  }
+};
+
+// Sum over groups of k of what sum_of(column, row of A, group, first k, end k) yields.
+template <Format kFormat, typename SumOf>
+void gemm_by_groups(const GemmArgs& args, const SumOf& sum_of) {
+  const int64_t k_padded = args.k_tiles * k_per_tile(kFormat);
+  const int64_t group_k = args.group_lines * k_per_line(kFormat);
   for (int row = 0; row < args.rows; ++row)
     for (int64_t n = 0; n < args.panels * kPanelCols; ++n) {
-      const std::byte* panel = args.w + (n / kPanelCols) * args.panel_bytes;
+      const Column<kFormat> column(args, n);
       float sum = 0.0f;
-      for (int64_t k = 0; k < k_padded; ++k)
-        sum += static_cast<const float*>(args.a)[row * args.a_stride + k] *
-               element(panel + element_offset(kWeights, n % kPanelCols, k), kWeights, 0);
+      for (int64_t group = 0, k = 0; k < k_padded; ++group, k += group_k)
+        sum += sum_of(column, args.a + row * args.a_stride, group, k, std::min(k + group_k, k_padded));
       args.c[row * args.c_stride + n] = sum;
     }
+}
+
+template <Format kFormat>
+void gemm(const GemmArgs& args) {
+  gemm_by_groups<kFormat>(
+      args, [](const auto& column, const std::byte* row, int64_t group, int64_t k, int64_t end) {
+        const auto* a = reinterpret_cast<const float*>(row);
+        float sum = 0.0f;
+        for (; k < end; ++k) sum += a[k] * column.value(k);
+        return sum * column.scale(group);
+      });
+}
+
+template <Format kFormat>
+void quantized_gemm(const GemmArgs& args) {
+  const int64_t k_padded = args.k_tiles * k_per_tile(kFormat);
+  gemm_by_groups<kFormat>(
+      args, [k_padded](const auto& column, const std::byte* row, int64_t group, int64_t k, int64_t end) {
+        const auto* a = reinterpret_cast<const int16_t*>(row);
+        const auto* row_scale = reinterpret_cast<const float*>(a + k_padded);
+        int32_t sum = reinterpret_cast<const int32_t*>(row_scale + 1)[group];
+        for (; k < end; ++k) sum += a[k] * column.code(k);
+        return static_cast<float>(sum) * column.scale(group) * *row_scale;
+      });
 }
 
 float act(Activation kind, float x) {
@@ -76,7 +169,7 @@ float gated_act(const ActivationSpec& spec, float gate, float up) {
   return (up + 1.0f) * gate / (1.0f + std::exp(-spec.alpha * gate));
 }
 
-template <DType kWeights>
+template <bool kRounded>
 void activate(const ActivateArgs& args) {
   const int64_t width = args.spec.gated ? kTileCols : kPanelCols;
   for (int row = 0; row < args.rows; ++row)
@@ -87,7 +180,7 @@ void activate(const ActivateArgs& args) {
       };
       const float h = args.spec.gated ? gated_act(args.spec, value(column), value(column + kTileCols))
                                       : act(args.spec.kind, value(column));
-      static_cast<float*>(args.h)[row * args.h_stride + i] = quantize<kWeights>(h);
+      static_cast<float*>(args.h)[row * args.h_stride + i] = stored<kRounded>(h);
     }
 }
 
@@ -117,15 +210,24 @@ void store(const StoreArgs& args) {
     }
 }
 
-template <DType kWeights>
-constexpr Kernel table_row() {
-  return {kWeights,       DType::kF32,        kMaxRows,   load_rows<kWeights>,
-          gemm<kWeights>, activate<kWeights>, accumulate, store};
+template <bool kRounded>
+constexpr Kernel table_row(void (*gemm)(const GemmArgs&)) {
+  return {RowType::kF32, DType::kF32,        kMaxRows,   load_rows<kRounded>,
+          gemm,          activate<kRounded>, accumulate, store};
+}
+
+constexpr Kernel quantized_row(void (*gemm)(const GemmArgs&)) {
+  return {RowType::kInt16, DType::kF32, kMaxRows, quantize_rows, gemm, activate<true>, accumulate, store};
 }
 
 }  // namespace
 
-constinit const Kernel f32 = table_row<DType::kF32>();
-constinit const Kernel bf16 = table_row<DType::kBf16>();
+constinit const Kernel f32 = table_row<false>(gemm<Format::kF32>);
+constinit const Kernel bf16 = table_row<true>(gemm<Format::kBf16>);
+constinit const Kernel int8 = quantized_row(quantized_gemm<Format::kInt8>);
+constinit const Kernel int4 = quantized_row(quantized_gemm<Format::kInt4>);
+constinit const Kernel int4_a16 = table_row<true>(gemm<Format::kInt4>);
+constinit const Kernel fp8 = table_row<true>(gemm<Format::kFp8>);
+constinit const Kernel mxfp4 = table_row<true>(gemm<Format::kMxfp4>);
 
 }  // namespace trimoe::cpu::ref

@@ -6,6 +6,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "common/env.h"
+
+// Null unless the trap (csrc/emulation) is preloaded or linked; the core does not depend on it.
+extern "C" [[gnu::weak]] int trimoe_amx_trap_installed();
+
 namespace trimoe::cpu::x86 {
 namespace {
 
@@ -26,13 +31,14 @@ uint64_t read_xcr0() {
 }
 
 // Linux keeps the 8 KiB of tile data off until a process asks. The permission is the process's, threads
-// included, and asking is harmless, so the probe does it.
+// included, those that run already too; it is never taken back.
 bool request_amx() {
   constexpr long kRequestPermission = 0x1023, kGetPermission = 0x1022, kTileData = 18;
-  unsigned long granted = 0;
-  if (syscall(SYS_arch_prctl, kRequestPermission, kTileData) != 0) return false;
-  if (syscall(SYS_arch_prctl, kGetPermission, &granted) != 0) return false;
-  return (granted >> kTileData) & 1u;
+  const auto granted = [&] {
+    unsigned long states = 0;
+    return syscall(SYS_arch_prctl, kGetPermission, &states) == 0 && ((states >> kTileData) & 1u);
+  };
+  return granted() || (syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0 && granted());
 }
 
 std::string vendor_string() {
@@ -80,7 +86,11 @@ void probe(Features& found) {
   found.os_avx = saves(0x6);      // SSE, AVX
   found.os_avx512 = saves(0xe6);  // and opmask, ZMM high halves, ZMM 16-31
   found.os_amx = saves(0x60000);  // tile configuration, tile data
-  if (found.os_amx && found.reports(Feature::kAmxTile)) found.amx_permission = request_amx();
+  found.amx_emulated = env::amx_emulated();
+  if (found.amx_emulated)
+    found.amx_trap = trimoe_amx_trap_installed != nullptr && trimoe_amx_trap_installed() != 0;
+  else if (found.os_amx && found.reports(Feature::kAmxTile))
+    found.amx_permission = request_amx();
 }
 
 }  // namespace trimoe::cpu::x86

@@ -1,0 +1,156 @@
+#include "amx/kernels.h"
+
+#include <cstring>
+#include <new>
+
+#include "amx/expand.h"
+#include "amx/tile_gemm.h"
+
+namespace trimoe::amx {
+namespace {
+
+// What one format asks of the loop below. kLines: lines of B that one multiplication takes; fewer than
+// a tile has where a group of k is smaller than a tile.
+template <Format kStored, Product kMultiply, bool kScaleCodes, int kLines = kTileLines>
+struct Plan {
+  static constexpr Format kFormat = kStored;
+  static constexpr Product kProduct = kMultiply;
+  static constexpr bool kScaled = kScaleCodes;  // while expanding; else sums are scaled, group by group
+  static constexpr bool kStoredAsB = kStored == Format::kBf16 || kStored == Format::kInt8;
+  static constexpr int kDepth = kLines;
+  static constexpr int kExpandedBytes = kExpansion<kStored, kMultiply> * kStepBytes;  // of a stored k tile
+  static constexpr int kSteps = kExpansion<kStored, kMultiply> * kTileLines / kLines;  // in a stored k tile
+  static constexpr bool kSumsAreResults = kStored == Format::kBf16 || kScaleCodes;
+};
+
+// Sums of one group -> C: scaled by column and row, written or added. In the row, its scale and
+// offsets lie behind the codes.
+template <class P>
+void finish_group(const int32_t* sums, int rows, const GemmArgs& args, const std::byte* w, const std::byte* a,
+                  int64_t group, float* c) {
+  const std::byte* scales = w + args.k_tiles * 2 * kTileBytes + group * group_scale_bytes(P::kFormat);
+  __m512 scale[2];
+  for (int tile = 0; tile < 2; ++tile) {
+    const std::byte* from = scales + tile * group_scale_bytes(P::kFormat) / 2;
+    if constexpr (P::kFormat == Format::kFp8) scale[tile] = Avx512::set(*reinterpret_cast<const float*>(from));
+    else if constexpr (P::kFormat == Format::kInt4) scale[tile] = Avx512::load_bf16(from);
+    else scale[tile] = Avx512::load(reinterpret_cast<const float*>(from));
+  }
+  const std::byte* trailer = a + args.k_tiles * k_per_tile(P::kFormat);
+  for (int row = 0; row < rows; ++row, c += args.c_stride, trailer += args.a_stride)
+    for (int tile = 0; tile < 2; ++tile) {
+      const int32_t* from = sums + row * kPanelCols + tile * kTileCols;
+      __m512 value;
+      if constexpr (P::kProduct == Product::kInt8) {
+        float row_scale;
+        int32_t offset;
+        std::memcpy(&row_scale, trailer, 4);
+        std::memcpy(&offset, trailer + 4 + 4 * group, 4);
+        const __m512i sum = Avx512::add_int(_mm512_load_si512(from), Avx512::set_int(offset));
+        value = Avx512::mul(Avx512::mul(Avx512::to_float(sum), scale[tile]), Avx512::set(row_scale));
+      } else {
+        value = Avx512::mul(_mm512_load_ps(from), scale[tile]);
+      }
+      float* to = c + tile * kTileCols;
+      Avx512::store(to, group == 0 ? value : Avx512::add(Avx512::load(to), value));
+    }
+}
+
+// One panel for up to 32 rows. `expanded` holds the steps of B of the whole panel, or of two stored k
+// tiles in turn; when `expand` is set they are made here, one stored tile ahead of their use.
+template <class P, int kRowTiles>
+void gemm_block(const GemmArgs& args, const std::byte* w, const std::byte* a, int rows, float* c,
+                std::byte* expanded, int64_t ring, bool expand, Prefetcher& prefetcher) {
+  alignas(64) int32_t sums[kBlockRows * kPanelCols];
+  const std::byte* scales = w + args.k_tiles * 2 * kTileBytes;
+  const auto expand_one = [&](int64_t k_tile) {
+    if constexpr (!P::kStoredAsB)
+      expand_tile<P::kFormat, P::kProduct, P::kScaled>(
+          w + k_tile * 2 * kTileBytes,
+          scales + k_tile * kTileLines / args.group_lines * group_scale_bytes(P::kFormat), args.group_lines,
+          expanded + k_tile % ring * P::kExpandedBytes);
+  };
+  if (expand) expand_one(0);
+  zero_block<kRowTiles>();
+  for (int64_t k_tile = 0, group = 0; k_tile < args.k_tiles; ++k_tile) {
+    if (expand && k_tile + 1 < args.k_tiles) expand_one(k_tile + 1);
+    prefetcher.step();
+    tiles_touch_memory();
+    const std::byte* b =
+        P::kStoredAsB ? w + k_tile * kStepBytes : expanded + k_tile % ring * P::kExpandedBytes;
+    for (int step = 0; step < P::kSteps; ++step) {
+      const int line = step * P::kDepth;
+      multiply_step<P::kProduct, kRowTiles>(a + (k_tile * P::kSteps + step) * 4 * P::kDepth, args.a_stride,
+                                            b + line / kTileLines * kStepBytes + line % kTileLines * kLineBytes);
+      if constexpr (!P::kSumsAreResults) {
+        const int64_t done = k_tile * P::kSteps + step + 1, total = args.k_tiles * P::kSteps;
+        const int64_t per_group = args.group_lines * P::kSteps / kTileLines;
+        if (done % per_group == 0 || done == total) {
+          store_block<kRowTiles>(sums, kPanelCols);
+          if (done < total) zero_block<kRowTiles>();
+          finish_group<P>(sums, rows, args, w, a, group++, c);
+        }
+      }
+    }
+  }
+  if constexpr (P::kSumsAreResults) store_block<kRowTiles>(c, args.c_stride);
+}
+
+// Room for one expanded panel; a thread's own, as large as the largest yet.
+std::byte* expansion_buffer(int64_t bytes) {
+  thread_local struct Buffer {
+    std::byte* data = nullptr;
+    int64_t size = 0;
+    ~Buffer() { operator delete(data, std::align_val_t{4096}); }
+  } buffer;
+  if (bytes > buffer.size) {
+    operator delete(buffer.data, std::align_val_t{4096});
+    buffer.data = nullptr;
+    buffer.size = 0;
+    buffer.data = static_cast<std::byte*>(operator new(static_cast<size_t>(bytes), std::align_val_t{4096}));
+    buffer.size = bytes;
+  }
+  return buffer.data;
+}
+
+template <class P>
+void gemm(const GemmArgs& args) {
+  const int blocks = (args.rows + kBlockRows - 1) / kBlockRows;
+  Prefetcher prefetcher(args, args.panels * blocks * args.k_tiles);
+  // Several row blocks share one expansion, which then must hold the whole panel.
+  const int64_t ring = blocks == 1 ? 2 : args.k_tiles;
+  std::byte* expanded = nullptr;
+  if constexpr (!P::kStoredAsB) expanded = expansion_buffer(ring * P::kExpandedBytes);
+  for (int panel = 0; panel < args.panels; ++panel) {
+    const std::byte* w = args.w + panel * args.panel_bytes;
+    for (int block = 0; block < blocks; ++block) {
+      const int row = block * kBlockRows;
+      const int rows = args.rows - row < kBlockRows ? args.rows - row : kBlockRows;
+      const std::byte* a = args.a + row * args.a_stride;
+      float* c = args.c + row * args.c_stride + panel * kPanelCols;
+      if (rows > kTileRows) gemm_block<P, 2>(args, w, a, rows, c, expanded, ring, block == 0, prefetcher);
+      else gemm_block<P, 1>(args, w, a, rows, c, expanded, ring, block == 0, prefetcher);
+    }
+  }
+}
+
+}  // namespace
+
+void enter() { load_config(TileConfig()); }
+void leave() { _tile_release(); }
+
+void gemm_bf16(const GemmArgs& args) { gemm<Plan<Format::kBf16, Product::kBf16, false>>(args); }
+void gemm_int8(const GemmArgs& args) { gemm<Plan<Format::kInt8, Product::kInt8, false>>(args); }
+void gemm_int4(const GemmArgs& args) {
+  constexpr int kHalf = kTileLines / 2;  // of a tile: 32 k in 8 bits
+  if (args.group_lines * k_per_line(Format::kInt4) >= kTileLines * 4)
+    return gemm<Plan<Format::kInt4, Product::kInt8, false>>(args);
+  load_config(TileConfig(kHalf));
+  gemm<Plan<Format::kInt4, Product::kInt8, false, kHalf>>(args);
+  load_config(TileConfig());
+}
+void gemm_int4_a16(const GemmArgs& args) { gemm<Plan<Format::kInt4, Product::kBf16, true>>(args); }
+void gemm_fp8(const GemmArgs& args) { gemm<Plan<Format::kFp8, Product::kBf16, false>>(args); }
+void gemm_mxfp4(const GemmArgs& args) { gemm<Plan<Format::kMxfp4, Product::kBf16, true>>(args); }
+
+}  // namespace trimoe::amx

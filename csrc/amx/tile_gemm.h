@@ -1,0 +1,79 @@
+// The multiplication loop: up to two row tiles of A times the two column tiles of a panel.
+#pragma once
+
+#include "amx/tile.h"
+#include "common/kernel.h"
+#include "common/layout.h"
+
+namespace trimoe::amx {
+namespace {
+
+inline constexpr int kTileRows = 16;
+inline constexpr int kBlockRows = 2 * kTileRows;
+inline constexpr int64_t kStepBytes = 2 * kTileBytes;  // of B: both column tiles
+
+enum class Product { kBf16, kInt8 };
+
+template <int kRowTiles>
+[[gnu::always_inline]] inline void zero_block() {
+  _tile_zero(0);
+  _tile_zero(1);
+  if constexpr (kRowTiles == 2) {
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+}
+
+// Two tiles of A against two of B: each tile is loaded once and used as often as it can be. Written out,
+// because GCC makes the register's name of the text of the argument.
+template <Product kProduct, int kRowTiles>
+[[gnu::always_inline]] inline void multiply_step(const std::byte* a, int64_t a_stride, const std::byte* b) {
+  constexpr bool kBf16 = kProduct == Product::kBf16;  // else signed activations times unsigned codes
+  _tile_loadd(4, a, static_cast<size_t>(a_stride));
+  _tile_loadd(6, b, kLineBytes);
+  if constexpr (kBf16) _tile_dpbf16ps(0, 4, 6);
+  else _tile_dpbsud(0, 4, 6);
+  _tile_loadd(7, b + kTileBytes, kLineBytes);
+  if constexpr (kBf16) _tile_dpbf16ps(1, 4, 7);
+  else _tile_dpbsud(1, 4, 7);
+  if constexpr (kRowTiles == 2) {
+    _tile_loadd(5, a + kTileRows * a_stride, static_cast<size_t>(a_stride));
+    if constexpr (kBf16) _tile_dpbf16ps(2, 5, 6);
+    else _tile_dpbsud(2, 5, 6);
+    if constexpr (kBf16) _tile_dpbf16ps(3, 5, 7);
+    else _tile_dpbsud(3, 5, 7);
+  }
+}
+
+template <int kRowTiles>
+[[gnu::always_inline]] inline void store_block(void* c, int64_t c_stride) {
+  auto* to = static_cast<float*>(c);
+  const auto bytes = static_cast<size_t>(c_stride) * 4;
+  _tile_stored(0, to, bytes);
+  _tile_stored(1, to + kTileCols, bytes);
+  if constexpr (kRowTiles == 2) {
+    _tile_stored(2, to + kTileRows * c_stride, bytes);
+    _tile_stored(3, to + kTileRows * c_stride + kTileCols, bytes);
+  }
+  tiles_touch_memory();
+}
+
+// Fetches the weights of the next call, some lines with every step of this one.
+class Prefetcher {
+ public:
+  Prefetcher(const GemmArgs& args, int64_t steps)
+      : at_(args.prefetch), left_((args.prefetch_bytes + kLineBytes - 1) / kLineBytes),
+        per_step_((left_ + steps - 1) / steps) {}
+  [[gnu::always_inline]] void step() {
+    for (int64_t i = 0; i < per_step_; ++i, at_ += kLineBytes) __builtin_prefetch(at_, 0, 2);
+    left_ -= per_step_;
+    if (left_ <= 0) per_step_ = 0;
+  }
+
+ private:
+  const std::byte* at_;
+  int64_t left_, per_step_;
+};
+
+}  // namespace
+}  // namespace trimoe::amx

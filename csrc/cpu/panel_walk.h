@@ -1,0 +1,67 @@
+// Rows of A times some panels of one matrix, in gemm calls, with the weights of the next call fetched
+// while this one computes.
+#pragma once
+
+#include <algorithm>
+
+#include "common/kernel.h"
+#include "common/layout.h"
+
+namespace trimoe::cpu {
+
+inline constexpr int64_t kFewRows = 6;  // up to here memory is the limit: read several panels at once
+
+// The kernel's state on this thread (AMX: its tiles), for as long as it lives.
+class KernelRegion {
+ public:
+  explicit KernelRegion(const Kernel& kernel) : kernel_(kernel) {
+    if (kernel_.enter) kernel_.enter();
+  }
+  ~KernelRegion() {
+    if (kernel_.leave) kernel_.leave();
+  }
+  KernelRegion(const KernelRegion&) = delete;
+  KernelRegion& operator=(const KernelRegion&) = delete;
+
+ private:
+  const Kernel& kernel_;
+};
+
+struct PanelRun {
+  const std::byte* first;  // panel
+  int64_t panels;
+  const std::byte* following;  // the panel that this thread will read next, or null
+};
+
+// finish(first row, gemm, panel) takes each result while it is in the cache.
+template <typename Finish>
+void walk_panels(const Kernel& kernel, const PackedMatrix& matrix, const PanelRun& run, const std::byte* a,
+                 int64_t stride, int64_t rows, const Finish& finish) {
+  alignas(64) thread_local float c[(kMaxRows + kRowSlack) * kPanelCols];
+  const int64_t height = std::min<int64_t>(kernel.max_rows, kMaxRows);
+  const int64_t tiles = ceil_div(rows, height);
+  const int64_t group = rows <= kFewRows ? kMaxPanels : 1;
+  for (int64_t panel = 0; panel < run.panels; panel += group)
+    for (int64_t tile = 0, row = 0; tile < tiles; ++tile) {
+      GemmArgs gemm{};
+      gemm.rows = static_cast<int>((rows - row) / (tiles - tile));
+      gemm.a = a + row * stride;
+      gemm.a_stride = stride;
+      gemm.w = run.first + panel * matrix.panel_bytes();
+      gemm.panel_bytes = matrix.panel_bytes();
+      gemm.k_tiles = matrix.k_tiles;
+      gemm.group_lines = matrix.group_lines;
+      gemm.panels = static_cast<int>(std::min(group, run.panels - panel));
+      gemm.c = c;
+      gemm.c_stride = gemm.panels * kPanelCols;
+      if (group == 1 && tile == 0) {
+        gemm.prefetch = panel + 1 < run.panels ? gemm.w + matrix.panel_bytes() : run.following;
+        gemm.prefetch_bytes = gemm.prefetch ? matrix.panel_bytes() : 0;
+      }
+      kernel.gemm(gemm);
+      finish(row, gemm, panel);
+      row += gemm.rows;
+    }
+}
+
+}  // namespace trimoe::cpu
