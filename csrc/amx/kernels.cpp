@@ -56,13 +56,23 @@ void finish_group(const int32_t* sums, int rows, const GemmArgs& args, const std
     }
 }
 
-// One panel for up to 32 rows. `expanded` holds the steps of B of the whole panel, or of two stored k
-// tiles in turn; when `expand` is set they are made here, one stored tile ahead of their use.
+// Rows [first, first + rows) of one call, and its share of what all row blocks of the call do together.
+struct RowBlock {
+  int first, rows;
+  int index, count;  // of the row blocks
+};
+
+// One panel for one row block. `expanded` holds the steps of B of the whole panel, or of two stored k
+// tiles in turn; the first block makes them, one stored tile ahead of their use.
 template <class P, int kRowTiles>
-void gemm_block(const GemmArgs& args, const std::byte* w, const std::byte* a, int rows, float* c,
-                std::byte* expanded, int64_t ring, bool expand, Prefetcher& prefetcher) {
+void gemm_block(const GemmArgs& args, const std::byte* w, float* c, const RowBlock& block,
+                std::byte* expanded, int64_t ring) {
   alignas(64) int32_t sums[kBlockRows * kPanelCols];
-  const std::byte* scales = w + args.k_tiles * 2 * kTileBytes;
+  // Copies, because tile instructions count as writing any memory.
+  const int64_t a_stride = args.a_stride, k_tiles = args.k_tiles;
+  const std::byte* a = args.a + block.first * a_stride;
+  const std::byte* scales = w + k_tiles * 2 * kTileBytes;
+  FetchCursor next = *args.next;
   const auto expand_one = [&](int64_t k_tile) {
     if constexpr (!P::kStoredAsB)
       expand_tile<P::kFormat, P::kProduct, P::kScaled>(
@@ -70,30 +80,38 @@ void gemm_block(const GemmArgs& args, const std::byte* w, const std::byte* a, in
           scales + k_tile * kTileLines / args.group_lines * group_scale_bytes(P::kFormat), args.group_lines,
           expanded + k_tile % ring * P::kExpandedBytes);
   };
-  if (expand) expand_one(0);
+  if (block.index == 0) expand_one(0);
   zero_block<kRowTiles>();
-  for (int64_t k_tile = 0, group = 0; k_tile < args.k_tiles; ++k_tile) {
-    if (expand && k_tile + 1 < args.k_tiles) expand_one(k_tile + 1);
-    prefetcher.step();
+  int until_fetch = block.index;  // k tiles: the row blocks of a call together fetch as much as they read
+  for (int64_t k_tile = 0, group = 0; k_tile < k_tiles; ++k_tile) {
+    if (block.index == 0 && k_tile + 1 < k_tiles) expand_one(k_tile + 1);
     tiles_touch_memory();
+    const bool fetches = until_fetch == 0 && next.row;
+    until_fetch = until_fetch == 0 ? block.count - 1 : until_fetch - 1;
     const std::byte* b =
         P::kStoredAsB ? w + k_tile * kStepBytes : expanded + k_tile % ring * P::kExpandedBytes;
     for (int step = 0; step < P::kSteps; ++step) {
       const int line = step * P::kDepth;
-      multiply_step<P::kProduct, kRowTiles>(a + (k_tile * P::kSteps + step) * 4 * P::kDepth, args.a_stride,
-                                            b + line / kTileLines * kStepBytes + line % kTileLines * kLineBytes);
+      const std::byte* step_a = a + (k_tile * P::kSteps + step) * 4 * P::kDepth;
+      const std::byte* step_b = b + line / kTileLines * kStepBytes + line % kTileLines * kLineBytes;
+      if (step == 0 && fetches)
+        multiply_step<P::kProduct, kRowTiles, true>(step_a, a_stride, step_b, next.row);
+      else
+        multiply_step<P::kProduct, kRowTiles, false>(step_a, a_stride, step_b, nullptr);
       if constexpr (!P::kSumsAreResults) {
-        const int64_t done = k_tile * P::kSteps + step + 1, total = args.k_tiles * P::kSteps;
+        const int64_t done = k_tile * P::kSteps + step + 1, total = k_tiles * P::kSteps;
         const int64_t per_group = args.group_lines * P::kSteps / kTileLines;
         if (done % per_group == 0 || done == total) {
           store_block<kRowTiles>(sums, kPanelCols);
           if (done < total) zero_block<kRowTiles>();
-          finish_group<P>(sums, rows, args, w, a, group++, c);
+          finish_group<P>(sums, block.rows, args, w, a, group++, c);
         }
       }
     }
+    if (fetches) advance(next, 2);
   }
   if constexpr (P::kSumsAreResults) store_block<kRowTiles>(c, args.c_stride);
+  *args.next = next;
 }
 
 // Room for one expanded panel; a thread's own, as large as the largest yet.
@@ -116,22 +134,19 @@ std::byte* expansion_buffer(int64_t bytes) {
 template <class P>
 void gemm(const GemmArgs& args) {
   const int blocks = (args.rows + kBlockRows - 1) / kBlockRows;
-  Prefetcher prefetcher(args, args.panels * blocks * args.k_tiles);
   // Several row blocks share one expansion, which then must hold the whole panel.
   const int64_t ring = blocks == 1 ? 2 : args.k_tiles;
   std::byte* expanded = nullptr;
   if constexpr (!P::kStoredAsB) expanded = expansion_buffer(ring * P::kExpandedBytes);
-  for (int panel = 0; panel < args.panels; ++panel) {
-    const std::byte* w = args.w + panel * args.panel_bytes;
-    for (int block = 0; block < blocks; ++block) {
-      const int row = block * kBlockRows;
-      const int rows = args.rows - row < kBlockRows ? args.rows - row : kBlockRows;
-      const std::byte* a = args.a + row * args.a_stride;
-      float* c = args.c + row * args.c_stride + panel * kPanelCols;
-      if (rows > kTileRows) gemm_block<P, 2>(args, w, a, rows, c, expanded, ring, block == 0, prefetcher);
-      else gemm_block<P, 1>(args, w, a, rows, c, expanded, ring, block == 0, prefetcher);
+  for (int panel = 0; panel < args.panels; ++panel)
+    for (int index = 0; index < blocks; ++index) {
+      const int first = index * kBlockRows;
+      const RowBlock block{first, args.rows - first < kBlockRows ? args.rows - first : kBlockRows, index, blocks};
+      const std::byte* w = args.w + panel * args.panel_bytes;
+      float* c = args.c + first * args.c_stride + panel * kPanelCols;
+      if (block.rows > kTileRows) gemm_block<P, 2>(args, w, c, block, expanded, ring);
+      else gemm_block<P, 1>(args, w, c, block, expanded, ring);
     }
-  }
 }
 
 }  // namespace

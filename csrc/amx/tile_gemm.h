@@ -2,6 +2,7 @@
 #pragma once
 
 #include "amx/tile.h"
+#include "common/fetch.h"
 #include "common/kernel.h"
 #include "common/layout.h"
 
@@ -24,24 +25,33 @@ template <int kRowTiles>
   }
 }
 
-// Two tiles of A against two of B: each tile is loaded once and used as often as it can be. Written out,
-// because GCC makes the register's name of the text of the argument.
-template <Product kProduct, int kRowTiles>
-[[gnu::always_inline]] inline void multiply_step(const std::byte* a, int64_t a_stride, const std::byte* b) {
+// Two tiles of A against two of B: each tile is loaded once and used as often as it can be, with a share
+// of the fetching (see fetch.h) behind each load. Written out, because GCC makes the register's name of
+// the text of the argument.
+template <Product kProduct, int kRowTiles, bool kFetch>
+[[gnu::always_inline]] inline void multiply_step(const std::byte* a, int64_t a_stride, const std::byte* b,
+                                                 const std::byte* next) {
   constexpr bool kBf16 = kProduct == Product::kBf16;  // else signed activations times unsigned codes
+  constexpr int kShare = kFetch ? kStreams / 2 : 0;  // two rows in four places
   _tile_loadd(4, a, static_cast<size_t>(a_stride));
   _tile_loadd(6, b, kLineBytes);
+  fetch<0, kShare>(next);
   if constexpr (kBf16) _tile_dpbf16ps(0, 4, 6);
   else _tile_dpbsud(0, 4, 6);
   _tile_loadd(7, b + kTileBytes, kLineBytes);
+  fetch<kShare, kShare>(next);
   if constexpr (kBf16) _tile_dpbf16ps(1, 4, 7);
   else _tile_dpbsud(1, 4, 7);
   if constexpr (kRowTiles == 2) {
     _tile_loadd(5, a + kTileRows * a_stride, static_cast<size_t>(a_stride));
+    fetch<0, kShare>(next + kFetchedTogether);
     if constexpr (kBf16) _tile_dpbf16ps(2, 5, 6);
     else _tile_dpbsud(2, 5, 6);
+    fetch<kShare, kShare>(next + kFetchedTogether);
     if constexpr (kBf16) _tile_dpbf16ps(3, 5, 7);
     else _tile_dpbsud(3, 5, 7);
+  } else {
+    fetch<0, 2 * kShare>(next + kFetchedTogether);
   }
 }
 
@@ -57,23 +67,6 @@ template <int kRowTiles>
   }
   tiles_touch_memory();
 }
-
-// Fetches the weights of the next call, some lines with every step of this one.
-class Prefetcher {
- public:
-  Prefetcher(const GemmArgs& args, int64_t steps)
-      : at_(args.prefetch), left_((args.prefetch_bytes + kLineBytes - 1) / kLineBytes),
-        per_step_((left_ + steps - 1) / steps) {}
-  [[gnu::always_inline]] void step() {
-    for (int64_t i = 0; i < per_step_; ++i, at_ += kLineBytes) __builtin_prefetch(at_, 0, 2);
-    left_ -= per_step_;
-    if (left_ <= 0) per_step_ = 0;
-  }
-
- private:
-  const std::byte* at_;
-  int64_t left_, per_step_;
-};
 
 }  // namespace
 }  // namespace trimoe::amx

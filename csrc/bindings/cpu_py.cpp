@@ -1,15 +1,13 @@
 // trimoe._cpu: the control API of the CPU domain. Off the hot path: the op itself is moe_forward.cpp.
-#include <algorithm>
-
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "bindings/source_py.h"
 #include "common/error.h"
 #include "common/own_threads.h"
 #include "cpu/expert_ffn.h"
 #include "cpu/kernel_table.h"
 #include "cpu/layer.h"
-#include "cpu/pack.h"
 #include "cpu/probe.h"
 
 namespace py = pybind11;
@@ -22,12 +20,6 @@ Format format_named(const std::string& name) {
   for (int i = 0; i < kFormats; ++i)
     if (name == kFormatFacts[static_cast<size_t>(i)].name) return static_cast<Format>(i);
   throw Error("weights of fp32, bf16, int8, int4, fp8 or mxfp4", name, "one of the six");
-}
-
-SourceType source_type_named(const std::string& name) {
-  for (size_t i = 0; i < kSourceTypeNames.size(); ++i)
-    if (name == kSourceTypeNames[i]) return static_cast<SourceType>(i);
-  throw Error("a source of fp32, bf16, fp16, fp8, mxfp4 or e8m0", name, "one of the six");
 }
 
 Activation activation_named(const std::string& name) {
@@ -60,6 +52,7 @@ py::dict features_dict() {
 py::list table_list() {
   const TableEntry& chosen = selected_entry();
   std::vector<std::string> formats;
+  formats.reserve(kFormatFacts.size());
   for (const FormatFacts& format : kFormatFacts) formats.emplace_back(format.name);
   py::list result;
   for (const TableEntry& entry : kernel_table()) {
@@ -92,24 +85,6 @@ LayerShape make_shape(int64_t experts, int64_t hidden, int64_t inter, const std:
   return shape;
 }
 
-// trimoe.expert_layer.Source: (address, dtype, rows, cols, row stride, column stride, owner, then the
-// Source of the scales or None, rows and columns of a block).
-using SourceTuple = std::tuple<uintptr_t, std::string, int64_t, int64_t, int64_t, int64_t, py::object,
-                               py::object, int64_t, int64_t>;
-
-SourceView view_of(const py::object& source) {
-  SourceView view;
-  if (source.is_none()) return view;
-  const auto [address, type, rows, cols, row_stride, col_stride, owner, scale, block_rows, block_cols] =
-      source.cast<SourceTuple>();
-  static_cast<SourceArray&>(view) = {
-      reinterpret_cast<const void*>(address), source_type_named(type), rows, cols, row_stride, col_stride};
-  view.scale = view_of(scale);
-  view.block_rows = block_rows;
-  view.block_cols = block_cols;
-  return view;
-}
-
 // Keeps a Python object alive for as long as the core needs it, and lets go of it with the GIL held.
 std::shared_ptr<void> owner_of(py::object object) {
   return {new py::object(std::move(object)), [](void* opaque) {
@@ -136,59 +111,6 @@ void pack(int64_t handle, int64_t expert, const py::object& gate, const py::obje
                             view_of(gate_bias), view_of(up_bias), view_of(down_bias)};
   const py::gil_scoped_release unlocked;
   pack_expert(layer->shape(), source, layer->mutable_expert(expert));
-}
-
-// A tensor that kernels read in place.
-struct Tensor {
-  const void* data;
-  DType dtype;
-  int64_t rows, cols, row_stride, col_stride;
-};
-
-void check_readable(uintptr_t address, int64_t rows, int64_t cols, int64_t bytes, const char* expected) {
-  check(address != 0 || rows * cols == 0, expected, "a null address",
-        "the address of the tensor's first element");
-  check(address % static_cast<uintptr_t>(bytes) == 0, expected, "an address between two elements",
-        "a tensor aligned to its elements");
-}
-
-Tensor tensor_of(const py::object& source, const char* expected) {
-  const SourceView view = view_of(source);
-  check(view.type <= SourceType::kF16 && !view.scale.data, expected, "another type",
-        "tensor.to(torch.bfloat16)");
-  const auto dtype = static_cast<DType>(view.type);  // the first three are the same
-  check_readable(reinterpret_cast<uintptr_t>(view.data), view.rows, view.cols, size_of(dtype), expected);
-  return {view.data, dtype, view.rows, view.cols, view.row_stride, view.col_stride};
-}
-
-// Whether [out, out + bytes) shares memory with a tensor of any strides.
-bool overlaps(const Tensor& tensor, uintptr_t out, int64_t bytes) {
-  if (tensor.rows * tensor.cols == 0) return false;
-  const int64_t rows = (tensor.rows - 1) * tensor.row_stride, cols = (tensor.cols - 1) * tensor.col_stride;
-  const int64_t size = size_of(tensor.dtype);
-  const auto data = reinterpret_cast<intptr_t>(tensor.data);
-  const intptr_t first = data + (std::min<int64_t>(rows, 0) + std::min<int64_t>(cols, 0)) * size;
-  const intptr_t end = data + (std::max<int64_t>(rows, 0) + std::max<int64_t>(cols, 0) + 1) * size;
-  return first < static_cast<intptr_t>(out) + bytes && static_cast<intptr_t>(out) < end;
-}
-
-RouterOutput router_of(const py::object& ids, const Tensor& weights, int64_t tokens) {
-  const auto [address, type, rows, cols, row_stride, col_stride, owner, scale, block_rows, block_cols] =
-      ids.cast<SourceTuple>();
-  check(type == "int32" || type == "int64", "ids of int32 or int64", type, "int64");
-  check(rows == tokens, "ids of shape [T, K]", rows, "one row per token");
-  check(weights.rows == rows && weights.cols == cols, "weights of the shape of ids", weights.rows,
-        "one weight per id");
-  check_readable(address, rows, cols, type == "int64" ? 8 : 4, "ids that can be read");
-  return {reinterpret_cast<const void*>(address),
-          type == "int64",
-          row_stride,
-          col_stride,
-          weights.data,
-          weights.dtype,
-          weights.row_stride,
-          weights.col_stride,
-          cols};
 }
 
 // The op on a named table entry and its own threads, for checks: no torch, any entry, any thread count.

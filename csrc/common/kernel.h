@@ -7,6 +7,7 @@
 
 #include "common/activation.h"
 #include "common/dtype.h"
+#include "common/fetch.h"
 #include "common/format.h"
 
 namespace trimoe {
@@ -75,9 +76,7 @@ struct GemmArgs {
   int panels;           // 1..kMaxPanels
   float* c;
   int64_t c_stride;
-  // What the next call will read, fetched into L2 meanwhile; null: nothing.
-  const std::byte* prefetch;
-  int64_t prefetch_bytes;
+  FetchCursor* next;  // what later calls will read, fetched meanwhile; never null
 };
 
 // h[rows, columns of these panels] = act(C + bias).
@@ -126,6 +125,7 @@ struct Kernel {
   void (*activate)(const ActivateArgs& args);
   void (*accumulate)(const AccumulateArgs& args);
   void (*store)(const StoreArgs& args);
+  int few_rows = 6;  // up to here memory is the limit: several panels at once, in as many streams
   // Called on a thread before its first gemm and after its last one; null: nothing to do.
   void (*enter)() = nullptr;
   void (*leave)() = nullptr;

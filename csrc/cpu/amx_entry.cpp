@@ -17,6 +17,7 @@ const Kernel* with_tiles() {
   static const Kernel kernel = [] {
     Kernel k = kFew;
     k.max_rows = kSharedRows;
+    k.few_rows = kTilesFromRows - 1;
     k.enter = amx::enter;
     k.leave = amx::leave;
     k.gemm = [](const GemmArgs& args) { args.rows < kTilesFromRows ? kFew.gemm(args) : kTiles(args); };

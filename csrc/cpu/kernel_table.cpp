@@ -10,6 +10,9 @@
 #include "cpu/avx2/kernels.h"
 #include "cpu/avx512/kernels.h"
 #endif
+#if defined(TRIMOE_ONEDNN)
+#include "cpu/onednn/kernels.h"
+#endif
 
 namespace trimoe::cpu {
 namespace {
@@ -41,6 +44,9 @@ std::vector<TableEntry> build_table() {
   avx_vnni.int4 = &avx2::vnni::int4;
   table.push_back({"avx2_vnni", {F::kAvx2, F::kFma, F::kAvxVnni}, avx_vnni});
   table.push_back({"avx2", {F::kAvx2, F::kFma}, plain});
+#endif
+#if defined(TRIMOE_ONEDNN)
+  table.push_back({"onednn", {Feature::kAvx2, Feature::kFma}, onednn::kernels()});  // where "avx2" comes first
 #endif
   table.push_back(
       {"ref",

@@ -18,16 +18,7 @@ struct Part {
   const SourceView& view;
 };
 
-void check_finite(const FloatBlock& block, const Part& part, int64_t row, Format format) {
-  check(
-      is_finite(block), "finite weights, as a quantised format has no code for anything else",
-      [&] { return std::string("NaN or infinity in ") + part.name + ", rows from " + std::to_string(row); },
-      format == Format::kInt4 || format == Format::kInt8
-          ? "bf16 weights, which keep it"
-          : "bf16 weights, which keep it, or a sound checkpoint");
-}
-
-void convert_tile(const Part& part, const SourceRows& source, const TileTarget& target) {
+void convert_tile(const SourceRows& source, const TileTarget& target) {
   const Format format = target.weights.format;
   const bool quantized = facts(format).scale != ScaleType::kNone;
   FloatBlock block;
@@ -41,18 +32,18 @@ void convert_tile(const Part& part, const SourceRows& source, const TileTarget& 
   }
   for (int64_t k = 0; k < target.matrix.k_padded; k += kBlockK) {
     read_floats(source, k, block);
-    if (quantized) check_finite(block, part, source.row, format);
+    if (quantized) check_finite(is_finite(block), source);
     encode_block(block, k, target);
   }
 }
 
 // One column tile from rows `row`.. of a part that has n of them.
 void pack_tile(const Part& part, int64_t row, const TileTarget& target) {
-  const SourceRows source{part.view, row, std::clamp<int64_t>(part.view.rows - row, 0, kTileCols)};
+  const SourceRows source{part.name, part.view, row, std::clamp<int64_t>(part.view.rows - row, 0, kTileCols)};
   if (can_keep_codes(part.view, target.weights))
-    keep_codes(part.name, source, target);
+    keep_codes(source, target);
   else
-    convert_tile(part, source, target);
+    convert_tile(source, target);
 }
 
 void pack_matrices(const LayerShape& shape, const ExpertSource& source, std::byte* expert) {

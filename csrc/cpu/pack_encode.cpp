@@ -135,32 +135,6 @@ void encode_mxfp4(const FloatBlock& block, int64_t first_k, CodeBlock& codes, co
   }
 }
 
-// Bit groups of a source's dword to their places in a line's.
-template <Format kFormat>
-uint32_t rearranged(uint32_t dword) {
-  if constexpr (kFormat == Format::kFp8)
-    return (dword & 0xff0000ffu) | (dword & 0x0000ff00u) << 8 | (dword & 0x00ff0000u) >> 8;
-  if constexpr (kFormat == Format::kMxfp4) {
-    uint32_t result = 0;
-    for (int64_t i = 0; i < 8; ++i) {
-      const CodePlace place = code_place(kFormat, 0, i);
-      result |= (dword >> 4 * i & 15u) << (place.byte * 8 + place.shift);
-    }
-    return result;
-  }
-  return dword;
-}
-
-template <Format kFormat>
-void write_raw(const RawTile& tile, int64_t first_k, const TileTarget& target) {
-  std::byte* lines = target.line(first_k);
-  for (int64_t i = 0; i < kTileLines; ++i) {
-    uint32_t line[kTileCols];
-    for (int64_t c = 0; c < kTileCols; ++c) line[c] = rearranged<kFormat>(tile.dwords[c][i]);
-    std::memcpy(lines + i * kLineBytes, line, sizeof line);
-  }
-}
-
 }  // namespace
 
 bool is_finite(const FloatBlock& block) {
@@ -206,17 +180,6 @@ void encode_block(const FloatBlock& block, int64_t first_k, const TileTarget& ta
     case Format::kMxfp4:
       encode_mxfp4(block, first_k, codes, target);
       return write_lines<Format::kMxfp4>(codes, first_k, target);
-  }
-}
-
-void encode_raw(const RawTile& tile, int64_t first_k, const TileTarget& target) {
-  switch (target.weights.format) {
-    case Format::kFp8:
-      return write_raw<Format::kFp8>(tile, first_k, target);
-    case Format::kMxfp4:
-      return write_raw<Format::kMxfp4>(tile, first_k, target);
-    default:
-      return write_raw<Format::kBf16>(tile, first_k, target);
   }
 }
 

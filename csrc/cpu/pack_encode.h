@@ -1,5 +1,4 @@
-// Encoding of a column tile for packing: fp32 blocks or codes as the source has them, into the lines and
-// scales of a panel.
+// Encoding of a column tile for packing: fp32 blocks into the lines and scales of a panel.
 #pragma once
 
 #include "cpu/pack_read.h"
@@ -33,8 +32,5 @@ void write_row_scales(const float (&largest)[kTileCols], const TileTarget& targe
 
 // Writes the lines of k first_k.. of the block, with their scales (int8: by the scales written before).
 void encode_block(const FloatBlock& block, int64_t first_k, const TileTarget& target);
-
-// Writes the lines of one k tile whose codes the source has already.
-void encode_raw(const RawTile& tile, int64_t first_k, const TileTarget& target);
 
 }  // namespace trimoe::cpu

@@ -16,15 +16,16 @@ Lanes int4_scales(GroupValues values, int64_t group, int64_t column) {
     const Lanes inverse = magnitude(extreme) < all(kTiny) ? Lanes{} : all(arm) / extreme;
     Lanes value_code{}, code_code{};
     for (int64_t k = 0; k < group; ++k) {
-      const Lanes value = load(values[k] + column);
-      const Lanes code = min(max((value * inverse + round) - round, all(-8.0f)), all(7.0f));
+      const Lanes value = load(values[k] + column) * inverse;
+      const Lanes code = min(max((value + round) - round, all(-8.0f)), all(7.0f));
       value_code += value * code;
       code_code += code * code;
     }
-    // By the best scale for these codes they explain this much of the sum of squares.
+    // By the best scale for these codes they explain this much of the sum of squares, in units of the
+    // extreme.
     const Lanes scale = code_code > Lanes{} ? value_code / code_code : Lanes{};
-    const Lanes explained = scale * value_code;
-    best_scale = explained > best ? scale : best_scale;
+    const Lanes explained = scale * value_code * all(1.0f / (arm * arm));
+    best_scale = explained > best ? scale * extreme * all(1.0f / arm) : best_scale;
     best = max(best, explained);
   }
   return best_scale;

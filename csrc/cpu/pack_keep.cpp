@@ -3,12 +3,41 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <string>
-
-#include "common/error.h"
 
 namespace trimoe::cpu {
 namespace {
+
+// The four bytes that a row of the source has in a line, as the line has them.
+template <Format kFormat>
+uint32_t line_dword(uint32_t dword) {
+  if constexpr (kFormat == Format::kFp8)
+    return (dword & 0xff0000ffu) | (dword & 0x0000ff00u) << 8 | (dword & 0x00ff0000u) >> 8;
+  if constexpr (kFormat == Format::kMxfp4) {
+    uint32_t result = 0;
+    for (int64_t i = 0; i < 8; ++i) {
+      const CodePlace place = code_place(kFormat, 0, i);
+      result |= (dword >> 4 * i & 15u) << (place.byte * 8 + place.shift);
+    }
+    return result;
+  }
+  return dword;
+}
+
+template <Format kFormat>
+void write_lines(const RawTile& tile, int64_t first_k, const TileTarget& target) {
+  std::byte* lines = target.line(first_k);
+  for (int64_t i = 0; i < kTileLines; ++i) {
+    uint32_t line[kTileCols];
+    for (int64_t c = 0; c < kTileCols; ++c) line[c] = line_dword<kFormat>(tile.dwords[c][i]);
+    std::memcpy(lines + i * kLineBytes, line, sizeof line);
+  }
+}
+
+void write_tile(const RawTile& tile, int64_t first_k, const TileTarget& target) {
+  if (target.weights.format == Format::kFp8) return write_lines<Format::kFp8>(tile, first_k, target);
+  if (target.weights.format == Format::kMxfp4) return write_lines<Format::kMxfp4>(tile, first_k, target);
+  write_lines<Format::kBf16>(tile, first_k, target);  // fp32 too: neither is rearranged
+}
 
 // e4m3 has two codes that are NaN, e2m1 none.
 bool has_nan_code(const RawTile& tile) {
@@ -21,25 +50,18 @@ bool has_nan_code(const RawTile& tile) {
   return found != 0;
 }
 
-void check_sound(bool sound, const char* part, int64_t row) {
-  check(
-      sound, "codes and scales that are numbers",
-      [&] { return std::string("NaN or infinity in ") + part + ", rows from " + std::to_string(row); },
-      "bf16 weights, which keep it, or a sound checkpoint");
-}
-
-void keep_fp8_scales(const char* part, const SourceRows& source, const TileTarget& target) {
+void keep_fp8_scales(const SourceRows& source, const TileTarget& target) {
   const SourceView& view = source.view;
   constexpr int64_t kGroup = facts(Format::kFp8).default_group;
   for (int64_t k = 0; k < view.cols; k += kGroup) {
     const float scale =
         view.scale.data ? element_of(view.scale, source.row / view.block_rows, k / view.block_cols) : 1.0f;
-    check_sound(std::isfinite(scale), part, source.row);
+    check_finite(std::isfinite(scale), source);
     std::memcpy(target.scales(k / kGroup), &scale, sizeof scale);
   }
 }
 
-void keep_mxfp4_scales(const char* part, const SourceRows& source, const TileTarget& target) {
+void keep_mxfp4_scales(const SourceRows& source, const TileTarget& target) {
   const SourceView& view = source.view;
   constexpr int64_t kGroup = facts(Format::kMxfp4).default_group;
   for (int64_t group = 0; group < target.matrix.groups; ++group) {
@@ -49,7 +71,7 @@ void keep_mxfp4_scales(const char* part, const SourceRows& source, const TileTar
       const int64_t at = (source.row + row) / view.block_rows * view.scale.row_stride +
                          group * kGroup / view.block_cols * view.scale.col_stride;
       scales[row] = static_cast<const uint8_t*>(view.scale.data)[at];
-      check_sound(scales[row] != 255, part, source.row + row);
+      check_finite(scales[row] != 255, source);
     }
     std::memcpy(target.scales(group), scales, sizeof scales);
   }
@@ -80,17 +102,17 @@ bool can_keep_codes(const SourceView& view, const WeightFormat& weights) {
   return false;
 }
 
-void keep_codes(const char* part, const SourceRows& source, const TileTarget& target) {
+void keep_codes(const SourceRows& source, const TileTarget& target) {
   const Format format = target.weights.format;
   RawTile tile;
   for (int64_t k = 0; k < target.matrix.k_padded; k += k_per_tile(format)) {
     read_raw(source, k, tile);
-    if (format == Format::kFp8) check_sound(!has_nan_code(tile), part, source.row);
-    encode_raw(tile, k, target);
+    if (format == Format::kFp8) check_finite(!has_nan_code(tile), source);
+    write_tile(tile, k, target);
   }
   if (source.rows == 0 && format == Format::kFp8) return;
-  if (format == Format::kFp8) keep_fp8_scales(part, source, target);
-  if (format == Format::kMxfp4) keep_mxfp4_scales(part, source, target);
+  if (format == Format::kFp8) keep_fp8_scales(source, target);
+  if (format == Format::kMxfp4) keep_mxfp4_scales(source, target);
 }
 
 }  // namespace trimoe::cpu

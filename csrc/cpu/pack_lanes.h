@@ -7,6 +7,7 @@
 #include "common/layout.h"
 
 namespace trimoe::cpu {
+namespace {
 
 // [k][column] of fp32: the values of one group of k.
 using GroupValues = const float (*)[kTileCols];
@@ -42,4 +43,5 @@ inline Lanes extreme_of(GroupValues values, int64_t group, int64_t column) {
   return -low > high ? low : high;
 }
 
+}  // namespace
 }  // namespace trimoe::cpu

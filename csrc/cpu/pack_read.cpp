@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string>
 
 #include "common/codes.h"
+#include "common/error.h"
 
 namespace trimoe::cpu {
 namespace {
@@ -90,6 +92,20 @@ float element_of(const SourceArray& array, int64_t row, int64_t col) {
   float value = 0.0f;
   convert_run(array.type, address_of(array, row, col), 1, 1, &value);
   return value;
+}
+
+void check_finite(bool finite, const SourceRows& source) {
+  check(
+      finite, "finite weights for a quantised format",
+      [&] {
+        std::string text = "NaN or infinity in ";
+        return text.append(source.part)
+            .append(", rows ")
+            .append(std::to_string(source.row))
+            .append(" to ")
+            .append(std::to_string(source.row + source.rows - 1));
+      },
+      "bf16 weights, which keep it, or a sound checkpoint");
 }
 
 void read_floats(const SourceRows& source, int64_t first_k, FloatBlock& block) {

@@ -10,6 +10,7 @@ inline constexpr int64_t kBlockK = 128;
 
 // A window of a source: `rows` rows from `row` on, up to kTileCols of them.
 struct SourceRows {
+  const char* part;  // of the expert, for errors
   const SourceView& view;
   int64_t row;
   int64_t rows;
@@ -27,6 +28,10 @@ struct RawTile {
 
 void read_floats(const SourceRows& source, int64_t first_k, FloatBlock& block);
 void read_raw(const SourceRows& source, int64_t first_k, RawTile& tile);
+
+// Throws Error, naming the part and the rows, unless they are finite: no quantised format has codes for NaN
+// or infinity.
+void check_finite(bool finite, const SourceRows& source);
 
 // Element (row, col) of an array as fp32.
 float element_of(const SourceArray& array, int64_t row, int64_t col);

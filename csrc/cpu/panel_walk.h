@@ -9,8 +9,6 @@
 
 namespace trimoe::cpu {
 
-inline constexpr int64_t kFewRows = 6;  // up to here memory is the limit: read several panels at once
-
 // The kernel's state on this thread (AMX: its tiles), for as long as it lives.
 class KernelRegion {
  public:
@@ -40,7 +38,10 @@ void walk_panels(const Kernel& kernel, const PackedMatrix& matrix, const PanelRu
   alignas(64) thread_local float c[(kMaxRows + kRowSlack) * kPanelCols];
   const int64_t height = std::min<int64_t>(kernel.max_rows, kMaxRows);
   const int64_t tiles = ceil_div(rows, height);
-  const int64_t group = rows <= kFewRows ? kMaxPanels : 1;
+  // A run's first window was fetched by whoever came before, if it knew.
+  FetchCursor next(run.first + kWindowBytes, run.first + run.panels * matrix.panel_bytes(), run.following);
+  FetchCursor nothing;
+  const int64_t group = rows <= kernel.few_rows ? kMaxPanels : 1;
   for (int64_t panel = 0; panel < run.panels; panel += group)
     for (int64_t tile = 0, row = 0; tile < tiles; ++tile) {
       GemmArgs gemm{};
@@ -54,10 +55,7 @@ void walk_panels(const Kernel& kernel, const PackedMatrix& matrix, const PanelRu
       gemm.panels = static_cast<int>(std::min(group, run.panels - panel));
       gemm.c = c;
       gemm.c_stride = gemm.panels * kPanelCols;
-      if (group == 1 && tile == 0) {
-        gemm.prefetch = panel + 1 < run.panels ? gemm.w + matrix.panel_bytes() : run.following;
-        gemm.prefetch_bytes = gemm.prefetch ? matrix.panel_bytes() : 0;
-      }
+      gemm.next = group == 1 ? &next : &nothing;
       kernel.gemm(gemm);
       finish(row, gemm, panel);
       row += gemm.rows;

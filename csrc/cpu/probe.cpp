@@ -82,6 +82,8 @@ void probe_flops(WeightFormat weights, double seconds, int repeats, int threads,
       gemm.panels = 1;
       gemm.c = reinterpret_cast<float*>(c.data());
       gemm.c_stride = kPanelCols;
+      FetchCursor nothing;
+      gemm.next = &nothing;
       const KernelRegion region(kernel);
       const auto start = Clock::now();
       int64_t calls = 0;

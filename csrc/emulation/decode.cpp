@@ -78,7 +78,7 @@ void read_address(const uint8_t* code, const Fields& f, const Registers& registe
     out.address = registers.value[f.rm];
   }
   int32_t displacement = 0;
-  if (displacement_bytes == 1) displacement = static_cast<int8_t>(code[out.length]);
+  if (displacement_bytes == 1) displacement = (code[out.length] ^ 0x80) - 0x80;  // extends the sign
   if (displacement_bytes == 4) std::memcpy(&displacement, code + out.length, 4);
   out.length += static_cast<uint8_t>(displacement_bytes);
   out.address += static_cast<uint64_t>(int64_t{displacement});
@@ -88,18 +88,9 @@ void read_address(const uint8_t* code, const Fields& f, const Registers& registe
 }  // namespace
 
 const char* mnemonic(Operation operation) {
-  constexpr const char* kNames[] = {"unknown instruction",
-                                    "LDTILECFG",
-                                    "STTILECFG",
-                                    "TILERELEASE",
-                                    "TILEZERO",
-                                    "TILELOADD",
-                                    "TILESTORED",
-                                    "TDPBF16PS",
-                                    "TDPBSSD",
-                                    "TDPBSUD",
-                                    "TDPBUSD",
-                                    "TDPBUUD"};
+  constexpr const char* kNames[] = {
+      "unknown instruction", "LDTILECFG", "STTILECFG", "TILERELEASE", "TILEZERO", "TILELOADD",
+      "TILESTORED",          "TDPBF16PS", "TDPBSSD",   "TDPBSUD",     "TDPBUSD",  "TDPBUUD"};
   static_assert(sizeof kNames / sizeof *kNames == static_cast<unsigned>(Operation::kMultiplyUU) + 1);
   return kNames[static_cast<unsigned>(operation)];
 }

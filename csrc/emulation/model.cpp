@@ -47,7 +47,7 @@ void multiply_row_int8(Tile& c, const Tile& a, const Tile& b, unsigned row, unsi
   std::memcpy(sum, c.row[row], sizeof sum);
   for (unsigned k = 0; k < quads; ++k)
     for (unsigned i = 0; i < 4; ++i) {
-      const int32_t factor = static_cast<A>(a.row[row][4 * k + i]);
+      const A factor = static_cast<A>(a.row[row][4 * k + i]);
       for (unsigned j = 0; j < 16; ++j)
         sum[j] += static_cast<uint32_t>(factor * static_cast<B>(b.row[k][4 * j + i]));
     }
@@ -67,8 +67,7 @@ Fault config_fault(const void* config) {
     uint16_t row_bytes = 0;
     std::memcpy(&row_bytes, byte + kRowBytesAt + 2 * t, 2);
     const uint8_t rows = byte[kRowsAt + t];
-    if (t >= kTiles && (row_bytes || rows))
-      return general_protection("a tile above 7 is configured");
+    if (t >= kTiles && (row_bytes || rows)) return general_protection("a tile above 7 is configured");
     if (row_bytes > kMaxRowBytes) return general_protection("a tile has more than 64 bytes a row");
     if (rows > kMaxTileRows) return general_protection("a tile has more than 16 rows");
     if ((row_bytes == 0) != (rows == 0))
@@ -187,8 +186,9 @@ Fault TileUnit::multiply_bf16(unsigned c, unsigned a, unsigned b) {
 
 Fault TileUnit::multiply_int8(unsigned c, unsigned a, unsigned b, bool a_signed, bool b_signed) {
   if (const Fault fault = multipliable(c, a, b); fault.raised()) return fault;
-  const auto multiply_row = a_signed ? (b_signed ? multiply_row_int8<int8_t, int8_t> : multiply_row_int8<int8_t, uint8_t>)
-                                     : (b_signed ? multiply_row_int8<uint8_t, int8_t> : multiply_row_int8<uint8_t, uint8_t>);
+  const auto multiply_row =
+      a_signed ? (b_signed ? multiply_row_int8<int8_t, int8_t> : multiply_row_int8<int8_t, uint8_t>)
+               : (b_signed ? multiply_row_int8<uint8_t, int8_t> : multiply_row_int8<uint8_t, uint8_t>);
   for (unsigned r = 0; r < rows[c]; ++r) multiply_row(tile[c], tile[a], tile[b], r, rows[b]);
   finish_multiply(c, b, 4);
   ++counters.multiplies_int8;

@@ -47,10 +47,10 @@ struct TileUnit {
 
   bool configured() const { return palette != 0; }
 
-  Fault load_config(const void* from);  // LDTILECFG, 64 bytes
-  void store_config(void* to) const;    // STTILECFG
-  void release();                       // TILERELEASE
-  Fault zero(unsigned t);               // TILEZERO
+  Fault load_config(const void* from);                          // LDTILECFG, 64 bytes
+  void store_config(void* to) const;                            // STTILECFG
+  void release();                                               // TILERELEASE
+  Fault zero(unsigned t);                                       // TILEZERO
   Fault load(unsigned t, const uint8_t* base, int64_t stride);  // TILELOADD, TILELOADDT1
   Fault store(unsigned t, uint8_t* base, int64_t stride);       // TILESTORED
   Fault multiply_bf16(unsigned c, unsigned a, unsigned b);      // TDPBF16PS

@@ -53,7 +53,8 @@ extern "C" {
   va_start(list, number);
   for (long& one : argument) one = va_arg(list, long);
   va_end(list);
-  const bool for_tiles = number == SYS_arch_prctl && argument[0] == kRequestPermission && argument[1] == kTileData;
+  const bool for_tiles =
+      number == SYS_arch_prctl && argument[0] == kRequestPermission && argument[1] == kTileData;
   const long result = for_tiles ? -EPERM : system_call(number, argument);
   if (result >= 0 || result < -4095) return result;
   errno = static_cast<int>(-result);

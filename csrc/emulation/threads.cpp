@@ -15,7 +15,8 @@ std::atomic<ThreadTiles*> all_threads = nullptr;
 [[gnu::tls_model("initial-exec")]] thread_local ThreadTiles* mine = nullptr;
 
 ThreadTiles* make() {
-  void* pages = mmap(nullptr, sizeof(ThreadTiles), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* pages =
+      mmap(nullptr, sizeof(ThreadTiles), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   auto* made = new (pages) ThreadTiles{};
   made->next = all_threads.load();
   while (!all_threads.compare_exchange_weak(made->next, made)) {

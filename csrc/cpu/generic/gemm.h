@@ -50,10 +50,8 @@ struct RegisterTile {
     }
   }
 
-  [[gnu::always_inline]] void run(const std::byte* w, int64_t panel_bytes, int64_t lines,
-                                  const std::byte*& prefetch, int prefetch_lines) {
+  [[gnu::always_inline]] void run(const std::byte* w, int64_t panel_bytes, int64_t lines) {
     for (int64_t line = 0; line < lines; ++line, w += kLineBytes) {
-      for (int i = 0; i < prefetch_lines; ++i, prefetch += kLineBytes) __builtin_prefetch(prefetch, 0, 2);
       typename Step::Codes codes[kVecs];
 #pragma GCC unroll 16
       for (int vec = 0; vec < kVecs; ++vec) codes[vec] = Step::load(w + offset(vec, panel_bytes));
@@ -64,41 +62,42 @@ struct RegisterTile {
   }
 };
 
+// Calls visit(unit) for every unit of k, in the order that all kernels here share: memory is read in
+// several streams, because a hardware prefetcher follows one stream per page only to its end.
+template <typename Visit>
+[[gnu::always_inline]] inline void walk_units(int64_t units, const Visit& visit) {
+  constexpr int64_t kSegments = 2;
+  const int64_t segment = ceil_div(units, kSegments);
+  for (int64_t i = 0; i < segment; ++i)
+    for (int64_t first = 0; first + i < units; first += segment) visit(first + i);
+}
+
 // kRows rows x kTiles column tiles.
 template <class Isa, class Step, int kTiles, int kRows>
-void gemm_tile(GemmArgs& args, int first_row, int first_tile) {
+void gemm_tile(const GemmArgs& args, int first_row, int first_tile) {
   constexpr int kVecs = kTiles * static_cast<int>(kTileCols) / Isa::kLanes;
   using Tile = RegisterTile<Isa, Step, kVecs, kRows>;
   Tile tile;
   tile.stride = args.a_stride;
   const std::byte* a = args.a + first_row * args.a_stride;
-#pragma GCC unroll 16
-  for (int i = 0; i < Tile::kBases; ++i) tile.base[i] = a + 3 * i * args.a_stride;
-  const std::byte* w = args.w + first_tile / 2 * args.panel_bytes + first_tile % 2 * kTileBytes;
-  const std::byte* scales = args.w + first_tile / 2 * args.panel_bytes + args.k_tiles * 2 * kTileBytes;
-  const std::byte* row_scales = a + args.k_tiles * kTileLines * Step::kPerLine * int64_t{sizeof(typename Step::A)};
-  const std::byte* prefetch = args.prefetch;
-  // At most two lines per line of weights: a panel has as many as two column tiles.
-  const int prefetch_lines = args.prefetch_bytes <= 0 ? 0 : args.rows > kRows ? 1 : 2;
+  const std::byte* panel = args.w + first_tile / 2 * args.panel_bytes;
+  const std::byte* w = panel + first_tile % 2 * kTileBytes;
+  const std::byte* scales = panel + args.k_tiles * 2 * kTileBytes;
+  const int64_t lines = args.k_tiles * kTileLines;
+  constexpr int64_t kLineOfA = Step::kPerLine * int64_t{sizeof(typename Step::A)};
+  const std::byte* row_scales = a + lines * kLineOfA;
   float* c = args.c + first_row * args.c_stride + first_tile * kTileCols;
 
-  const int64_t lines = args.k_tiles * kTileLines;
-  int64_t line = 0;
-  for (int64_t group = 0; line < lines; ++group) {
+  const auto start = [&](int64_t group) {
 #pragma GCC unroll 16
     for (int row = 0; row < kRows; ++row) {
-      const auto start = Step::start(row_scales + row * args.a_stride, group);
+      const auto sum = Step::start(row_scales + row * args.a_stride, group);
 #pragma GCC unroll 16
-      for (int vec = 0; vec < kVecs; ++vec) tile.sum[row][vec] = start;
+      for (int vec = 0; vec < kVecs; ++vec) tile.sum[row][vec] = sum;
     }
-    const int64_t end = line + args.group_lines < lines ? line + args.group_lines : lines;
-    while (line < end) {
-      const int64_t in_tile = line % kTileLines;
-      const int64_t run = end - line < kTileLines - in_tile ? end - line : kTileLines - in_tile;
-      tile.run(w + line / kTileLines * 2 * kTileBytes + in_tile * kLineBytes, args.panel_bytes, run, prefetch,
-               prefetch_lines);
-      line += run;
-    }
+  };
+  bool written = false;
+  const auto finish = [&](int64_t group) {
     typename Isa::Vec scale[kVecs];
 #pragma GCC unroll 16
     for (int vec = 0; vec < kVecs; ++vec)
@@ -110,11 +109,46 @@ void gemm_tile(GemmArgs& args, int first_row, int first_tile) {
       for (int vec = 0; vec < kVecs; ++vec) {
         float* to = c + row * args.c_stride + vec * Isa::kLanes;
         const auto value = Step::finish(tile.sum[row][vec], scale[vec], row_scales + row * args.a_stride);
-        Isa::store(to, group == 0 ? value : Isa::add(Isa::load(to), value));
+        Isa::store(to, written ? Isa::add(Isa::load(to), value) : value);
       }
+    written = true;
+  };
+
+  FetchCursor next = *args.next;
+  // The blocks of rows together fetch as much as they read.
+  const int blocks = (args.rows + kRows - 1) / kRows;
+  int until_fetch = first_row / kRows;  // runs
+  const auto run = [&](int64_t line, int64_t count) {
+    if (next.row && until_fetch-- == 0) {
+      fetch<0, kStreams>(next.row);
+      if constexpr (kTiles > 1) fetch<0, kStreams>(next.row + kFetchedTogether);
+      advance(next, kTiles > 1 ? 2 : 1);
+      until_fetch = blocks - 1;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < Tile::kBases; ++i) tile.base[i] = a + 3 * i * args.a_stride + line * kLineOfA;
+    tile.run(w + line / kTileLines * 2 * kTileBytes + line % kTileLines * kLineBytes, args.panel_bytes, count);
+  };
+
+  if constexpr (Step::kGrouped) {
+    // A unit is a k tile, or a group where that is larger.
+    const int64_t unit = args.group_lines < kTileLines ? kTileLines : args.group_lines;
+    const int64_t run_lines = args.group_lines < kTileLines ? args.group_lines : kTileLines;
+    walk_units(ceil_div(lines, unit), [&](int64_t index) {
+      const int64_t end = (index + 1) * unit < lines ? (index + 1) * unit : lines;
+      for (int64_t line = index * unit; line < end; line += run_lines) {
+        if (line % args.group_lines == 0) start(line / args.group_lines);
+        run(line, run_lines);
+        if ((line + run_lines) % args.group_lines == 0 || line + run_lines == lines)
+          finish(line / args.group_lines);
+      }
+    });
+  } else {
+    start(0);
+    walk_units(args.k_tiles, [&](int64_t k_tile) { run(k_tile * kTileLines, kTileLines); });
+    finish(0);
   }
-  args.prefetch_bytes -= prefetch - args.prefetch;
-  args.prefetch = prefetch;
+  *args.next = next;
 }
 
 // Rows that fit the register file beside kTiles column tiles: per vector one accumulator a row and
@@ -127,7 +161,7 @@ constexpr int rows_that_fit() {
 }
 
 template <class Isa, class Step, int kTiles, int kRows>
-void gemm_rows(GemmArgs& args, int first_row, int rows, int first_tile) {
+void gemm_rows(const GemmArgs& args, int first_row, int rows, int first_tile) {
   if constexpr (kRows > 0) {
     if (rows == kRows) return gemm_tile<Isa, Step, kTiles, kRows>(args, first_row, first_tile);
     return gemm_rows<Isa, Step, kTiles, kRows - 1>(args, first_row, rows, first_tile);
@@ -136,7 +170,7 @@ void gemm_rows(GemmArgs& args, int first_row, int rows, int first_tile) {
 
 // All rows of `kTiles` column tiles, in register tiles of nearly equal height.
 template <class Isa, class Step, int kTiles>
-void gemm_columns(GemmArgs& args, int first_tile) {
+void gemm_columns(const GemmArgs& args, int first_tile) {
   constexpr int kRows = rows_that_fit<Isa, Step, kTiles>();
   const int blocks = (args.rows + kRows - 1) / kRows;
   for (int block = 0, row = 0; block < blocks; ++block) {
@@ -149,22 +183,19 @@ void gemm_columns(GemmArgs& args, int first_tile) {
 // Few rows: several panels at once, so that memory is read in several streams. Many rows: as few
 // columns as it takes for a weight vector to be used by all of them.
 template <class Isa, class Step, int kTiles = 2 * kMaxPanels>
-void gemm_from(GemmArgs& args, int tile) {
+void gemm_from(const GemmArgs& args, int tile) {
   constexpr int kRows = rows_that_fit<Isa, Step, kTiles>();
-  if constexpr (kTiles > 1) {
-    if constexpr (kRows > 0)
-      if (args.rows <= kRows || kRows == kVectorRows)
-        for (; tile + kTiles <= 2 * args.panels; tile += kTiles) gemm_columns<Isa, Step, kTiles>(args, tile);
+  if constexpr (kRows > 0)
+    if (kTiles <= 2 || args.rows <= kRows || kRows == kVectorRows)
+      for (; tile + kTiles <= 2 * args.panels; tile += kTiles) gemm_columns<Isa, Step, kTiles>(args, tile);
+  // A panel has two tiles, so that nothing is left where two fit.
+  if constexpr (kTiles > 2 || kRows <= 0)
     if (tile < 2 * args.panels) gemm_from<Isa, Step, kTiles / 2>(args, tile);
-  } else {
-    for (; tile < 2 * args.panels; ++tile) gemm_columns<Isa, Step, 1>(args, tile);
-  }
 }
 
 template <class Isa, class Step>
 void gemm(const GemmArgs& args) {
-  GemmArgs left = args;  // its prefetch pointer advances
-  gemm_from<Isa, Step>(left, 0);
+  gemm_from<Isa, Step>(args, 0);
 }
 
 }  // namespace

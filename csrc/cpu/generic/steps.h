@@ -21,6 +21,7 @@ inline int32_t dword_at(const void* from) {
 
 template <class I>
 struct Unscaled {
+  static constexpr bool kGrouped = false;  // whether sums end with a group of k
   using Sum = typename I::Vec;
   static Sum start(const std::byte*, int64_t) { return I::zero(); }
   static typename I::Vec scale(const std::byte*, int64_t, int, int) { return I::zero(); }
@@ -41,6 +42,7 @@ typename I::Vec load_scale(const std::byte* scales, int64_t group, int tile, int
 // Float products, scaled at the end of each group.
 template <class I, Format kFormat>
 struct Scaled : Unscaled<I> {
+  static constexpr bool kGrouped = true;
   using Vec = typename I::Vec;
   static constexpr auto scale = load_scale<I, kFormat>;
   static Vec finish(Vec sum, Vec scale, const std::byte*) { return I::mul(sum, scale); }
@@ -49,6 +51,7 @@ struct Scaled : Unscaled<I> {
 // Integer products of quantised rows: the row's scale and offsets lie behind its codes.
 template <class I, Format kFormat>
 struct Quantized {
+  static constexpr bool kGrouped = kFormat != Format::kInt8;
   using Vec = typename I::Vec;
   using Sum = typename I::Int;
   static Sum start(const std::byte* row, int64_t group) { return I::set_int(dword_at(row + 4 + 4 * group)); }
