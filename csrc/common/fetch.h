@@ -22,24 +22,27 @@ inline constexpr int64_t kWindowBytes = kStreams * kStreamBytes;
 inline constexpr int kWindowRows = kStreamBytes / kFetchedTogether;
 static_assert(2 * kStreams * kFetchedTogether == 2 * kTileBytes);  // two rows make up one k tile of a panel
 
-// Walks memory window by window; a row is one pair of lines in every stream of a window.
+struct MemoryRange {
+  const std::byte* begin = nullptr;
+  const std::byte* end = nullptr;
+};
+
+// Walks memory window by window; a row is one pair of lines in every stream of a window. What is left
+// behind the last whole window is not fetched.
 struct FetchCursor {
-  const std::byte* row = nullptr;   // null: nothing is left
-  const std::byte* end = nullptr;   // of the memory that is being fetched
-  const std::byte* then = nullptr;  // whose first window comes after that, or null
-  int rows_left = 0;                // in this window
+  const std::byte* row = nullptr;  // null: nothing is left
+  const std::byte* end = nullptr;  // of the memory that is being fetched
+  MemoryRange then;                // its first window comes after that
+  int rows_left = 0;               // in this window
 
   FetchCursor() = default;
-  FetchCursor(const std::byte* from, const std::byte* to, const std::byte* following)
-      : end(to), then(following) {
-    open(from);
-  }
+  FetchCursor(MemoryRange range, MemoryRange following) : end(range.end), then(following) { open(range.begin); }
 
   void open(const std::byte* window) {
-    if (window + kWindowBytes > end) {
-      window = then;
-      end = then ? then + kWindowBytes : nullptr;
-      then = nullptr;
+    if (window == nullptr || end - window < kWindowBytes) {
+      window = then.end - then.begin < kWindowBytes ? nullptr : then.begin;
+      end = window ? window + kWindowBytes : nullptr;
+      then = {};
     }
     row = window;
     rows_left = kWindowRows;

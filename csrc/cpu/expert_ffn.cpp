@@ -95,12 +95,13 @@ class Chunk {
     const KernelRegion region(kernel_);
     const Block block = gate_up_block(task);
     const auto& expert = *block.expert;
-    const std::byte* following = next < gate_up_tasks() ? panel_of(gate_up_block(next)) : nullptr;
+    const PanelRun run = gate_up_run(block);
+    const PanelRun following = next < gate_up_tasks() ? gate_up_run(gate_up_block(next)) : PanelRun();
     const int64_t height = std::max<int64_t>(kMaxRows, kBlockBytes / x_.stride / kMaxRows * kMaxRows);
     for (int64_t row = expert.begin; row < expert.end; row += height) {
       const int64_t rows = std::min(height, expert.end - row);
       const Rows a = gather(row, rows);
-      walk_panels(kernel_, gate_up_, {panel_of(block), block.panels, following}, a.data, a.stride, rows,
+      walk_panels(kernel_, gate_up_, run, following, a.data, a.stride, rows,
                   [&](int64_t at, const GemmArgs& gemm, int64_t panel) {
                     activate(expert.index, row + at, gemm, block.first + panel);
                   });
@@ -127,10 +128,10 @@ class Chunk {
     for (size_t e = 0; e < routing_.active.size(); ++e) {
       const auto& expert = routing_.active[e];
       const auto* bias = reinterpret_cast<const float*>(layer_.expert(expert.index) + shape_.down_bias_offset());
-      const std::byte* following = nullptr;
-      if (e + 1 < routing_.active.size()) following = down_panel(routing_.active[e + 1], first);
-      else if (next < down_tasks()) following = down_panel(routing_.active[0], next * down_panels_);
-      walk_panels(kernel_, down_, {down_panel(expert, first), panels, following}, down_rows_.at(expert.begin),
+      const PanelRun following = e + 1 < routing_.active.size() ? down_run(routing_.active[e + 1], task)
+                                 : next < down_tasks()          ? down_run(routing_.active[0], next)
+                                                                : PanelRun();
+      walk_panels(kernel_, down_, down_run(expert, task), following, down_rows_.at(expert.begin),
                   down_rows_.stride, expert.end - expert.begin,
                   [&](int64_t at, const GemmArgs& gemm, int64_t panel) {
                     const auto row = static_cast<size_t>(expert.begin + at);
@@ -158,11 +159,13 @@ class Chunk {
     return {&routing_.active[static_cast<size_t>(task / gate_up_blocks())], first,
             std::min(gate_up_panels_, gate_up_.panels - first)};
   }
-  const std::byte* panel_of(const Block& block) const {
-    return layer_.expert(block.expert->index) + block.first * gate_up_.panel_bytes();
+  PanelRun gate_up_run(const Block& block) const {
+    return {layer_.expert(block.expert->index) + block.first * gate_up_.panel_bytes(), block.panels};
   }
-  const std::byte* down_panel(const Routing::Expert& expert, int64_t panel) const {
-    return layer_.expert(expert.index) + shape_.down_offset() + panel * down_.panel_bytes();
+  PanelRun down_run(const Routing::Expert& expert, int64_t task) const {
+    const int64_t first = task * down_panels_;
+    return {layer_.expert(expert.index) + shape_.down_offset() + first * down_.panel_bytes(),
+            std::min(down_panels_, down_.panels - first)};
   }
   int64_t load_rows() const { return std::max<int64_t>(1, kLoadBytes / x_.stride); }
   int64_t quantize_rows() const { return std::max<int64_t>(1, kLoadBytes / h_.stride); }

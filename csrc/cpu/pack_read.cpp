@@ -60,7 +60,7 @@ void convert_run(SourceType type, const std::byte* from, int64_t stride, int64_t
 // In order of memory: along k, or across the rows of a source that is stored transposed.
 void read_unscaled(const SourceRows& source, int64_t first_k, int64_t count, FloatBlock& block) {
   const SourceView& view = source.view;
-  if (view.row_stride < view.col_stride) {
+  if (view.col_stride != 1 && view.row_stride < view.col_stride) {
     for (int64_t k = 0; k < count; ++k)
       convert_run(view.type, address_of(view, source.row, first_k + k), view.row_stride, source.rows,
                   block.values[k]);
