@@ -63,7 +63,7 @@ $(DEPS): pyproject.toml constraints.txt $(VENV)/torch.txt
 	touch $@
 
 # The build tree is kept, so that a change rebuilds in seconds.
-INSTALL := $(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -C build-dir=build/native
+INSTALL := $(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -C build-dir=build/native -C cmake.define.TRIMOE_TESTS=ON
 
 $(BUILT): $(DEPS) $(SOURCES)
 	$(INSTALL) '.[test]' '$(TORCH)'

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 from support.command_line import Outcome, run_here
+from support.quantised import convert_to_fp8
 from support.shipped_model import copied_model, edit_config
 
 LAYER = "model.layers.1"
@@ -137,6 +138,61 @@ def test_too_many_new_tokens(model: Path, capfd: pytest.CaptureFixture[str]) -> 
 def test_a_generation_config_that_is_none(text: str, model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (model / "generation_config.json").write_text(text)
     generate(model, capfd).assert_one_line("generation_config.json", str(model))
+
+
+QUERY = "self_attn__q_proj__weight"
+EXPERT = "mlp__experts__3__up_proj__weight"
+
+
+@pytest.mark.parametrize(
+    ("changes", "fragment"),
+    [
+        ({f"{QUERY}_scale_inv": None}, f"{LAYER}.self_attn.q_proj.weight_scale_inv"),
+        ({f"{QUERY}_scale_inv": torch.ones(3, 1)}, "shape (3, 1)"),
+        ({QUERY: None}, f"{LAYER}.self_attn.q_proj.weight_scale_inv alone"),
+        ({f"{EXPERT}_scale_inv": None}, f"{LAYER}.mlp.experts.3.up_proj.weight_scale_inv"),
+        ({f"{EXPERT}_scale_inv": torch.full((1, 2), float("nan"))}, f"{LAYER}.mlp.experts.3.up_proj.weight"),
+        ({EXPERT: torch.full((80, 160), float("nan")).to(torch.float8_e4m3fn)}, "numbers; got NaN"),
+    ],
+)
+def test_fp8_that_is_not_as_it_should_be(
+    changes: dict[str, Any], fragment: str, model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    convert_to_fp8(model)
+    edit_tensors(model, **changes)
+    generate(model, capfd).assert_one_line(fragment)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fragment"),
+    [
+        ({"quant_method": "awq"}, "quant_method awq"),
+        ({"quant_method": "mxfp4"}, "quant_method mxfp4"),
+        ({"weight_block_size": [64, 64]}, "weight_block_size [64, 64]"),
+        ({"activation_scheme": "static"}, "activation_scheme 'static'"),
+    ],
+)
+def test_a_quantisation_that_is_not_read(
+    changes: dict[str, Any], fragment: str, model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    convert_to_fp8(model)
+    config = json.loads((model / "config.json").read_text())["quantization_config"]
+    edit_config(model, quantization_config={**config, **changes})
+    generate(model, capfd).assert_one_line(fragment, "F32, BF16, F16, F8_E4M3", "MXFP4")
+    outcome = run_here(["inspect", str(model), "--json"], capfd)  # shows it all the same
+    assert outcome.code == 0 and fragment in json.loads(outcome.out)["unsupported"]
+
+
+def test_numbers_that_a_format_cannot_hold(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    edit_tensors(model, **{EXPERT: torch.full((80, 160), float("inf")).bfloat16()})
+    generate(model, capfd, "--format", "int8").assert_one_line("NaN or infinity", "experts.3.up_proj.weight")
+
+
+def test_fp8_is_fine_without_damage(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    convert_to_fp8(model)
+    outcome = generate(model, capfd)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert json.loads(outcome.out)["load"]["format"] == "fp8"
 
 
 def test_the_model_is_fine_without_damage(model: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from support.cases import Case, make_problem, rel_error
+from support.cases import FORMATS, Case, make_problem, rel_error
 from trimoe import _cpu
 from trimoe.expert_layer import ExpertLayer, LayerSpec
-from trimoe.ops import load_op, moe_forward
+from trimoe.ops import forward_on, load_op, moe_forward
 
 CASE = Case("op", tokens=12, hidden=64, inter=40, experts=6, topk=2)
 
@@ -28,7 +28,7 @@ def test_schema_is_the_architecture_s() -> None:
     ).replace("SymInt", "int")
 
 
-@pytest.mark.parametrize("weights", ["fp32", "bf16"])
+@pytest.mark.parametrize("weights", ["fp32", "bf16", "int8", "int4", "int4_a16", "fp8", "mxfp4"])
 @pytest.mark.parametrize("with_plan", [False, True])
 def test_opcheck(weights: str, with_plan: bool) -> None:
     p = make_problem(CASE, weights)
@@ -82,9 +82,11 @@ def test_functional_inputs_are_not_written() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, (p.hidden, p.ids, p.weights), strict=True))
 
 
-def test_torch_s_thread_count_holds_and_does_not_change_a_bit() -> None:
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("tokens", [2, 64])
+def test_torch_s_thread_count_holds_and_does_not_change_a_bit(tokens: int, name: str) -> None:
     """The layer is large enough that the work is shared (see kSerialFlops)."""
-    p = make_problem(Case("threads", tokens=64, hidden=256, inter=128, experts=8, topk=2), "bf16")
+    p = make_problem(Case("threads", tokens=tokens, hidden=640, inter=384, experts=8, topk=2), name)
     threads, results = torch.get_num_threads(), []
     try:
         for count in (1, 2, 4):
@@ -93,6 +95,8 @@ def test_torch_s_thread_count_holds_and_does_not_change_a_bit() -> None:
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+    by_entry = forward_on(_cpu.selected_isa(), p.hidden, p.ids, p.weights, p.layer.handle)
+    assert torch.equal(results[0], by_entry)
 
 
 def test_many_python_threads_at_once() -> None:

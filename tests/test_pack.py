@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 
 import pytest
 import torch
 
-from support.cases import DTYPES, Case, make_problem, pack
+from support.cases import DTYPES, FORMATS, Case, make_problem, pack
 from trimoe.errors import InputError
 from trimoe.expert_layer import ExpertLayer, LayerSpec
 from trimoe.ops import source_of
@@ -53,11 +54,11 @@ def _unaligned(parts: dict[str, torch.Tensor], expert: int) -> dict[str, torch.T
     return {name: move(tensor) for name, tensor in _sources(parts, expert).items()}
 
 
-@pytest.mark.parametrize("weights", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", [name for name in FORMATS if not name.endswith("a16")])
 @pytest.mark.parametrize("layout", [_transposed, _interleaved, _concatenated, _unaligned])
-def test_layouts_pack_alike(weights: str, layout: object) -> None:
-    parts = make_problem(CASE, weights).parts
-    plain, other = pack(CASE.spec(weights), parts), ExpertLayer(CASE.spec(weights))
+def test_layouts_pack_alike(name: str, layout: object) -> None:
+    parts = make_problem(CASE, name).parts
+    plain, other = pack(CASE.spec(name), parts), ExpertLayer(CASE.spec(name))
     for expert in range(CASE.experts):
         part = {name: source_of(tensor) for name, tensor in layout(parts, expert).items()}  # type: ignore[operator]
         other.pack_expert(expert, **part)
@@ -126,13 +127,36 @@ def test_a_mapped_layer_computes_what_the_packed_one_does() -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"experts": 0}, {"hidden": -1}, {"inter": 2**21}, {"weights": "int3"}, {"activation": "tanh"},
-     {"activation": "swiglu_oai", "gated": False}, {"weights": "fp16"}],
+    ("change", "message"),
+    [({"experts": 0}, "1 to 2^20 experts"), ({"hidden": -1}, "hidden size of 1 to 2^20"),
+     ({"inter": 2**21}, "intermediate size of 1 to 2^20"), ({"weights": "int3"}, "one of the six"),
+     ({"weights": "fp16"}, "weights of fp32, bf16, int8, int4, fp8 or mxfp4; got fp16"),
+     ({"activation": "tanh"}, "activation silu"), ({"activation": "swiglu_oai", "gated": False}, "a gate"),
+     ({"weights": "int4", "group": 48}, "groups of 32, 64 or 128; got 48"),
+     ({"weights": "int4", "group": -32}, "groups of 32, 64 or 128; got -32"),
+     ({"weights": "mxfp4", "group": 64}, "a group size for int4 only; got 64"),
+     ({"weights": "bf16", "group": 128}, "a group size for int4 only; got 128"),
+     ({"weights": "int8", "activations": "bf16"}, "a choice of activations for int4 only"),
+     ({"weights": "fp8", "activations": "int8"}, "a choice of activations for int4 only"),
+     ({"weights": "int4", "activations": "fp16"}, "activations auto, int8 or bf16; got fp16"),
+     ({"weights": "int8", "hidden": 2**16 + 1}, "at most 2^16 with int8 activations; got 65537"),
+     ({"weights": "int4", "inter": 2**17}, "at most 2^16 with int8 activations; got 131072")],
 )  # fmt: skip
-def test_bad_shapes_are_input_errors(change: dict[str, object]) -> None:
-    with pytest.raises(InputError):
+def test_bad_shapes_are_input_errors(change: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
         ExpertLayer(LayerSpec(**{"experts": 2, "hidden": 16, "inter": 16, **change}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"weights": "int4", "group": group, "activations": how} for group in (0, 32, 64, 128)
+     for how in ("auto", "int8", "bf16")]
+    + [{"weights": "int4", "activations": "bf16", "hidden": 2**17},
+       {"weights": "int8", "activations": "int8"},
+       {"weights": "fp8", "group": 128, "activations": "bf16"}, {"weights": "mxfp4", "group": 32}],
+)  # fmt: skip
+def test_good_choices_are_taken(change: dict[str, object]) -> None:
+    assert LayerSpec(**{"experts": 1, "hidden": 64, "inter": 16, **change}).layer_bytes > 0  # type: ignore[arg-type]
 
 
 def test_missing_parts_and_bad_indices_are_errors() -> None:

@@ -47,9 +47,11 @@ CPP_LAYERS = {
     "common": {"common"},
     "common/x86": {"common", "common/x86"},
     "amx": {"common", "common/x86", "amx"},
-    "cpu": {"common", "amx", "cpu", "cpu/generic", "cpu/ref", "cpu/avx2", "cpu/avx512", "cpu/x86"},
+    "emulation": {"emulation"},
+    "cpu": CPU_INTERFACES | {"amx", "cpu/ref", "cpu/onednn", "cpu/avx2", "cpu/avx512", "cpu/x86"},
     "cpu/generic": CPU_INTERFACES,
     "cpu/ref": CPU_INTERFACES | {"cpu/ref"},
+    "cpu/onednn": CPU_INTERFACES | {"cpu/ref", "cpu/onednn"},
     "cpu/avx2": CPU_INTERFACES | {"cpu/avx2"},
     "cpu/avx512": CPU_INTERFACES | {"common/x86", "cpu/avx512"},
     "cpu/x86": CPU_INTERFACES | {"cpu/x86"},
@@ -57,7 +59,7 @@ CPP_LAYERS = {
 }
 FRAMEWORK_HEADERS = re.compile(r"^(torch|ATen|c10|pybind11)/|^Python\.h$")
 X86_HEADERS = re.compile(r"^(cpuid|x86intrin|\w*mmintrin|\w*intrin)\.h$")
-X86_FOLDERS = {"common/x86", "cpu/avx2", "cpu/avx512", "cpu/x86", "amx"}
+X86_FOLDERS = {"common/x86", "cpu/avx2", "cpu/avx512", "cpu/x86", "amx", "emulation"}
 CPP_FORBIDDEN = re.compile(r"\b(?:printf|fprintf|puts|exit|_exit|quick_exit|abort|cout|cerr|clog)\b")
 CPP_NOISE = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
 

@@ -112,7 +112,8 @@ Fault run(ThreadTiles& thread, Registers& registers, Instruction& stopped_at) {
   }
 }
 
-void on_illegal(int signal, siginfo_t* info, void* context) {
+// Aligned by hand, because qemu-user 7.2 enters handlers with the stack 8 bytes off.
+[[gnu::force_align_arg_pointer]] void on_illegal(int signal, siginfo_t* info, void* context) {
   if (info->si_code <= 0) return pass_on(signal, info, context);  // sent by a process
   SignalFrame frame(context);
   ThreadTiles& thread = thread_tiles();
@@ -130,7 +131,7 @@ void on_illegal(int signal, siginfo_t* info, void* context) {
 
 // Adds the line to two cases: the emulated instruction touched memory that it may not, and the processor
 // itself has refused a configuration (see SignalFrame::pull_config).
-void on_segment(int signal, siginfo_t* info, void* context) {
+[[gnu::force_align_arg_pointer]] void on_segment(int signal, siginfo_t* info, void* context) {
   ThreadTiles& thread = thread_tiles();
   const Registers registers = SignalFrame(context).registers();
   if (info->si_code > 0 && thread.executing != nullptr) {

@@ -11,6 +11,8 @@ class LayerShape:
         hidden: int,
         inter: int,
         weights: str,
+        group: int = 0,
+        activations: str = "auto",
         activation: str = "silu",
         gated: bool = True,
         bias: bool = False,

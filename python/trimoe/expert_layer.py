@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import functools
 import weakref
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from trimoe import _cpu
 from trimoe.errors import FailureError, InputError
 
-__all__ = ["ExpertLayer", "LayerSpec", "Source"]
+__all__ = ["WEIGHT_FORMATS", "ExpertLayer", "LayerSpec", "Source"]
+
+WEIGHT_FORMATS = ("fp32", "bf16", "int8", "int4", "fp8", "mxfp4")
+_DEFAULT_GROUP = 128  # of int4, the one format that leaves a choice
 
 
 class Source(NamedTuple):
     """A matrix or vector in memory that packing reads: any strides (in elements), any alignment.
 
-    dtype is "fp32", "bf16" or "fp16" (router ids: "int32" or "int64"); a vector has one column;
+    dtype is "fp32", "bf16", "fp16", "fp8" (e4m3fn) or "mxfp4" (e2m1, two per byte, low nibble first:
+    col_stride 1, rows at whole bytes); router ids are "int32" or "int64"; a vector has one column.
+    `scale`, a matrix of "fp32", "bf16", "fp16" or "e8m0" and of shape [ceil(rows / block_rows),
+    ceil(cols / block_cols)], multiplies: value(r, c) = code(r, c) * scale(r // block_rows, c // block_cols).
     `owner` is whatever must live for the address to stay valid.
     """
 
@@ -27,15 +33,21 @@ class Source(NamedTuple):
     row_stride: int
     col_stride: int
     owner: object
+    scale: Source | None = None
+    block_rows: int = 1
+    block_cols: int = 1
 
 
 @dataclass(frozen=True)
 class LayerSpec:
     """Shape and kind of one expert layer.
 
-    experts E, hidden H, inter I; weights "fp32" or "bf16" (the packed format); activation "silu",
+    experts E, hidden H, inter I; weights: the packed format, one of `WEIGHT_FORMATS`; activation "silu",
     "gelu", "gelu_tanh", "relu2" or "swiglu_oai" (gpt-oss: alpha and limit are its parameters);
-    gated: h = act(gate) * up, else act(up); bias: gate, up and down have biases.
+    gated: h = act(gate) * up, else act(up); bias: gate, up and down have biases. group: inputs k that
+    share a scale: 32, 64 or 128 for int4, 0 for the format's own (int4 128, fp8 128, mxfp4 32).
+    activations: what int4 multiplies with, "int8" (quantised per token; what "auto" means) or "bf16"; the
+    other formats have one way and take "auto".
     """
 
     experts: int
@@ -47,6 +59,8 @@ class LayerSpec:
     bias: bool = False
     alpha: float = 1.702
     limit: float = 7.0
+    group: int = 0
+    activations: str = "auto"
 
     @functools.cached_property
     def native(self) -> _cpu.LayerShape:
@@ -60,6 +74,24 @@ class LayerSpec:
     def layer_bytes(self) -> int:
         """Packed bytes of all experts."""
         return int(self.native.layer_bytes)
+
+    @property
+    def packing(self) -> LayerSpec:
+        """This spec as the packed bytes see it: the group said, whatever no byte depends on left out."""
+        group = self.group or (_DEFAULT_GROUP if self.weights == "int4" else 0)
+        return replace(self, group=group, activations="auto")
+
+    @property
+    def format_name(self) -> str:
+        """The packed format for people: "bf16", "int4 g128", "int4 g128 (W4A16)"."""
+        if self.weights != "int4":
+            return self.weights
+        return f"int4 g{self.packing.group}" + (" (W4A16)" if self.activations == "bf16" else "")
+
+    @property
+    def peak_format(self) -> str:
+        """The format whose peak FLOP/s bounds this layer's: int4 that meets bf16 is multiplied as bf16."""
+        return "bf16" if self.weights == "int4" and self.activations == "bf16" else self.weights
 
 
 class ExpertLayer:

@@ -16,18 +16,40 @@ from trimoe.expert_layer import Source
 __all__ = ["forward_on", "load_op", "moe_forward", "source_of"]
 
 _DTYPE_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+_SCALE_NAMES = {**_DTYPE_NAMES, torch.float8_e8m0fnu: "e8m0"}
 _ID_NAMES = {torch.int32: "int32", torch.int64: "int64"}
 
 
-def source_of(tensor: torch.Tensor) -> Source:
-    """Views a CPU tensor [N, K] or [N] as a Source, which keeps the tensor alive."""
-    if tensor.dtype not in _DTYPE_NAMES or tensor.device.type != "cpu":
+def source_of(
+    tensor: torch.Tensor, scale: torch.Tensor | None = None, block: tuple[int, int] = (1, 1)
+) -> Source:
+    """Views a CPU tensor [N, K] or [N] as a Source, which keeps the tensor alive.
+
+    With `scale`, of shape [ceil(N / block[0]), ceil(K / block[1])], the values are those of the tensor times
+    the scale of their block. Formats of 8 bits and less come with one: float8_e4m3fn as it is, and
+    mxfp4 as uint8 [N, K / 2] (two e2m1 per byte, low nibble first) with scales in uint8 (e8m0) and
+    block (1, 32).
+    """
+    mxfp4 = tensor.dtype == torch.uint8 and scale is not None and tensor.dim() == 2
+    names = {**_DTYPE_NAMES, torch.float8_e4m3fn: "fp8"}
+    if (tensor.dtype not in names and not mxfp4) or tensor.device.type != "cpu":
         raise InputError(
-            expected="weights of fp32, bf16 or fp16 on the CPU",
+            expected="weights of fp32, bf16 or fp16, or fp8 and mxfp4 with their scales, on the CPU",
             got=f"{tensor.dtype} on {tensor.device}",
             hint="weights.to('cpu', torch.bfloat16)",
         )
-    return _view(tensor, _DTYPE_NAMES[tensor.dtype])
+    source = _view(tensor, "mxfp4" if mxfp4 else names[tensor.dtype])
+    if mxfp4:
+        source = source._replace(cols=2 * source.cols, row_stride=2 * source.row_stride)
+    if scale is None:
+        return source
+    exponents = scale.dtype == torch.uint8
+    if scale.dtype not in _SCALE_NAMES and not exponents:
+        raise InputError(
+            expected="scales of fp32, bf16, fp16 or e8m0", got=str(scale.dtype), hint="scale.float()"
+        )
+    scale_source = _view(scale, "e8m0" if exponents else _SCALE_NAMES[scale.dtype])
+    return source._replace(scale=scale_source, block_rows=block[0], block_cols=block[1])
 
 
 def _view(tensor: torch.Tensor, dtype: str) -> Source:

@@ -11,6 +11,7 @@ import torch
 
 from support.command_line import run_here
 from trimoe.cli.main import main
+from trimoe.expert_layer import LayerSpec
 from trimoe.hardware.machine import Memory, detect_machine
 from trimoe.runtime import layer_bench
 from trimoe.runtime.layer_bench import route
@@ -100,6 +101,62 @@ def test_the_pool_of_random_numbers_needs_room_too(
     run_here(SMALL, capfd).assert_one_line("beside them", code=1)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "options", "peak", "bits", "error"),
+    [
+        ("int8", [], "int8", 8, 0.04),
+        ("fp8", [], "fp8", 8, 0.06),
+        ("mxfp4", [], "mxfp4", 4.25, 0.25),
+        ("int4", [], "int4", 4.125, 0.22),
+        ("int4", ["--group", "32", "--activations", "bf16"], "bf16", 4.5, 0.18),
+    ],
+)
+def test_every_format_is_measured_against_its_own_peak(
+    dtype: str, options: list[str], peak: str, bits: float, error: float, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shape = ["--hidden", "256", "--inter", "128", "--tokens", "9"]
+    r = _json(capfd, [*SMALL, *shape, "--dtype", dtype, *options])
+    assert list(r["roofline"]["gflops"]) == [peak]
+    weight_bytes = r["weights_gbps"] * r["median_ms"] * 1e6
+    expert_bytes = LayerSpec(1, 256, 128, dtype, group=r["group"], activations=r["activations"]).layer_bytes
+    assert 1 <= 8 * expert_bytes / (3 * 256 * 128) / bits < 1.03  # scales by the row come on top
+    assert weight_bytes / expert_bytes == pytest.approx(round(weight_bytes / expert_bytes))
+    bound_ms = 1e-6 * max(
+        weight_bytes / r["roofline"]["bandwidth_gbps"],
+        r["gflops"] * r["median_ms"] * 1e6 / r["roofline"]["gflops"][peak],
+    )
+    assert r["roofline_pct"] == pytest.approx(100 * bound_ms / r["median_ms"])
+    assert error / 4 < r["rel_error"] < error
+
+
+def test_the_error_of_every_format(capfd: pytest.CaptureFixture[str]) -> None:
+    r = _json(capfd, ["bench", "error", "--json"])
+    for part in ("gaussian", "model"):
+        errors = {one["packed_format"]: one["rel_error"] for one in r[part]}
+        assert len(errors) == 11
+        order = ["fp32", "bf16", "int8", "fp8", "int4 g32", "int4 g64", "int4 g128", "mxfp4"]
+        assert [errors[name] for name in order] == sorted(errors[name] for name in order)
+        assert errors["fp32"] < 2e-6 and errors["bf16"] < 4e-3
+        for group in (32, 64, 128):  # 8 bits more in the activations than W4A8
+            assert errors[f"int4 g{group} (W4A16)"] < errors[f"int4 g{group}"]
+    bits = {one["packed_format"]: one["bits_per_weight"] for one in r["gaussian"]}
+    assert (bits["bf16"], bits["int4 g64"], bits["mxfp4"]) == (16, 4.25, 4.25)
+
+
+def test_errors_are_no_worse_than_those_of_others_at_the_same_bits(capfd: pytest.CaptureFixture[str]) -> None:
+    """Measured side by side on such weights; docs/formats.md has the table."""
+    r = _json(capfd, ["bench", "error", "--json"])
+    errors = {one["packed_format"]: one["rel_error"] for one in r["gaussian"]}
+    best = {"bf16": 0.0029, "int8": 0.0274, "int4 g128": 0.2102, "int4 g32": 0.1522}
+    for name, error in best.items():
+        assert errors[name] < error, name
+
+
+def test_the_error_table_for_people(capfd: pytest.CaptureFixture[str]) -> None:
+    out = _text(capfd, ["bench", "error"])
+    assert "int4 g32 (W4A16)" in out and "bits per weight" in out and "tiny" in out
+
+
 def test_dispatch_prints_the_overhead(capfd: pytest.CaptureFixture[str]) -> None:
     r = _json(capfd, ["bench", "dispatch", "--json"])
     assert 0 < r["tokens_0_min_ns"] <= r["tokens_0_median_ns"]
@@ -120,7 +177,10 @@ def test_routing_is_distinct_normalised_and_as_skewed_as_named() -> None:
     ("arguments", "word"),
     [
         (["--topk", "7"], "--topk"),
-        (["--dtype", "int4"], "--dtype"),
+        (["--dtype", "int3"], "--dtype"),
+        (["--dtype", "int4", "--group", "48"], "group"),
+        (["--group", "32"], "group"),
+        (["--dtype", "fp8", "--activations", "int8"], "activations"),
         (["--routing", "all"], "--routing"),
         (["--tokens", "0"], "tokens"),
         (["--hidden", "2000000"], "hidden size"),

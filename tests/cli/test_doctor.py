@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from support.amx import needs_avx512, run
 from trimoe.cli.main import main
 from trimoe.hardware import cpu
 
@@ -76,7 +77,7 @@ def test_without_measuring(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
 def test_nothing_to_improve_is_said(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trimoe.cli.doctor.advise", lambda *_: [])
+    monkeypatch.setattr("trimoe.cli.doctor.advise", lambda *_, **__: [])
     assert doctor(capsys, "--no-measure").endswith("hint: nothing to improve was found\n")
 
 
@@ -100,6 +101,21 @@ def test_the_override_is_honoured_or_refused(isa: str) -> None:
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith("trimoe: error: expected TRIMOE_CPU_ISA")
         assert done.stderr.count("\n") == 1
+
+
+@needs_avx512
+def test_emulated_amx_is_said_loudly_and_not_measured() -> None:
+    emulated = {"TRIMOE_CPU_ISA": "amx", "TRIMOE_AMX_EMULATED": "1"}
+    shown = run(DOCTOR, changes=emulated)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.startswith("AMX IS EMULATED in this process")
+    assert "Measured" not in shown.stdout
+    found = json.loads(run([*DOCTOR, "--json"], changes=emulated).stdout)
+    assert (found["amx_emulated"], found["roofline"], found["selected_isa"]) == (True, None, "amx")
+    (verdict,) = [one for one in found["instruction_sets"] if one["name"] == "AMX-BF16"]
+    assert (verdict["used"], verdict["permitted"]) == (True, False)
+    plain = run([*DOCTOR, "--json", "--no-measure"], trap=None)
+    assert json.loads(plain.stdout)["amx_emulated"] is False
 
 
 def test_ctrl_c_while_it_measures() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from support.command_line import run_here
 from support.shipped_model import SHIPPED, copied_model
 from trimoe.cli import generate as command
 from trimoe.cli.main import main
@@ -97,6 +98,50 @@ def test_each_of_the_checkpoints_end_tokens_ends_the_text(
         assert _json(capfd, str(model))["decode"]["tokens"] == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ([], "bf16"),
+        (["--format", "fp32"], "fp32"),
+        (["--format", "int8"], "int8"),
+        (["--format", "int4"], "int4 g128"),
+        (["--format", "int4", "--group", "64", "--activations", "bf16"], "int4 g64 (W4A16)"),
+        (["--format", "fp8"], "fp8"),
+        (["--format", "mxfp4"], "mxfp4"),
+    ],
+)
+def test_every_format_makes_text(arguments: list[str], name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    report = _json(capfd, *arguments)
+    assert report["load"]["format"] == name and len(report["text"]) > 12
+    assert report["load"]["packed_bytes"] == report["memory"]["weights"]["packed_expert_bytes"]
+
+
+def test_the_peak_of_the_format_in_use_is_measured(capfd: pytest.CaptureFixture[str]) -> None:
+    for activations, peak in (("int8", "int4"), ("bf16", "bf16")):
+        arguments = ["generate", "--max-new-tokens", "2", "--json", "--format", "int4"]
+        assert main([*arguments, "--activations", activations]) == 0
+        report = json.loads(capfd.readouterr().out)
+        assert list(report["roofline"]["gflops"]) == [peak]
+        assert report["decode"]["domains"][1]["roofline_pct"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (["--format", "int3"], "--format"),
+        (["--format", "int4", "--group", "48"], "group"),
+        (["--format", "bf16", "--group", "32"], "group"),
+        (["--format", "int8", "--activations", "bf16"], "activations"),
+        (["--group", "32"], "--group"),
+        (["--activations", "fp8"], "activations"),
+    ],
+)
+def test_a_format_that_there_is_not(
+    arguments: list[str], fragment: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_here([*ARGUMENTS, "--json", *arguments], capfd).assert_one_line(fragment)
+
+
 @pytest.mark.parametrize("variable", [None, "OMP_NUM_THREADS", "MKL_NUM_THREADS"])
 def test_the_roofline_is_of_the_threads_that_compute(
     variable: str | None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -107,7 +152,7 @@ def test_the_roofline_is_of_the_threads_that_compute(
         monkeypatch.setenv(variable, "1")
     measured: list[int] = []
     monkeypatch.setattr(command, "usable_threads", lambda: 3)
-    monkeypatch.setattr(roofline, "measure_roofline", lambda *, threads: measured.append(threads))
+    monkeypatch.setattr(roofline, "measure_roofline", lambda *, threads, weights: measured.append(threads))
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)

@@ -11,10 +11,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, DeepseekV3Config, GptOssConfig, Qwen3MoeConfig
 
+from support.quantised import save_fp8, save_mxfp4
+from support.tiny_models import WIDE, make_model
 from trimoe.cli.inspect import inspect
 from trimoe.cli.main import main
 from trimoe.errors import InputError
+from trimoe.models.expert_math import Packing
 from trimoe.models.file_mapping import FileMapping
+from trimoe.models.load import read_expert_math
+from trimoe.models.pack import pack_to_folder
 
 SMALL = {
     "vocab_size": 64,
@@ -154,6 +159,38 @@ def test_a_format_that_cannot_be_packed_is_still_shown(
     assert got["dtype_bytes"]["F8_E4M3"] == 15 * 3 * 24 * 32
     inspect(tmp_path)
     assert "cannot be packed yet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("architecture", ["deepseek_v3", "qwen3_moe", "gpt_oss"])
+def test_quantised_checkpoints(architecture: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_quantised = save_mxfp4 if architecture == "gpt_oss" else save_fp8
+    save_quantised(make_model(architecture, torch.bfloat16, **WIDE[architecture]), tmp_path)
+    fmt, dtype = ("mxfp4", "MXFP4") if architecture == "gpt_oss" else ("fp8", "F8_E4M3")
+    got = report(tmp_path, capsys)
+    assert (got["quant_method"], got["dtype"], got["packed_format"]) == (fmt, dtype, fmt)
+    assert got["unsupported"] is None
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert got["total_bytes"] == sum(tensor.nbytes for tensor in tensors.values())
+    experts = {
+        name: t.nbytes for name, t in tensors.items() if ".experts." in name and "layers.3" not in name
+    }
+    assert got["part_bytes"]["experts"] == sum(experts.values())  # scales and biases too
+    assert any("scale" in name for name in experts)
+    inspect(tmp_path)
+    out = capsys.readouterr().out
+    assert f", {fmt}\n" in out and f"experts as {fmt}" in out
+
+
+def test_a_folder_that_was_packed(qwen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = report(qwen, capsys)
+    packed = pack_to_folder(qwen, read_expert_math(qwen), Packing("int4", 64), tmp_path / "out")
+    got = report(tmp_path / "out", capsys)
+    same = ("model_type", "layers", "moe_layers", "hidden", "inter", "experts", "topk", "activation", "gated")
+    assert {key: got[key] for key in same} == {key: before[key] for key in same}
+    assert (got["quant_method"], got["dtype"], got["packed_format"]) == ("trimoe", "int4 g64", "int4 g64")
+    assert got["part_bytes"]["experts"] == got["domain_bytes"]["cpu"] == packed.packed_bytes
+    assert got["domain_bytes"]["torch"] == before["domain_bytes"]["torch"]
+    assert got["total_bytes"] == sum(got["part_bytes"].values()) == sum(got["dtype_bytes"].values())
 
 
 def test_table_for_people(qwen: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,12 +72,12 @@ def test_help_and_version() -> None:
     bare, asked, version = trimoe(), trimoe("--help"), trimoe("--version")
     assert bare.returncode == asked.returncode == version.returncode == 0
     assert bare.stdout == asked.stdout
-    assert all(command in asked.stdout for command in ("generate", "doctor", "bench", "inspect"))
+    assert all(command in asked.stdout for command in ("generate", "doctor", "bench", "inspect", "pack"))
     assert version.stdout.startswith("trimoe 0.")
     assert bare.stderr == asked.stderr == version.stderr == ""
 
 
-@pytest.mark.parametrize("command", ["generate", "doctor", "inspect", "bench layer"])
+@pytest.mark.parametrize("command", ["generate", "doctor", "inspect", "pack", "bench layer", "bench error"])
 def test_each_command_explains_itself_with_examples(command: str) -> None:
     shown = trimoe(*command.split(), "--help")
     assert shown.returncode == 0

@@ -30,10 +30,25 @@ def machine(tmp_path: Path) -> Machine:
     )
 
 
-def hints(machine: Machine, fake: FakeCpu | None = None, forced: str | None = None, threads: int = 8) -> str:
+def hints(
+    machine: Machine,
+    fake: FakeCpu | None = None,
+    forced: str | None = None,
+    threads: int = 8,
+    emulation_wanted: bool = False,
+) -> str:
     fake = fake or FakeCpu(missing=("amx_tile",))
     table = tuple(Isa(**{**row, "weights": tuple(row["weights"])}) for row in fake.kernel_table())
-    return "\n".join(advise(machine, explain(CpuFeatures(**fake.features()), table), table, forced, threads))
+    sets = explain(CpuFeatures(**fake.features()), table)
+    found = advise(
+        machine,
+        sets,
+        table,
+        forced_isa=forced,
+        torch_threads=threads,
+        emulation_wanted=emulation_wanted,
+    )
+    return "\n".join(found)
 
 
 def test_a_good_machine_gets_no_hint(machine: Machine) -> None:
@@ -44,6 +59,13 @@ def test_a_forced_slower_entry(machine: Machine) -> None:
     fake = FakeCpu(missing=("amx_tile",), lacks={"amx": "CPUID lacks amx_tile"}, chosen="avx2")
     assert "unset it, and trimoe uses avx512," in hints(machine, fake, forced="avx2")
     assert "TRIMOE_CPU_ISA" not in hints(machine, forced="amx")
+
+
+def test_emulated_amx(machine: Machine) -> None:
+    assert "AMX is emulated, for tests only" in hints(machine, emulation_wanted=True)
+    lacking = FakeCpu(lacks={"amx": "the trap is not loaded"}, missing=("amx_tile",), chosen="avx512")
+    assert "no effect here: the trap is not loaded" in hints(machine, lacking, emulation_wanted=True)
+    assert "mulated" not in hints(machine, lacking)
 
 
 def test_reference_loops_only(machine: Machine) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2, "U8": 1, "F8_E4M3": 1, "I64": 8}
+ITEM_BYTES = {"F32": 4, "BF16": 2, "F16": 2, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E8M0": 1, "I32": 4, "I64": 8}
 Specs = Mapping[str, tuple[str, tuple[int, ...]]]  # name to dtype and shape
 WriteFile = Callable[..., dict[str, bytes]]
 

@@ -21,6 +21,7 @@ from support.command_line import drop_file_capabilities
 from support.fill_cache import contents, open_store
 from trimoe.expert_layer import ExpertLayer, LayerSpec
 from trimoe.models.cache import PackedCache
+from trimoe.models.expert_math import Packing
 
 Process = subprocess.Popen[str]
 
@@ -200,7 +201,7 @@ def test_a_write_may_be_done_in_parts(
 ) -> None:
     pwrite = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: pwrite(fd, data[:1000], offset))
-    monkeypatch.setattr("trimoe.models.cache._CHUNK_BYTES", 3000)
+    monkeypatch.setattr("trimoe.models.packed_file._CHUNK_BYTES", 3000)
     assert_next_starts_work(checkpoint, packed, private_cache)
 
 
@@ -272,7 +273,7 @@ def test_a_second_process_does_not_touch_what_the_first_one_writes(
     (part,) = private_cache.iterdir()
     before = part.stat()
     assert_packed(finish(start(checkpoint)), packed)
-    open_store(checkpoint, weights="fp32").close()  # of another key, and cleans the folder too
+    open_store(checkpoint, packing=Packing("fp32")).close()  # of another key, and cleans the folder too
     assert names(private_cache) == [".experts", ".part"]
     after = part.stat()
     assert (after.st_ino, after.st_mtime_ns, after.st_size) == (
@@ -331,5 +332,5 @@ def test_the_leftover_of_another_checkpoint_goes_too(checkpoint: Path, private_c
     wait_until_there(process)
     process.kill()
     process.communicate()
-    open_store(checkpoint, weights="fp32").close()
+    open_store(checkpoint, packing=Packing("fp32")).close()
     assert names(private_cache) == [".experts"]

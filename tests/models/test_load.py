@@ -120,6 +120,51 @@ def test_bad_arguments_of_load(arguments: dict[str, Any], message: str, tmp_path
         trimoe.load(tmp_path, **arguments)
 
 
+def test_the_packing_of_the_config_and_of_the_call(tmp_path: Path) -> None:
+    """config.json says how the experts are packed; an argument of `load` counts more."""
+    _save("qwen3_moe", torch.bfloat16, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "trimoe", "weights": "int4", "group": 32}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+
+    def spec(**options: Any) -> tuple[str, int, str]:
+        one = trimoe.load(tmp_path, **options).trimoe_store.layers[0].spec
+        return one.weights, one.group, one.activations
+
+    assert spec() == ("int4", 32, "auto")
+    assert spec(activations="bf16") == ("int4", 32, "bf16")
+    assert spec(group=64) == ("int4", 64, "auto")
+    assert spec(weights="int8") == ("int8", 0, "auto")
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto")
+    assert plain.trimoe_store.layers[0].spec.format_name == "int4 g32"
+
+
+def test_arguments_for_transformers_are_handed_on(tmp_path: Path) -> None:
+    _save("qwen3_moe", torch.float32, tmp_path)
+    config = transformers.AutoConfig.from_pretrained(tmp_path)
+    config.num_experts_per_tok = 1
+    model = trimoe.load(tmp_path, attn_implementation="eager", output_router_logits=True)
+    assert model.config._attn_implementation == "eager"
+    assert model.config.output_router_logits
+    assert trimoe.load(tmp_path, config=config).config.num_experts_per_tok == 1
+    assert trimoe.load(tmp_path).config.num_experts_per_tok == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "int3"}, "got int3"),
+        ({"weights": "int4", "group": 48}, "group"),
+        ({"group": 32}, "group"),
+        ({"weights": "int8", "activations": "bf16"}, "activations"),
+    ],
+)
+def test_a_format_that_there_is_not(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    _save("qwen3_moe", torch.bfloat16, tmp_path)
+    with pytest.raises(InputError, match=message):
+        trimoe.load(tmp_path, **options)
+
+
 def test_a_misspelt_option_of_the_config_is_an_error() -> None:
     with pytest.raises(InputError, match="weigths"):
         trimoe.TrimoeConfig(weigths="bf16")

@@ -24,12 +24,26 @@ import torch, transformers, trimoe, trimoe.models.load
 from transformers.models.qwen3_moe import modeling_qwen3_moe
 from trimoe.hardware.memory import peak_rss_bytes, reset_peak_rss, rss_bytes
 before_bytes, was_reset = rss_bytes(), reset_peak_rss()
-model = trimoe.load(sys.argv[1], cache=len(sys.argv) > 2)
+weights = sys.argv[3] if len(sys.argv) > 3 else "auto"
+model = trimoe.load(sys.argv[1], cache=len(sys.argv) > 2, weights=weights)
 store = model.trimoe_store
 print(json.dumps({
     "before_bytes": before_bytes, "peak_rss_bytes": peak_rss_bytes(), "packed_bytes": store.packed_bytes,
     "from_cache": store.from_cache, "load_ns": store.load_ns,
     "parameter_bytes": sum(p.nbytes for p in model.parameters()),
+}))
+"""
+# The same for packing ahead of time, into a folder.
+PACK = """
+import json, sys
+import torch, transformers, trimoe.models.load, trimoe.models.pack
+from trimoe.hardware.memory import peak_rss_bytes, reset_peak_rss, rss_bytes
+from trimoe.models.expert_math import Packing
+math = trimoe.models.load.read_expert_math(sys.argv[1])
+before_bytes, was_reset = rss_bytes(), reset_peak_rss()
+report = trimoe.models.pack.pack_to_folder(sys.argv[1], math, Packing("bf16"), sys.argv[2])
+print(json.dumps({
+    "before_bytes": before_bytes, "peak_rss_bytes": peak_rss_bytes(), "packed_bytes": report.packed_bytes,
 }))
 """
 
@@ -88,3 +102,19 @@ def test_a_loaded_model_stays_within_the_bound(big: Big) -> None:
     assert report["parameter_bytes"] < 50_000_000
     grown_bytes = report["peak_rss_bytes"] - report["before_bytes"]
     assert big.expert_bytes < grown_bytes <= report["packed_bytes"] + SLACK_BYTES
+
+
+def test_a_smaller_format_peaks_at_its_own_bytes(big: Big) -> None:
+    report = run("-c", LOAD, big.path, "cache", "int8")
+    assert 0.5 * big.expert_bytes < report["packed_bytes"] < 0.51 * big.expert_bytes
+    assert report["peak_rss_bytes"] - report["before_bytes"] <= report["packed_bytes"] + SLACK_BYTES
+
+
+def test_packing_ahead_of_time_holds_one_layer(big: Big, tmp_path: Path) -> None:
+    report = run("-c", PACK, big.path, tmp_path / "out")
+    assert report["packed_bytes"] == big.expert_bytes  # of four layers
+    assert report["peak_rss_bytes"] - report["before_bytes"] <= big.expert_bytes / 4 + SLACK_BYTES
+    mapped = run("-c", LOAD, tmp_path / "out")
+    assert mapped["from_cache"] and mapped["packed_bytes"] == big.expert_bytes
+    assert mapped["peak_rss_bytes"] - mapped["before_bytes"] <= SLACK_BYTES
+    shutil.rmtree(tmp_path / "out")

@@ -20,7 +20,7 @@ from trimoe.errors import FailureError, InputError
 from trimoe.expert_layer import ExpertLayer
 from trimoe.hardware.machine import Memory
 from trimoe.models import store as store_module
-from trimoe.models.expert_math import ExpertMath
+from trimoe.models.expert_math import ExpertMath, Packing
 from trimoe.models.expert_tensors import ExpertSource
 from trimoe.models.store import ExpertStore
 
@@ -101,10 +101,10 @@ def test_each_spec_has_its_own_cache_file(checkpoint: Path, private_cache: Path)
         (ExpertMath(limit=3.0), "bf16"),
     ]
     for math, weights in variants:
-        assert not ExpertStore.open(checkpoint, {0: math, 1: math}, weights=weights).from_cache
+        assert not ExpertStore.open(checkpoint, {0: math, 1: math}, packing=Packing(weights)).from_cache
     assert len(cached_files(private_cache)) == len(variants)
     for math, weights in variants:
-        store = ExpertStore.open(checkpoint, {0: math, 1: math}, weights=weights)
+        store = ExpertStore.open(checkpoint, {0: math, 1: math}, packing=Packing(weights))
         assert store.from_cache
         assert {layer.spec.weights for layer in store.layers.values()} == {weights}
         assert {layer.spec.activation for layer in store.layers.values()} == {math.activation}
@@ -117,8 +117,8 @@ def test_another_layout_version_is_another_cache(checkpoint: Path, monkeypatch: 
 
 
 def test_auto_is_the_format_of_the_checkpoint(checkpoint: Path) -> None:
-    open_store(checkpoint, weights="bf16").close()
-    assert open_store(checkpoint, weights="auto").from_cache
+    open_store(checkpoint, packing=Packing("bf16")).close()
+    assert open_store(checkpoint, packing=Packing("auto")).from_cache
 
 
 def test_no_cache_neither_reads_nor_writes(checkpoint: Path, private_cache: Path) -> None:
@@ -186,6 +186,17 @@ def test_ctrl_c_leaves_nothing_behind(
     for from_cache in (False, True):
         store = open_store(checkpoint)
         assert (store.from_cache, contents(store)) == (from_cache, expected)
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4", "fp8", "mxfp4"])
+def test_a_number_that_the_format_cannot_hold_is_named(
+    weights: str, checkpoint: Path, private_cache: Path
+) -> None:
+    """The random bytes of this checkpoint hold NaN; bf16 keeps them, and the router's check finds others."""
+    with pytest.raises(InputError, match=r"finite weights.*NaN or infinity .*experts\.\d+\.up_proj.*bf16"):
+        open_store(checkpoint, packing=Packing(weights))
+    assert cached_files(private_cache) == []
+    assert_no_thread_stays()
 
 
 def test_too_little_memory_is_told_before_packing(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,6 +151,38 @@ def test_predicts_text_it_never_saw(model: Any, tokenizer: Any, text: str) -> No
     assert bits < gzip_bits
 
 
+@torch.inference_mode()
+def bits_per_byte(model: Any, tokenizer: Any, text: str) -> float:
+    ids = torch.tensor([[tokenizer.eos_token_id, *tokenizer(text)["input_ids"]]])
+    logits = model(input_ids=ids).logits[0, :-1].float()
+    nats = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum")
+    return float(nats) / math.log(2) / len(text.encode())
+
+
+@pytest.mark.parametrize(
+    ("weights", "group", "activations", "at_most"),
+    [
+        ("bf16", 0, "auto", 0.001),
+        ("int8", 0, "auto", 0.002),
+        ("fp8", 0, "auto", 0.008),
+        ("mxfp4", 0, "auto", 0.01),
+        ("int4", 32, "int8", 0.01),
+        ("int4", 64, "bf16", 0.01),
+        ("int4", 128, "int8", 0.015),
+    ],
+)
+def test_no_format_changes_what_it_predicts(
+    weights: str, group: int, activations: str, at_most: float, model: Any, tokenizer: Any
+) -> None:
+    """Bits per byte in relation to fp32; docs/formats.md has the figures."""
+    packed = trimoe.load(
+        FOLDER, dtype=torch.float32, weights=weights, group=group, activations=activations, cache=False
+    )
+    for text in (BOOK, CODE):
+        exact = bits_per_byte(model, tokenizer, text)
+        assert abs(bits_per_byte(packed, tokenizer, text) / exact - 1) < at_most
+
+
 def test_routing_is_real(model: Any, tokenizer: Any) -> None:
     _, book = run(model, tokenizer, BOOK)
     _, code = run(model, tokenizer, CODE)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from support.quantised import FP8_CONFIG
 from trimoe.errors import FailureError
 from trimoe.hardware.machine import Memory
+from trimoe.models.dimensions import packed_expert_bytes
+from trimoe.models.expert_math import Packing
 from trimoe.runtime import prediction
 from trimoe.runtime.prediction import predict_memory
 
@@ -33,7 +37,7 @@ def write(tmp_path: Path) -> Write:
         tensors[f"{prefix}.{expert}.down_proj.weight"] = matrix.T.contiguous()
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
 
-    def write(**more: str) -> Path:
+    def write(**more: Any) -> Path:
         config = {"model_type": "qwen3_moe", "num_hidden_layers": 1, "num_experts": 2, **more}
         (tmp_path / "config.json").write_text(json.dumps(config))
         return tmp_path
@@ -58,6 +62,36 @@ def test_other_weights_have_the_dtype_they_are_loaded_in(
     found = predict_memory(write(**config), dtype=dtype)
     assert found.other_weight_bytes == 64 * item_bytes[0] + 10 * item_bytes[1] + 3 * 8
     assert found.packed_expert_bytes == 2 * EXPERT_BYTES
+
+
+@pytest.mark.parametrize(
+    ("packing", "name", "peak"),
+    [
+        (Packing(), "bf16", "bf16"),
+        (Packing("fp32"), "fp32", "fp32"),
+        (Packing("int4", 32), "int4", "int4"),
+        (Packing("int4", 32, "bf16"), "int4", "bf16"),
+    ],
+)
+def test_experts_have_the_format_asked_for(packing: Packing, name: str, peak: str, write: Write) -> None:
+    found = predict_memory(write(), packing)
+    assert found.packed_expert_bytes == 2 * packed_expert_bytes(64, 32, name, group=packing.group)
+    assert found.peak_formats == (peak,)
+
+
+@pytest.mark.parametrize(("dtype", "item_bytes"), [("auto", 2), ("bfloat16", 2), ("float32", 4)])
+def test_fp8_beside_the_experts_becomes_the_type_of_the_rest(
+    dtype: str, item_bytes: int, write: Write
+) -> None:
+    folder = write(quantization_config=FP8_CONFIG)
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.0.self_attn.o_proj.weight"
+    weight = torch.zeros(200, 64).to(torch.float8_e4m3fn)
+    tensors |= {name: weight, f"{name}_scale_inv": torch.ones(2, 1)}
+    before = predict_memory(folder, dtype=dtype).other_weight_bytes
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    grown = predict_memory(folder, dtype=dtype).other_weight_bytes - before
+    assert grown == 200 * 64 * item_bytes  # the scales do not stay
 
 
 def test_experts_alone_are_no_reason_to_refuse(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """The one list of layer cases: every entry of the kernel table is tested on all of it.
 
 A case has its weights as the model defines them, the packed layer made from them, and the exact
-result in float64 by loops over experts that share no code with the core.
+result in float64 by loops over experts that share no code with the core: from the weights as they are
+packed, with the roundings of activations that a format prescribes and no other.
 """
 
 from __future__ import annotations
@@ -12,10 +13,25 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from support.packed import decode
 from trimoe.expert_layer import ExpertLayer, LayerSpec
 from trimoe.ops import source_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Every format and every variant of one, as arguments of LayerSpec.
+FORMATS: dict[str, dict[str, Any]] = {
+    "fp32": {"weights": "fp32"},
+    "bf16": {"weights": "bf16"},
+    "int8": {"weights": "int8"},
+    "int4": {"weights": "int4"},
+    "int4_g64": {"weights": "int4", "group": 64},
+    "int4_g32": {"weights": "int4", "group": 32},
+    "int4_a16": {"weights": "int4", "activations": "bf16"},
+    "int4_g32_a16": {"weights": "int4", "group": 32, "activations": "bf16"},
+    "fp8": {"weights": "fp8"},
+    "mxfp4": {"weights": "mxfp4"},
+}
+INTEGER = [name for name in FORMATS if name.startswith("int") and not name.endswith("a16")]
 
 
 @dataclass(frozen=True)
@@ -32,18 +48,19 @@ class Case:
     gated: bool = True
     bias: bool = False
     routing: str = "random"  # "one" expert gets all, "skip" some ids outside [0, E), "none": all outside
-    options: dict[str, float] = field(default_factory=dict)
+    options: dict[str, float] = field(default_factory=dict, hash=False)
 
-    def spec(self, weights: str) -> LayerSpec:
+    def spec(self, name: str) -> LayerSpec:
+        """The layer in one of FORMATS."""
         return LayerSpec(
             self.experts,
             self.hidden,
             self.inter,
-            weights,
-            self.activation,
-            self.gated,
-            self.bias,
+            activation=self.activation,
+            gated=self.gated,
+            bias=self.bias,
             **self.options,
+            **FORMATS[name],
         )
 
 
@@ -78,6 +95,7 @@ class Problem:
     """A case with tensors: hidden [T, H], ids and router weights [T, K], expert weights, packed layer."""
 
     case: Case
+    name: str  # of FORMATS
     hidden: torch.Tensor
     ids: torch.Tensor
     weights: torch.Tensor
@@ -85,18 +103,42 @@ class Problem:
     layer: ExpertLayer
 
     def exact(self) -> torch.Tensor:
-        """The result in float64 [T, H], from the unpacked weights."""
-        case, x = self.case, self.hidden.double()
-        out = torch.zeros(x.shape, dtype=torch.float64)
-        for expert in range(case.experts):
+        """The result in float64 [T, H], from the packed weights."""
+        case = self.case
+        out = torch.zeros(self.hidden.shape, dtype=torch.float64)
+        x = rounded_rows(self.name, self.hidden)
+        for expert in self.ids.unique().tolist():
+            if not 0 <= expert < case.experts:
+                continue
             token, slot = (self.ids == expert).nonzero(as_tuple=True)
-            part = {name: tensor[expert].double() for name, tensor in self.parts.items()}
+            part = decode(self.layer, expert)
             up = F.linear(x[token], part["up"], part.get("up_bias"))
             gate = F.linear(x[token], part["gate"], part.get("gate_bias")) if case.gated else None
-            h = _activate(case, gate, up)
+            h = rounded_rows(self.name, _activate(case, gate, up).to(self.h_dtype))
             y = F.linear(h, part["down"], part.get("down_bias"))
             out.index_add_(0, token, y * self.weights[token, slot, None].double())
         return out
+
+    @property
+    def h_dtype(self) -> torch.dtype:
+        """What the result of the activation is rounded to."""
+        return torch.float64 if self.name == "fp32" else torch.bfloat16
+
+
+def rounded_rows(name: str, rows: torch.Tensor) -> torch.Tensor:
+    """Rows [T, K] in float64 as a format multiplies them: in 8 bits with a scale, in bf16, or as they are."""
+    if name in INTEGER:
+        codes, scales = quantized_rows(rows)
+        return codes * scales.double()
+    return rows.double() if name == "fp32" else rows.to(torch.bfloat16).double()
+
+
+def quantized_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes in float64 and scales in fp32 [T, 1] of rows: the largest magnitude is 127."""
+    largest = rows.float().abs().amax(dim=1, keepdim=True)
+    most = torch.full_like(largest, 127)  # a tensor: torch turns a number divided by one into a product
+    inverse = torch.where(largest < 1e-35, 0.0, most / largest)
+    return (rows.float() * inverse).round().double(), largest / most
 
 
 def _activate(case: Case, gate: torch.Tensor | None, up: torch.Tensor) -> torch.Tensor:
@@ -115,12 +157,13 @@ def _activate(case: Case, gate: torch.Tensor | None, up: torch.Tensor) -> torch.
     return function(up) if gate is None else function(gate) * up
 
 
-def make_problem(case: Case, weights: str = "fp32", hidden: str | None = None, seed: int = 0) -> Problem:
-    """Tensors of a case; weights is the packed format, hidden the dtype of the activations."""
+def make_problem(case: Case, name: str = "fp32", hidden: str | None = None, seed: int = 0) -> Problem:
+    """Tensors of a case; name is one of FORMATS, hidden the dtype of the activations."""
+    dtype = DTYPES["fp32" if name == "fp32" else "bf16"]
     generator = torch.Generator().manual_seed(seed)
 
     def random(*shape: int, scale: float) -> torch.Tensor:
-        return (torch.randn(*shape, generator=generator) * scale).to(DTYPES[weights])
+        return (torch.randn(*shape, generator=generator) * scale).to(dtype)
 
     e, h, i = case.experts, case.hidden, case.inter
     parts = {"up": random(e, i, h, scale=h**-0.5), "down": random(e, h, i, scale=i**-0.5)}
@@ -130,9 +173,9 @@ def make_problem(case: Case, weights: str = "fp32", hidden: str | None = None, s
         parts |= {"up_bias": random(e, i, scale=0.3), "down_bias": random(e, h, scale=0.3)}
         if case.gated:
             parts["gate_bias"] = random(e, i, scale=0.3)
-    x = torch.randn(case.tokens, h, generator=generator).to(DTYPES[hidden or weights])
+    x = torch.randn(case.tokens, h, generator=generator).to(DTYPES[hidden] if hidden else dtype)
     router = torch.rand(case.tokens, case.topk, generator=generator) + 0.1
-    return Problem(case, x, _ids(case, generator), router, parts, pack(case.spec(weights), parts))
+    return Problem(case, name, x, _ids(case, generator), router, parts, pack(case.spec(name), parts))
 
 
 def _ids(case: Case, generator: torch.Generator) -> torch.Tensor:

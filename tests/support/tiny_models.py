@@ -51,11 +51,23 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     ),
 }
 
+# Wide enough for several blocks of 128 x 128, and no multiple of them.
+WIDE: dict[str, dict[str, Any]] = {
+    "qwen3_moe": dict(hidden_size=192, moe_intermediate_size=160, num_experts=4),
+    "deepseek_v3": dict(
+        hidden_size=192, moe_intermediate_size=160, intermediate_size=288, n_routed_experts=4,
+        kv_lora_rank=128, q_lora_rank=136,
+    ),
+    "gpt_oss": dict(hidden_size=96, intermediate_size=160),
+}  # fmt: skip
 
-def make_model(architecture: str, dtype: torch.dtype) -> Any:
-    """A random model in eval mode, same weights at every call."""
+
+def make_model(architecture: str, dtype: torch.dtype, **changes: Any) -> Any:
+    """A random model in eval mode, same weights at every call; changes: keys of its config."""
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(CONFIGS[architecture](), dtype=dtype).eval()
+    config = CONFIGS[architecture]()
+    config.update(changes)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() >= 2:

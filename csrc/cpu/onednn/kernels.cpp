@@ -105,8 +105,9 @@ void gemm(const GemmArgs& args) {
       [&](int64_t column, int64_t k) {
         return weights.code(column, k) * weights.scale(column, k / weights.group_k);
       });
-  multiply({Multiplied<T>::kOperand, args.rows, weights.cols, weights.k_padded, weights.k_padded, args.c_stride},
-           operands.a.data(), operands.b.data(), args.c);
+  multiply(
+      {Multiplied<T>::kOperand, args.rows, weights.cols, weights.k_padded, weights.k_padded, args.c_stride},
+      operands.a.data(), operands.b.data(), args.c);
 }
 
 // Rows of codes: one product for each group of k, then the scales.
@@ -114,7 +115,9 @@ template <Format kFormat, typename T>
 void quantized_gemm(const GemmArgs& args) {
   const Weights<kFormat> weights{args};
   const int64_t k_padded = weights.k_padded, cols = weights.cols;
-  const auto codes = [&](int64_t row) { return reinterpret_cast<const int16_t*>(args.a + row * args.a_stride); };
+  const auto codes = [&](int64_t row) {
+    return reinterpret_cast<const int16_t*>(args.a + row * args.a_stride);
+  };
   auto& operands = Operands<T>::of_this_thread();
   operands.fill(
       args.rows, cols, k_padded, [&](int64_t row, int64_t k) { return static_cast<float>(codes(row)[k]); },

@@ -1,8 +1,8 @@
 #include "cpu/onednn/matmul.h"
 
-#include <omp.h>
-
 #include <map>
+
+#include <omp.h>
 #include <oneapi/dnnl/dnnl.hpp>
 
 namespace trimoe::cpu::onednn {

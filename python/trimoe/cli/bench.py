@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import statistics
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from trimoe.cli.render import human_bytes, human_ns, print_facts, print_json, progress
+from trimoe.cli.formats import ACTIVATIONS_OPTION, GROUP_OPTION, SHIPPED_MODEL
+from trimoe.cli.render import human_bytes, human_ns, print_facts, print_json, print_table, progress
 from trimoe.errors import InputError
 
 __all__ = ["bench_app"]
@@ -25,7 +27,9 @@ def layer(
     experts: Annotated[int, typer.Option(min=1, help="E.")] = 128,
     topk: Annotated[int, typer.Option(min=1, help="K, experts per token.")] = 8,
     tokens: Annotated[int, typer.Option(min=1, help="T, tokens per call.")] = 1,
-    dtype: Annotated[str, typer.Option(help="Weight format: bf16 or fp32.")] = "bf16",
+    dtype: Annotated[str, typer.Option(help="Weight format: bf16, fp32, int8, int4, fp8 or mxfp4.")] = "bf16",
+    group: Annotated[int, GROUP_OPTION] = 0,
+    activations: Annotated[str, ACTIVATIONS_OPTION] = "auto",
     routing: Annotated[str, typer.Option(help="uniform or zipf.")] = "uniform",
     repeats: Annotated[int, typer.Option(min=1, help="Timed calls.")] = 20,
     threads: Annotated[
@@ -41,43 +45,48 @@ def layer(
     \b
     Examples:
       trimoe bench layer --tokens 512
+      trimoe bench layer --dtype int4 --group 32 --activations bf16
       trimoe bench layer --hidden 4096 --inter 14336 --experts 8 --topk 2 --tokens 16 --json
     """
+    from trimoe.expert_layer import WEIGHT_FORMATS, LayerSpec
+
     for name, value, choices in (
-        ("--dtype", dtype, ("bf16", "fp32")),
+        ("--dtype", dtype, WEIGHT_FORMATS),
         ("--routing", routing, ("uniform", "zipf")),
     ):
         if value not in choices:
             raise InputError(expected=f"{name} {' or '.join(choices)}", got=value, hint=choices[0])
+    spec = LayerSpec(experts, hidden, inter, dtype, group=group, activations=activations)
+    _ = spec.native  # says so where it cannot be, before torch is imported
     if topk > experts:
         raise InputError(
             expected="--topk of at most --experts", got=f"{topk} of {experts}", hint=f"--topk {experts}"
         )
     import torch
 
-    from trimoe.expert_layer import LayerSpec
     from trimoe.hardware.machine import usable_threads
     from trimoe.hardware.roofline import measure_roofline
     from trimoe.runtime.layer_bench import LayerBench
 
     torch.set_num_threads(threads or usable_threads())
-    spec = LayerSpec(experts, hidden, inter, dtype)
     bench = LayerBench(spec, tokens, topk, routing)
     with progress("packing weights", bench.copies * spec.layer_bytes, enabled=not json_output) as advance:
         bench.pack(advance)
-    roofline = measure_roofline(threads=torch.get_num_threads(), weights=[dtype])
+    roofline = measure_roofline(threads=torch.get_num_threads(), weights=[spec.peak_format])
     result = bench.run(repeats, roofline).as_dict()
     shape = {"hidden": hidden, "inter": inter, "experts": experts, "topk": topk, "tokens": tokens}
     if json_output:
-        print_json({**shape, "dtype": dtype, "routing": routing, **result})
+        packing = {"dtype": dtype, "group": spec.packing.group, "activations": activations}
+        print_json({**shape, **packing, "routing": routing, **result})
         return
     print_facts(
-        f"{experts} experts, H {hidden}, I {inter}, top-{topk}, {tokens} token(s), {dtype}, {routing}",
+        f"{experts} experts, H {hidden}, I {inter}, top-{topk}, {tokens} token(s), "
+        f"{spec.format_name}, {routing}",
         {
             "time": f"{result['median_ms']:.3f} ms, median of {repeats} "
             f"({result['min_ms']:.3f} to {result['max_ms']:.3f})",
             "weights read": f"{result['weights_gbps']:.1f} GB/s of {roofline.bandwidth_gbps:.1f} measured",
-            "computed": f"{result['gflops']:.1f} GFLOP/s of {roofline.gflops[dtype]:.1f} measured",
+            "computed": f"{result['gflops']:.1f} GFLOP/s of {roofline.gflops[spec.peak_format]:.1f} measured",
             "of roofline": f"{result['roofline_pct']:.0f} %",
             "error": f"{result['rel_error']:.2e} relative to fp32",
             "kernel": f"{roofline.isa}, {roofline.threads} thread(s)",
@@ -85,6 +94,46 @@ def layer(
             f"{result['weight_copies']} weight copies of {human_bytes(spec.layer_bytes)}",
         },
     )
+
+
+@bench_app.command()
+def error(
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="Checkpoint folder; the model that ships with trimoe if left out.", show_default=False
+        ),
+    ] = SHIPPED_MODEL,
+    json_output: JsonOption = False,
+) -> None:
+    """Measure what each weight format costs in accuracy: one layer against fp32 arithmetic.
+
+    Once on Gaussian weights of the size of Qwen3-30B-A3B's layers, once on the first expert layer of a model
+    in bf16 or fp32. Relative Frobenius error of the result for Gaussian hidden states.
+
+    \b
+    Examples:
+      trimoe bench error
+      trimoe bench error /models/OLMoE-1B-7B --json
+    """
+    from trimoe.runtime.format_error import gaussian_errors, model_errors
+
+    of_model, gaussian = list(model_errors(model)), list(gaussian_errors())
+    if json_output:
+        print_json(
+            {
+                "gaussian": [one.as_dict() for one in gaussian],
+                "model": [one.as_dict() for one in of_model],
+                "path": str(model),
+            }
+        )
+        return
+    rows = [
+        (one.packed_format, f"{one.bits_per_weight:.2f}", f"{one.rel_error:.4f}", f"{other.rel_error:.4f}")
+        for one, other in zip(gaussian, of_model, strict=True)
+    ]
+    columns = ("format", "bits per weight", "Gaussian weights", model.name)
+    print_table("Relative error of a layer", columns, rows, right=columns[1:])
 
 
 @bench_app.command()

@@ -20,6 +20,11 @@ from trimoe.hardware.torch_state import TorchState, torch_state
 
 __all__ = ["doctor"]
 
+_EMULATED = (
+    "AMX IS EMULATED in this process (TRIMOE_AMX_EMULATED is set): each tile instruction costs microseconds. "
+    "Results are exact, speeds mean nothing, and none is measured."
+)
+
 
 def doctor(
     measure: Annotated[
@@ -47,6 +52,9 @@ def doctor(
     if json_output:
         print_json(findings.as_dict())
         return
+    if findings.amx_emulated:
+        print_line(_EMULATED)
+        print_line()
     _print_machine(findings)
     _print_sets(findings)
     if findings.roofline is not None:
@@ -66,6 +74,7 @@ class _Findings:
     cache: CacheFolder
     roofline: Roofline | None
     hints: list[str]
+    amx_emulated: bool
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -77,6 +86,7 @@ class _Findings:
             "kernel_table": [asdict(entry) for entry in self.kernel_table],
             "instruction_sets": [asdict(one) for one in self.instruction_sets],
             "roofline": None if self.roofline is None else self.roofline.as_dict(),
+            "amx_emulated": self.amx_emulated,
             "torch": asdict(self.torch),
             "cache": asdict(self.cache),
             "hints": self.hints,
@@ -86,6 +96,8 @@ class _Findings:
 def _look(measure: bool, threads: int | None) -> _Findings:
     cpu, table, machine, torch = features(), kernel_table(), detect_machine(), torch_state()
     sets = explain(cpu, table)
+    emulation_wanted = os.environ.get("TRIMOE_AMX_EMULATED", "") not in ("", "0")
+    emulated = emulation_wanted and any(entry.isa == "amx" and entry.supported for entry in table)
     return _Findings(
         machine=machine,
         cpu=cpu,
@@ -93,8 +105,16 @@ def _look(measure: bool, threads: int | None) -> _Findings:
         instruction_sets=sets,
         torch=torch,
         cache=cache_state(cache_folder()),
-        roofline=measure_roofline(threads=threads) if measure else None,
-        hints=advise(machine, sets, table, os.environ.get("TRIMOE_CPU_ISA"), torch.threads),
+        roofline=measure_roofline(threads=threads) if measure and not emulated else None,
+        hints=advise(
+            machine,
+            sets,
+            table,
+            forced_isa=os.environ.get("TRIMOE_CPU_ISA"),
+            torch_threads=torch.threads,
+            emulation_wanted=emulation_wanted,
+        ),
+        amx_emulated=emulated,
     )
 
 

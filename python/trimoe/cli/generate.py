@@ -5,22 +5,23 @@ from __future__ import annotations
 import math
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from trimoe.cli.formats import ACTIVATIONS_OPTION, FORMAT_OPTION, GROUP_OPTION, SHIPPED_MODEL, check_format
 from trimoe.cli.render import human_bytes, human_ns, print_facts, print_json, print_line, print_table
 from trimoe.errors import InputError
 from trimoe.hardware.machine import usable_threads
 from trimoe.hardware.memory import MemoryLedger
 
 if TYPE_CHECKING:
+    from trimoe.models.expert_math import Packing
     from trimoe.runtime.generation import Generation, Phase
 
 __all__ = ["generate"]
-
-_SHIPPED = Path(__file__).parents[1] / "models" / "tiny"
 
 
 def generate(
@@ -29,13 +30,16 @@ def generate(
         typer.Argument(
             help="Checkpoint folder; the model that ships with trimoe if left out.", show_default=False
         ),
-    ] = _SHIPPED,
+    ] = SHIPPED_MODEL,
     prompt: Annotated[str, typer.Option(help="The text to continue.")] = "And the LORD said unto Moses,",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Stop after this many tokens.")] = 128,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")] = 0.8,
     top_k: Annotated[int, typer.Option(min=1, help="Sample among this many tokens.")] = 50,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Same seed, same text.")] = 0,
     dtype: Annotated[str, typer.Option(help="Of all but the experts: auto, float32, bfloat16.")] = "auto",
+    fmt: Annotated[str, FORMAT_OPTION] = "auto",
+    group: Annotated[int, GROUP_OPTION] = 0,
+    activations: Annotated[str, ACTIVATIONS_OPTION] = "auto",
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep packed experts on disk.")] = True,
     measure: Annotated[
         bool,
@@ -52,27 +56,32 @@ def generate(
       trimoe generate
       trimoe generate --prompt "And it came to pass" --temperature 0 --json
       trimoe generate /models/Qwen3-30B-A3B --max-new-tokens 32
+      trimoe generate /models/Qwen3-30B-A3B --format int4 --group 64
     """
     if dtype not in ("auto", "float32", "bfloat16"):
         raise InputError(expected="--dtype auto, float32 or bfloat16", got=dtype, hint="auto")
     if not math.isfinite(temperature):
         raise InputError(expected="a finite --temperature", got=str(temperature), hint="0.8")
+    from trimoe.models.expert_math import Packing
     from trimoe.runtime.prediction import predict_memory
 
-    prediction = predict_memory(model, dtype=dtype)
+    packing = Packing(fmt, group, activations)
+    check_format(packing)
+    prediction = predict_memory(model, packing, dtype)
     from trimoe.hardware.roofline import measure_roofline
     from trimoe.runtime.generation import Sampling
     from trimoe.runtime.generation import generate as run
 
     threads = _torch_threads()
     # Before the ledger opens: the probe needs memory too.
-    roofline = measure_roofline(threads=threads) if measure else None
-    loaded, tokenizer, ledger = _load(model, dtype, cache, prediction.total_bytes, quiet=json_output)
+    roofline = measure_roofline(threads=threads, weights=prediction.peak_formats) if measure else None
+    loaded, tokenizer, ledger = _load(model, dtype, packing, cache, prediction.total_bytes, quiet=json_output)
     store = loaded.trimoe_store
     say = (lambda text: None) if json_output else _say
     result = run(loaded, tokenizer, prompt, Sampling(max_new_tokens, temperature, top_k, seed), roofline, say)
     memory = {"weights": prediction.as_dict(), "rss": ledger.as_dict()}
     load = {
+        "format": next(iter(store.layers.values())).spec.format_name,
         "source_bytes": store.source_bytes,
         "packed_bytes": store.packed_bytes,
         "from_cache": store.from_cache,
@@ -111,7 +120,7 @@ def _torch_threads() -> int:
 
 
 def _load(
-    folder: Path, dtype: str, cache: bool, predicted_bytes: int, *, quiet: bool
+    folder: Path, dtype: str, packing: Packing, cache: bool, predicted_bytes: int, *, quiet: bool
 ) -> tuple[Any, Any, MemoryLedger]:
     import torch
     from transformers import AutoTokenizer
@@ -135,7 +144,7 @@ def _load(
         ) from error
     _check_generation_config(folder)
     torch_dtype: torch.dtype | Literal["auto"] = "auto" if dtype == "auto" else getattr(torch, dtype)
-    model = load(folder, dtype=torch_dtype, cache=cache)
+    model = load(folder, dtype=torch_dtype, cache=cache, **asdict(packing))
     return model, tokenizer, ledger
 
 
@@ -154,11 +163,12 @@ def _check_generation_config(folder: Path) -> None:
 
 
 def _print_report(result: Generation, load: dict[str, Any], memory: dict[str, Any]) -> None:
-    origin = "mapped from the packed cache" if load["from_cache"] else f"packed at {load['gbps']:.2f} GB/s"
+    origin = "mapped, packed before" if load["from_cache"] else f"packed at {load['gbps']:.2f} GB/s"
     print_facts(
         "Speed",
         {
-            "experts": f"{human_bytes(load['packed_bytes'])} {origin} in {human_ns(load['duration_ns'])}",
+            "experts": f"{human_bytes(load['packed_bytes'])} of {load['format']} {origin} "
+            f"in {human_ns(load['duration_ns'])}",
             "prefill": _speed(result.prefill),
             "decode": _speed(result.decode),
         },

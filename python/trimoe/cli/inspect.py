@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +12,9 @@ from trimoe.cli.render import human_bytes, print_facts, print_json, print_line, 
 from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.dimensions import MoeDimensions, packed_expert_bytes, packed_format
 from trimoe.models.expert_tensors import UnsupportedDtypeError, find_moe_layers
+from trimoe.models.packed_folder import PackedFolder
+from trimoe.models.quant_scheme import quant_method
+from trimoe.models.rest_tensors import find_rest
 from trimoe.models.weight_parts import PARTS, WeightParts, weight_parts
 
 __all__ = ["inspect"]
@@ -46,6 +49,7 @@ class _Report:
     tensors: int
     shards: int
     total_bytes: int
+    quant_method: str | None
     dimensions: MoeDimensions
     parts: WeightParts
     packed_format: str | None
@@ -90,6 +94,7 @@ class _Report:
             "shards": self.shards,
             **shape,
             "total_bytes": self.total_bytes,
+            "quant_method": self.quant_method,
             "dtype_bytes": self.parts.dtype_bytes,
             "part_bytes": self.parts.part_bytes,
             "expert_bytes": self.expert_bytes,
@@ -103,8 +108,12 @@ class _Report:
 
 
 def _look(checkpoint: Checkpoint) -> _Report:
+    folder = PackedFolder.of(checkpoint)
+    if folder is not None:
+        return _look_packed(checkpoint, folder)
     fmt, packed, unsupported = None, None, None
     try:
+        find_rest(checkpoint)
         shape = MoeDimensions.from_checkpoint(checkpoint, find_moe_layers(checkpoint))
     except UnsupportedDtypeError as error:
         # Still worth showing: config.json and the headers tell all but the packed size.
@@ -117,11 +126,35 @@ def _look(checkpoint: Checkpoint) -> _Report:
         tensors=len(checkpoint.names),
         shards=len(checkpoint.shards),
         total_bytes=checkpoint.total_bytes,
+        quant_method=quant_method(checkpoint.config),
         dimensions=shape,
         parts=weight_parts(checkpoint),
         packed_format=fmt,
         packed_bytes=packed,
         unsupported=unsupported,
+    )
+
+
+def _look_packed(checkpoint: Checkpoint, folder: PackedFolder) -> _Report:
+    """A folder that `trimoe pack` wrote: its experts lie in a file of their own."""
+    spec = next(iter(folder.specs.values()))
+    parts = weight_parts(checkpoint)
+    packed_bytes = sum(one.layer_bytes for one in folder.specs.values())
+    return _Report(
+        path=str(checkpoint.path),
+        tensors=len(checkpoint.names),
+        shards=len(checkpoint.shards),
+        total_bytes=checkpoint.total_bytes + packed_bytes,
+        quant_method="trimoe",
+        dimensions=MoeDimensions.from_packed(checkpoint.config, folder.specs),
+        parts=replace(
+            parts,
+            part_bytes={**parts.part_bytes, "experts": packed_bytes},
+            dtype_bytes={**parts.dtype_bytes, spec.format_name: packed_bytes},
+        ),
+        packed_format=spec.format_name,
+        packed_bytes=spec.layer_bytes // spec.experts,
+        unsupported=None,
     )
 
 
@@ -131,7 +164,7 @@ def _print_shape(report: _Report) -> None:
     topk = "unknown" if shape.topk is None else f"top {shape.topk}"
     shared = f", {shape.shared_experts} shared" if shape.shared_experts else ""
     facts = {
-        "model type": shape.model_type,
+        "model type": shape.model_type + ("" if report.quant_method is None else f", {report.quant_method}"),
         "layers": f"{shape.layers}, {len(shape.moe_layers)} of them with experts",
         "experts": f"{shape.experts} per layer, {topk}{shared}",
         "expert": ", ".join([f"hidden {shape.hidden}, inner {shape.inter}", str(shape.activation), *extras]),

@@ -20,6 +20,7 @@ from trimoe.cli.bench import bench_app
 from trimoe.cli.doctor import doctor
 from trimoe.cli.generate import generate
 from trimoe.cli.inspect import inspect
+from trimoe.cli.pack import pack
 from trimoe.errors import FailureError, InputError, TrimoeError
 
 __all__ = ["app", "main"]
@@ -29,6 +30,7 @@ app.command()(generate)
 app.command()(doctor)
 app.add_typer(bench_app, name="bench")
 app.command()(inspect)
+app.command()(pack)
 
 # Unknown options, missing arguments, bad values: older versions of typer have no public name for their base.
 _UsageError = typer.BadParameter.__bases__[0]
@@ -51,6 +53,7 @@ def _trimoe(
       trimoe doctor                     what this machine has, and what is used of it
       trimoe generate --prompt "Once"   text from the model that ships with trimoe
       trimoe inspect PATH               what a checkpoint holds, without loading it
+      trimoe pack PATH --format int4    its experts converted ahead of the next start
       trimoe bench layer --json         the speed of one layer against the machine's limits
     """
     if version:

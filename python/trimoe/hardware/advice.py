@@ -14,8 +14,10 @@ def advise(
     machine: Machine,
     sets: Sequence[InstructionSet],
     table: Sequence[Isa],
+    *,
     forced_isa: str | None,
     torch_threads: int,
+    emulation_wanted: bool = False,
 ) -> list[str]:
     """Hints for this machine, most valuable first; empty when there is nothing to improve.
 
@@ -25,13 +27,22 @@ def advise(
         table: the kernel table.
         forced_isa: value of `TRIMOE_CPU_ISA`, if set.
         torch_threads: threads that torch's pool starts with.
+        emulation_wanted: whether `TRIMOE_AMX_EMULATED` is set.
     """
     return [
+        *(_emulation_hints(table) if emulation_wanted else []),
         *_isa_hints(sets, table, forced_isa),
         *_thread_hints(machine, torch_threads),
         *_memory_hints(machine),
         *_gpu_hints(machine),
     ]
+
+
+def _emulation_hints(table: Sequence[Isa]) -> list[str]:
+    amx = next((entry for entry in table if entry.isa == "amx"), None)
+    if amx is None or not amx.supported:
+        return [f"TRIMOE_AMX_EMULATED has no effect here: {amx.reason if amx else 'no AMX in this build'}"]
+    return ["AMX is emulated, for tests only: unset TRIMOE_AMX_EMULATED and LD_PRELOAD for real work"]
 
 
 def _isa_hints(sets: Sequence[InstructionSet], table: Sequence[Isa], forced_isa: str | None) -> list[str]:

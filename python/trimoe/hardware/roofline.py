@@ -22,7 +22,7 @@ _MAX_PROBE_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class Roofline:
-    """Medians over the samples. `gflops` is keyed by weight format (fp32, bf16); all counts use 1e9."""
+    """Medians over the samples. `gflops` is keyed by weight format (fp32, int4, ...); all counts use 1e9."""
 
     isa: str
     threads: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trimoe.errors import InputError
@@ -35,7 +35,8 @@ class MoeDimensions:
             another one; None where it names none.
         gated: whether an expert computes act(gate) * up, and not act(up).
         has_bias: whether the experts have biases.
-        dtype: safetensors name of the experts' element type; None where config.json does not say.
+        dtype: safetensors name of the experts' element type, "MXFP4", or the packed format of a folder that
+            `trimoe pack` wrote; None where config.json does not say.
     """
 
     model_type: str
@@ -84,6 +85,22 @@ class MoeDimensions:
                 hint="the config.json and all shards of the same model",
             )
         return _build(text_config(checkpoint.config), layers)
+
+    @classmethod
+    def from_packed(cls, config: Mapping[str, Any], specs: Mapping[int, LayerSpec]) -> MoeDimensions:
+        """The shape of a model whose experts are packed already, in layers of one shape."""
+        sample = next(iter(specs.values()))
+        return replace(
+            _build(text_config(config), {}),
+            moe_layers=tuple(sorted(specs)),
+            hidden=sample.hidden,
+            inter=sample.inter,
+            experts=sample.experts,
+            activation=sample.activation,
+            gated=sample.gated,
+            has_bias=sample.bias,
+            dtype=sample.format_name,
+        )
 
 
 def _shape(layer: MoeLayerTensors) -> str:
@@ -176,24 +193,27 @@ def _no_moe_config(config: Mapping[str, Any], fact: str) -> InputError:
 
 
 def packed_format(dtype: str) -> str:
-    """The packed format that holds experts of a safetensors dtype: "bf16" or "fp32".
+    """The packed format that holds experts of a stored dtype without a loss: "bf16", "fp32", "fp8", "mxfp4".
 
     F16 becomes fp32, the one packed format that holds it exactly.
     """
-    return {"BF16": "bf16", "F32": "fp32", "F16": "fp32"}[dtype]
+    return {"BF16": "bf16", "F32": "fp32", "F16": "fp32", "F8_E4M3": "fp8", "MXFP4": "mxfp4"}[dtype]
 
 
-def packed_expert_bytes(hidden: int, inter: int, fmt: str, gated: bool = True, bias: bool = False) -> int:
-    """Bytes of one expert in trimoe's packed layout, padding included.
+def packed_expert_bytes(
+    hidden: int, inter: int, fmt: str, gated: bool = True, bias: bool = False, group: int = 0
+) -> int:
+    """Bytes of one expert in trimoe's packed layout, padding and scales included.
 
     Args:
         hidden: H.
         inter: I.
-        fmt: "bf16" or "fp32".
+        fmt: the packed format, one of `trimoe.expert_layer.WEIGHT_FORMATS`.
         gated: whether there is a gate matrix.
         bias: whether there are biases.
+        group: inputs that share a scale; 0 for the format's own.
 
     Raises:
         InputError: the format has no packed layout, or a size is out of range.
     """
-    return LayerSpec(1, hidden, inter, fmt, gated=gated, bias=bias).layer_bytes
+    return LayerSpec(1, hidden, inter, fmt, gated=gated, bias=bias, group=group).layer_bytes

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 from trimoe.expert_layer import LayerSpec
 
-__all__ = ["ExpertMath"]
+__all__ = ["ExpertMath", "Packing"]
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How weights are packed and multiplied, as users choose it; see `trimoe.LayerSpec` for the values.
+
+    weights may also be "auto": the format of the checkpoint.
+    """
+
+    weights: str = "auto"
+    group: int = 0
+    activations: str = "auto"
+
+    @classmethod
+    def of(cls, spec: LayerSpec) -> Packing:
+        """The packing of a layer."""
+        return cls(spec.weights, spec.group, spec.activations)
+
+    def resolved(self, weights: str) -> Packing:
+        """With `weights` where it says "auto"."""
+        return replace(self, weights=weights) if self.weights == "auto" else self
 
 
 @dataclass(frozen=True)
@@ -19,8 +40,6 @@ class ExpertMath:
     alpha: float = 1.702
     limit: float = 7.0
 
-    def spec(self, experts: int, hidden: int, inter: int, weights: str) -> LayerSpec:
-        """The layer of E experts, H wide, I inside, packed as `weights`, that computes this."""
-        return LayerSpec(
-            experts, hidden, inter, weights, self.activation, self.gated, self.bias, self.alpha, self.limit
-        )
+    def spec(self, experts: int, hidden: int, inter: int, packing: Packing) -> LayerSpec:
+        """The layer of E experts, H wide, I inside, packed in that way, that computes this."""
+        return LayerSpec(experts, hidden, inter, **asdict(packing), **asdict(self))

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 __all__ = ["ExpertTensorName", "parse_expert_name"]
 
-# One matrix per expert: <prefix>.<expert>.<name>.weight and .bias; gate and up are [I, H], down is [H, I].
+# One matrix per expert: <prefix>.<expert>.<name>.weight, .bias and, in fp8, the scales of the weight; gate
+# and up are [I, H], down is [H, I].
 _PER_EXPERT: Mapping[str, str] = {
     "gate_proj": "gate",
     "up_proj": "up",
@@ -17,8 +18,13 @@ _PER_EXPERT: Mapping[str, str] = {
     "w3": "up",
     "w2": "down",
 }
-# One stack for all experts: <prefix>.<name> and <name>_bias; see expert_tensors for the orders of dimensions.
+_PER_EXPERT_PARTS: Mapping[str, str] = {"weight": "weight", "bias": "bias", "weight_scale_inv": "scale"}
+# One stack for all experts: <prefix>.<name><suffix>; see expert_tensors for the orders of dimensions.
 _STACKED: Mapping[str, str] = {"gate_up_proj": "gate_up", "up_proj": "up", "down_proj": "down"}
+_STACKED_PARTS: Mapping[str, str] = {
+    "": "weight", "_bias": "bias", "_scale_inv": "scale",
+    "_blocks": "weight", "_scales": "scale",  # mxfp4
+}  # fmt: skip
 _NO_WEIGHTS = frozenset({"e_score_correction_bias"})  # the router's, stored among the experts by some writers
 
 _MAX_NAME = 300
@@ -38,14 +44,14 @@ class ExpertTensorName:
         layer: index of the layer.
         expert: index of the expert; None for a stack of all experts.
         role: "gate", "up", "down", "gate_up" (both in one), or "" where the rest of the name is unknown.
-        bias: whether it is a bias vector and no matrix.
+        part: "weight", "bias" or "scale" (of a weight's blocks); "" where the role is.
     """
 
     prefix: str
     layer: int
     expert: int | None
     role: str
-    bias: bool
+    part: str
 
 
 def parse_expert_name(name: str) -> ExpertTensorName | None:
@@ -59,15 +65,15 @@ def parse_expert_name(name: str) -> ExpertTensorName | None:
     if match is None or match["leaf"] in _NO_WEIGHTS or "mtp" in name.split("."):
         return None
     expert = None if match["expert"] is None else int(match["expert"])
-    role, bias = _parse_leaf(match["leaf"], stacked=expert is None)
-    return ExpertTensorName(match["prefix"], int(match["layer"]), expert, role, bias)
+    role, part = _parse_leaf(match["leaf"], stacked=expert is None)
+    return ExpertTensorName(match["prefix"], int(match["layer"]), expert, role, part)
 
 
-def _parse_leaf(leaf: str, stacked: bool) -> tuple[str, bool]:
+def _parse_leaf(leaf: str, stacked: bool) -> tuple[str, str]:
     if stacked:
-        bias = leaf.endswith("_bias")
-        return _STACKED.get(leaf.removesuffix("_bias"), ""), bias
-    base, _, kind = leaf.partition(".")
-    if kind not in ("weight", "bias"):
-        return "", False
-    return _PER_EXPERT.get(base, ""), kind == "bias"
+        base = next((name for name in _STACKED if leaf.startswith(name)), "")
+        role, part = _STACKED.get(base, ""), _STACKED_PARTS.get(leaf.removeprefix(base), "")
+    else:
+        base, _, kind = leaf.partition(".")
+        role, part = _PER_EXPERT.get(base, ""), _PER_EXPERT_PARTS.get(kind, "")
+    return (role, part) if role and part else ("", "")

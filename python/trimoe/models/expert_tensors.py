@@ -4,7 +4,8 @@ Storage that is known, per layer:
 - one matrix each: gate_proj, up_proj, down_proj (or w1, w3, w2); without gates too (up_proj, down_proj);
 - stacks of all experts: gate_up_proj [E, 2I, H] and down_proj [E, H, I], or transposed [E, H, 2I] and
   [E, I, H]; all gates first, or interleaved (gpt-oss); without gates up_proj [E, I, H], down_proj [E, H, I].
-The shapes tell transposed from not. What is not known is an error and never a guess.
+Either in F32, BF16, F16 or fp8 with scales, stacks in mxfp4 too: see expert_scales. The shapes tell
+transposed from not. What is not known is an error and never a guess.
 """
 
 from __future__ import annotations
@@ -15,11 +16,18 @@ from trimoe.errors import InputError
 from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.config_keys import family_of, find_int, text_config
 from trimoe.models.expert_names import parse_expert_name
-from trimoe.models.expert_storage import ExpertStorage, Key, per_expert_storage, stacked_storage
+from trimoe.models.expert_stacks import stacked_storage
+from trimoe.models.expert_storage import ExpertStorage, Key, per_expert_storage
 from trimoe.models.expert_views import ExpertSource, Matrix, Vector
+from trimoe.models.quant_scheme import (
+    UnsupportedDtypeError,
+    check_fp8,
+    check_mxfp4,
+    quant_method,
+    unsupported,
+)
 
 __all__ = [
-    "SUPPORTED_DTYPES",
     "ExpertSource",
     "Matrix",
     "MoeLayerTensors",
@@ -28,11 +36,7 @@ __all__ = [
     "find_moe_layers",
 ]
 
-SUPPORTED_DTYPES = ("F32", "BF16", "F16")
-
-
-class UnsupportedDtypeError(InputError):
-    """The experts are stored in a format that trimoe cannot read yet."""
+_PLAIN_DTYPES = ("F32", "BF16", "F16")
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class MoeLayerTensors:
 
     @property
     def dtype(self) -> str:
-        """Element type of every matrix: "F32", "BF16" or "F16"."""
+        """Element type of every matrix: "F32", "BF16", "F16", "F8_E4M3" or "MXFP4"."""
         return self.storage.dtype
 
     @property
@@ -107,7 +111,7 @@ def find_moe_layers(checkpoint: Checkpoint) -> dict[int, MoeLayerTensors]:
     no part in the model.
 
     Raises:
-        UnsupportedDtypeError: an expert's tensor is neither F32, BF16 nor F16; the message names it.
+        UnsupportedDtypeError: an expert's tensor is in a format that is not read; the message names it.
         InputError: there are no experts, or a tensor is missing, unknown, or does not fit the others.
     """
     gathered = _gather(checkpoint)
@@ -150,22 +154,32 @@ def _gather(checkpoint: Checkpoint) -> dict[int, _Names]:
                 got=f"both {names.prefix} and {parsed.prefix}",
                 hint="a checkpoint with one language model",
             )
-        _check_format(checkpoint, name, known=bool(parsed.role))
+        _check_format(checkpoint, name, parsed.part)
         names.all.append(name)
         slot = names.stacked if parsed.expert is None else names.per_expert.setdefault(parsed.expert, {})
-        slot[parsed.role, parsed.bias] = name
+        twin = slot.setdefault((parsed.role, parsed.part), name)
+        if twin != name:
+            raise InputError(
+                expected=f"one format of the experts in {parsed.prefix}",
+                got=f"both {twin} and {name}",
+                hint="removing the shards of another download or of an older save",
+            )
     return gathered
 
 
-def _check_format(checkpoint: Checkpoint, name: str, known: bool) -> None:
-    dtype = checkpoint.entry(name).dtype
-    if known and dtype in SUPPORTED_DTYPES:
-        return
-    raise UnsupportedDtypeError(
-        expected=f"expert weights of a dtype that trimoe reads ({', '.join(SUPPORTED_DTYPES)})",
-        got=f"{name} of dtype {dtype}" + ("" if known else ", a part of a format that trimoe does not know"),
-        hint="a checkpoint of the model in BF16 (quantised formats are not read yet)",
-    )
+def _check_format(checkpoint: Checkpoint, name: str, part: str) -> None:
+    """Whether the tensor belongs to a format that is read, as far as name, dtype and config.json tell."""
+    dtype, config = checkpoint.entry(name).dtype, checkpoint.config
+    blocks = name.endswith("_blocks")
+    if part == "weight" and dtype == "F8_E4M3" and not blocks:
+        check_fp8(config, name)
+    elif part == "weight" and dtype == "U8" and blocks:
+        check_mxfp4(config, name)
+    elif part == "scale" and quant_method(config) in ("fp8", "mxfp4"):
+        return  # checked beside its weight
+    elif part in ("", "scale") or dtype not in _PLAIN_DTYPES or blocks:
+        known = "" if part else ", a part of a format that trimoe does not know,"
+        raise unsupported(f"{name} of dtype {dtype}{known} with quant_method {quant_method(config)}")
 
 
 def _build_layer(checkpoint: Checkpoint, layer: int, names: _Names) -> MoeLayerTensors:
@@ -194,7 +208,7 @@ def _build_layer(checkpoint: Checkpoint, layer: int, names: _Names) -> MoeLayerT
 
 def _is_interleaved(checkpoint: Checkpoint, names: _Names) -> bool:
     family = family_of(checkpoint.config)
-    if family is None and ("gate_up", True) in names.stacked:
+    if family is None and ("gate_up", "bias") in names.stacked:
         # gpt-oss interleaves; other models with such a bias do not, and the tensors look the same.
         raise InputError(
             expected=f"a model type whose order of gates and ups in {names.prefix}.gate_up_proj is known",

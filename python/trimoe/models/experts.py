@@ -14,6 +14,7 @@ import torch
 from trimoe.errors import InputError
 from trimoe.expert_layer import ExpertLayer, Source
 from trimoe.models.activations import expert_math
+from trimoe.models.expert_math import Packing
 from trimoe.ops import moe_forward, source_of
 
 __all__ = ["experts_forward", "register", "repack"]
@@ -69,7 +70,7 @@ def _pack(module: Any, layer: ExpertLayer | None) -> ExpertLayer:
     transposed = bool(module.is_transposed)
     hidden = first.shape[1] if transposed else first.shape[2]
     inter = module.down_proj.shape[1] if transposed else module.down_proj.shape[2]
-    spec = math.spec(first.shape[0], hidden, inter, _FORMATS[first.dtype])
+    spec = math.spec(first.shape[0], hidden, inter, Packing(_FORMATS[first.dtype]))
     if layer is None or layer.spec != spec:
         layer = ExpertLayer(spec)
     for expert in range(first.shape[0]):

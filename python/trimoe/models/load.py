@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -9,11 +10,14 @@ from typing import Any, Literal
 import torch
 
 from trimoe.errors import InputError
+from trimoe.models.activations import expert_math
 from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.config_keys import find_int, text_config
-from trimoe.models.quantizer import TrimoeConfig, check_device_map, register
+from trimoe.models.expert_math import ExpertMath
+from trimoe.models.quantizer import TrimoeConfig, check_device_map, expert_modules, register
+from trimoe.models.rest_tensors import find_rest
 
-__all__ = ["load"]
+__all__ = ["load", "read_expert_math"]
 
 
 def load(
@@ -21,14 +25,19 @@ def load(
     *,
     dtype: torch.dtype | Literal["auto"] = "auto",
     weights: str = "auto",
+    group: int = 0,
+    activations: str = "auto",
     cache: bool = True,
     **kwargs: Any,
 ) -> Any:
     """Loads the causal language model in the folder `path`, ready for `generate`.
 
-    The experts are packed from the safetensors files (or mapped from the packed cache) and are never
-    parameters of the model. dtype: of everything else, "auto" is the checkpoint's; weights: packed
-    format of the experts, "auto", "fp32" or "bf16"; cache: keep the packed experts on disk; further
+    The experts are packed from the safetensors files (or mapped, where they were packed before) and are
+    never parameters of the model. dtype: of everything else, "auto" is the checkpoint's; what is fp8
+    there becomes that dtype too, multiplied by its scales. weights: packed format of the experts, one of
+    `trimoe.expert_layer.WEIGHT_FORMATS`; "auto" keeps the checkpoint's own, fp8 and mxfp4 bit for bit.
+    group: inputs that share a scale (int4: 32, 64 or 128, the default). activations: what int4 weights
+    are multiplied with, "int8" (the default) or "bf16". cache: keep the packed experts on disk; further
     arguments go to `AutoModelForCausalLM.from_pretrained`. The store is `model.trimoe_store`.
 
     Raises InputError for a path, model or file that is not as it should be, FailureError when memory
@@ -41,18 +50,38 @@ def load(
     folder = os.fspath(path)
     with Checkpoint(folder) as checkpoint:  # every file is whole before anything is built
         _check_topk(folder, checkpoint.config)
-    _check_config(folder, bool(kwargs.get("trust_remote_code")))
+        find_rest(checkpoint)
+        own = checkpoint.config.get("quantization_config")
+    quantization = TrimoeConfig(folder, weights, cache, group, activations)
+    if isinstance(own, dict) and own.get("quant_method") == "trimoe":
+        quantization = _completed(quantization, TrimoeConfig(**own))
+    config, more, _ = _read_config(folder, kwargs)
     model, info = AutoModelForCausalLM.from_pretrained(
         folder,
+        config=config,
         dtype=dtype,
-        quantization_config=TrimoeConfig(checkpoint=folder, weights=weights, cache=cache),
+        quantization_config=quantization,
         local_files_only=True,
         ignore_mismatched_sizes=True,  # found below; transformers' own error is a table
         output_loading_info=True,
-        **kwargs,
+        **more,
     )
     _check_complete(folder, info)
     return model.eval()
+
+
+def _completed(asked: TrimoeConfig, own: TrimoeConfig) -> TrimoeConfig:
+    """What was asked for; what was left open as the checkpoint's config.json says."""
+    packing = asked.packing
+    return TrimoeConfig(
+        checkpoint=own.checkpoint or asked.checkpoint,
+        weights=own.weights if packing.weights == "auto" else packing.weights,
+        group=packing.group or (own.group if packing.weights in ("auto", own.weights) else 0),
+        activations=own.activations if packing.activations == "auto" else packing.activations,
+        cache=asked.cache and own.cache,
+        packed=own.packed,
+        source=own.source,
+    )
 
 
 def _check_arguments(dtype: torch.dtype | str, kwargs: Mapping[str, Any]) -> None:
@@ -82,22 +111,40 @@ def _check_topk(folder: str, config: Mapping[str, Any]) -> None:
         )
 
 
-def _check_config(folder: str, trust_remote_code: bool) -> None:
-    """Builds the model without memory: what breaks there is config.json, whatever exception it raises."""
+def read_expert_math(path: str | os.PathLike[str]) -> dict[int, ExpertMath]:
+    """How the experts of each layer of the model in the folder `path` are computed; InputError as `load`."""
+    _, _, model = _read_config(os.fspath(path), {})
+    return {index: expert_math(module) for index, (_, module) in expert_modules(model).items()}
+
+
+def _read_config(folder: str, kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, Any], Any]:
+    """The model's config without its quantization, the arguments left for `from_pretrained`, and the model.
+
+    With another quantization than ours in it, transformers would set out to undo that one itself. The
+    model is built without memory: what breaks there is config.json, whatever exception it raises.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    more = dict(kwargs)
+    trust = bool(more.pop("trust_remote_code", False))
+    config = copy.deepcopy(more.pop("config", None))
     try:
-        config = AutoConfig.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=trust_remote_code
-        )
+        if config is None:
+            config, more = AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=trust, return_unused_kwargs=True, **more
+            )
+        for part in (config, config.get_text_config(decoder=True)):
+            if hasattr(part, "quantization_config"):
+                del part.quantization_config
         with torch.device("meta"):
-            AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+            model = AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=trust)
     except Exception as error:
         raise InputError(
             expected=f"a language model that transformers can build from {folder}/config.json",
             got=f"{type(error).__name__}: {str(error)[:200]}",
             hint="the config.json that came with the weights, or a newer transformers",
         ) from error
+    return config, {**more, "trust_remote_code": trust}, model
 
 
 def _check_complete(folder: str, info: Mapping[str, Any]) -> None:

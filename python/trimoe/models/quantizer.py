@@ -21,32 +21,54 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from trimoe.errors import InputError
 from trimoe.expert_layer import ExpertLayer
 from trimoe.models.activations import expert_math
+from trimoe.models.block_scales import apply_scales
+from trimoe.models.checkpoint import Checkpoint
+from trimoe.models.expert_math import Packing
+from trimoe.models.rest_tensors import find_rest
 from trimoe.models.store import ExpertStore
 from trimoe.ops import moe_forward
 
-__all__ = ["StoredExperts", "TrimoeConfig", "check_device_map", "register"]
+__all__ = ["StoredExperts", "TrimoeConfig", "check_device_map", "expert_modules", "register"]
 
 
 class TrimoeConfig(QuantizationConfigMixin):  # type: ignore[misc]
     """What config.json may say under `quantization_config`.
 
     checkpoint: folder that holds the experts; default: the folder the model is loaded from.
-    weights: packed format "auto" (that of the checkpoint; fp16 is kept exactly, as fp32), "fp32" or "bf16".
+    weights, group, activations: how the experts are packed, as in `trimoe.LayerSpec`; weights "auto" keeps
+    the checkpoint's own format (fp16 is kept exactly, as fp32).
     cache: whether packed experts are kept on disk for the next start.
+    packed: name of the file of packed experts, in a folder that `trimoe pack` wrote.
+    source: the quantization config of the checkpoint itself, where it is fp8 beside the experts too.
     """
 
     def __init__(
-        self, checkpoint: str | None = None, weights: str = "auto", cache: bool = True, **unknown: Any
+        self,
+        checkpoint: str | None = None,
+        weights: str = "auto",
+        cache: bool = True,
+        group: int = 0,
+        activations: str = "auto",
+        packed: str | None = None,
+        source: dict[str, Any] | None = None,
+        **unknown: Any,
     ) -> None:
         unknown.pop("quant_method", None)
         if unknown:
             raise InputError(
-                expected="checkpoint, weights and cache in the trimoe quantization config",
+                expected="checkpoint, weights, group, activations, cache in the trimoe quantization config",
                 got=", ".join(sorted(unknown)),
                 hint="removing or correcting it",
             )
         self.quant_method = "trimoe"
         self.checkpoint, self.weights, self.cache = checkpoint, weights, cache
+        self.group, self.activations = group, activations
+        self.packed, self.source = packed, source
+
+    @property
+    def packing(self) -> Packing:
+        """How the experts are to be packed."""
+        return Packing(self.weights, self.group, self.activations)
 
 
 class StoredExperts(nn.Module):
@@ -78,29 +100,34 @@ class TrimoeQuantizer(HfQuantizer):  # type: ignore[misc]
         """Called by transformers before anything is loaded."""
         check_device_map(device_map)
 
+    def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """What torch computes in; a checkpoint in fp8 whose config.json does not say is taken as bf16."""
+        return torch.bfloat16 if dtype.itemsize == 1 else dtype
+
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         config = self.quantization_config
-        folder = config.checkpoint or _folder_of(kwargs.get("checkpoint_files"))
-        experts = {
-            _layer_index(name): (name, module)
-            for name, module in model.named_modules()
-            if hasattr(module, "down_proj") and hasattr(module, "is_concatenated")
-        }
+        files = kwargs.get("checkpoint_files")
+        self._folder = _folder_of(files) if files else None
+        folder = config.checkpoint or _folder_of(files)
+        experts = expert_modules(model)
         math = {index: expert_math(module) for index, (_, module) in experts.items()}
         with _progress_bar() as progress:
             store = ExpertStore.open(
-                folder, math, weights=config.weights, use_cache=config.cache, progress=progress
+                folder, math, packing=config.packing, use_cache=config.cache, progress=progress
             )
         for index, (name, module) in experts.items():
             _check_shape(name, module, store.layers[index])
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, StoredExperts(store.layers[index]))
         ignored = set(model._keys_to_ignore_on_load_unexpected or ())
-        model._keys_to_ignore_on_load_unexpected = ignored | {r".*\.experts\..*"}
+        model._keys_to_ignore_on_load_unexpected = ignored | {r".*\.experts\..*", r".*_scale_inv$"}
         model.trimoe_store = store
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+        if self._folder is not None:
+            with Checkpoint(self._folder) as checkpoint:
+                apply_scales(model, checkpoint, find_rest(checkpoint).scales)
         _check_routers(model)
         return model
 
@@ -119,6 +146,15 @@ def register() -> None:
     if "trimoe" not in AUTO_QUANTIZER_MAPPING:
         register_quantization_config("trimoe")(TrimoeConfig)
         register_quantizer("trimoe")(TrimoeQuantizer)
+
+
+def expert_modules(model: Any) -> dict[int, tuple[str, Any]]:
+    """The experts modules of a model of transformers, with their names, by layer index."""
+    return {
+        _layer_index(name): (name, module)
+        for name, module in model.named_modules()
+        if hasattr(module, "down_proj") and hasattr(module, "is_concatenated")
+    }
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
@@ -23,12 +23,15 @@ from trimoe.hardware.machine import memory, usable_threads
 from trimoe.models.cache import PackedCache
 from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.dimensions import packed_format
-from trimoe.models.expert_math import ExpertMath
+from trimoe.models.expert_math import ExpertMath, Packing
 from trimoe.models.expert_tensors import ExpertSource, Matrix, MoeLayerTensors, Vector, find_moe_layers
+from trimoe.models.packed_folder import PackedFolder
 
-__all__ = ["ExpertStore"]
+__all__ = ["ExpertStore", "Progress", "cache_of", "layer_specs", "pack_layers"]
 
-_SOURCE_DTYPES = {"F32": "fp32", "BF16": "bf16", "F16": "fp16"}
+_SOURCE_DTYPES = {
+    "F32": "fp32", "BF16": "bf16", "F16": "fp16", "F8_E4M3": "fp8", "MXFP4": "mxfp4", "F8_E8M0": "e8m0",
+}  # fmt: skip
 _IN_FLIGHT = 4  # experts per thread that are read ahead
 
 Progress = Callable[[int, int], None]
@@ -54,25 +57,25 @@ class ExpertStore:
         path: str | os.PathLike[str],
         math: Mapping[int, ExpertMath],
         *,
-        weights: str = "auto",
+        packing: Packing = Packing(),  # noqa: B008 - it is frozen
         use_cache: bool = True,
         progress: Progress = lambda done_bytes, total_bytes: None,
     ) -> ExpertStore:
-        """Maps the packed cache of the checkpoint at `path`, or packs the experts and writes the cache.
+        """Maps the packed experts of the checkpoint at `path`, or packs them and writes the cache.
 
-        math: how each layer's experts are computed; weights: packed format "auto", "fp32" or "bf16";
-        progress: called with the source bytes just packed and those of all experts. Raises InputError
-        for a bad checkpoint and FailureError when memory does not suffice; a cache that cannot be
-        written is only a warning.
+        math: how each layer's experts are computed; packing: the packed format; progress: called with
+        the source bytes just packed and those of all experts. Raises InputError for a bad checkpoint and
+        FailureError when memory does not suffice; a cache that cannot be written is only a warning.
         """
         start_ns = time.monotonic_ns()
         with Checkpoint(path) as checkpoint:
+            folder = PackedFolder.of(checkpoint)
+            if folder is not None:
+                return _map_folder(folder, math, packing, start_ns)
             tensors = find_moe_layers(checkpoint)
-            _check_layers(tensors, math)
-            specs = {index: _spec(tensors[index], math[index], weights) for index in math}
+            specs = layer_specs(tensors, math, packing)
             source_bytes = sum(tensors[index].nbytes for index in specs)
-            key, origin = _cache_key(checkpoint, specs), os.path.realpath(path)
-            cache = PackedCache(key, specs, origin=origin) if use_cache else None
+            cache = cache_of(checkpoint, specs) if use_cache else None
             layers = cache.load() if cache else None
             from_cache = layers is not None
             if layers is None:
@@ -90,31 +93,75 @@ class ExpertStore:
             layer.close()
 
 
-def _check_layers(tensors: Mapping[int, MoeLayerTensors], math: Mapping[int, ExpertMath]) -> None:
+def layer_specs(
+    tensors: Mapping[int, MoeLayerTensors], math: Mapping[int, ExpertMath], packing: Packing
+) -> dict[int, LayerSpec]:
+    """The layers to pack; InputError where the model does not fit its files, or the format is unknown."""
+    _check_layers(set(tensors), math)
+    return {index: _spec(tensors[index], math[index], packing) for index in math}
+
+
+def cache_of(checkpoint: Checkpoint, specs: Mapping[int, LayerSpec]) -> PackedCache:
+    """The packed cache of a checkpoint in the format of `specs`, whether it is written yet or not."""
+    # Checkpoint content, formats and layout version: whatever would change a packed byte.
+    packings = [(index, spec.packing) for index, spec in sorted(specs.items())]
+    text = f"{checkpoint.fingerprint()} {_cpu.LAYOUT_VERSION} {packings}"
+    key = hashlib.sha256(text.encode()).hexdigest()[:32]
+    return PackedCache(key, specs, origin=os.path.realpath(checkpoint.path))
+
+
+def pack_layers(
+    tensors: Mapping[int, MoeLayerTensors], specs: Mapping[int, LayerSpec], progress: Progress
+) -> Iterator[tuple[int, ExpertLayer]]:
+    """Packs one layer after the other, each freed when the next one is asked for.
+
+    progress: as in `ExpertStore.open`.
+    """
+    source_bytes = sum(tensors[index].nbytes for index in specs)
+    for index, spec in specs.items():
+        one = {index: spec}
+        _check_memory(one)
+        layer = _pack_all(tensors, one, lambda done_bytes: progress(done_bytes, source_bytes))[index]
+        yield index, layer
+        layer.close()
+
+
+def _map_folder(
+    folder: PackedFolder, math: Mapping[int, ExpertMath], packing: Packing, start_ns: int
+) -> ExpertStore:
+    """The experts that `trimoe pack` put into the checkpoint's folder."""
+    _check_layers(set(folder.specs), math)
+    specs = folder.specs_for(packing)
+    for index, spec in specs.items():
+        if spec != math[index].spec(spec.experts, spec.hidden, spec.inter, Packing.of(spec)):
+            raise InputError(
+                expected=f"experts with {math[index]}, as in the model, in layer {index} of {folder.path}",
+                got=str(spec),
+                hint="the config.json that `trimoe pack` wrote",
+            )
+    layers = folder.map(specs)
+    nbytes = sum(spec.layer_bytes for spec in specs.values())
+    return ExpertStore(layers, nbytes, nbytes, True, time.monotonic_ns() - start_ns)
+
+
+def _check_layers(found: set[int], math: Mapping[int, ExpertMath]) -> None:
     """A layer that is left out would be computed elsewhere, from a second copy of its weights."""
-    if set(math) != set(tensors):
+    if set(math) != found:
         raise InputError(
-            expected=f"a model whose expert layers trimoe can take over: {sorted(tensors)}",
+            expected=f"a model whose expert layers trimoe can take over: {sorted(found)}",
             got=f"experts modules that it knows in layers {sorted(math)}",
             hint="the checkpoint that belongs to this config.json, or transformers without trimoe",
         )
 
 
-def _spec(layer: MoeLayerTensors, how: ExpertMath, weights: str) -> LayerSpec:
+def _spec(layer: MoeLayerTensors, how: ExpertMath, packing: Packing) -> LayerSpec:
     if (how.gated, how.bias) != (layer.gated, layer.has_bias):
         raise InputError(
             expected=f"experts with gate={how.gated}, bias={how.bias} in {layer.prefix}, as in the model",
             got=f"gate={layer.gated}, bias={layer.has_bias}",
             hint="the checkpoint that belongs to this config.json",
         )
-    fmt = packed_format(layer.dtype) if weights == "auto" else weights
-    return how.spec(layer.experts, layer.hidden, layer.inter, fmt)
-
-
-def _cache_key(checkpoint: Checkpoint, specs: Mapping[int, LayerSpec]) -> str:
-    """Checkpoint content, formats and layout version: whatever would change a packed byte."""
-    text = f"{checkpoint.fingerprint()} {_cpu.LAYOUT_VERSION} {sorted(specs.items())}"
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return how.spec(layer.experts, layer.hidden, layer.inter, packing.resolved(packed_format(layer.dtype)))
 
 
 def _check_memory(specs: Mapping[int, LayerSpec]) -> None:
@@ -123,7 +170,7 @@ def _check_memory(specs: Mapping[int, LayerSpec]) -> None:
         raise FailureError(
             expected=f"{needed / 1e9:.2f} GB of free memory for packed experts",
             got=f"{available / 1e9:.2f} GB",
-            hint="weights='bf16', closing other programs, or a machine with more memory",
+            hint="a smaller format (weights='int8' or 'int4'), `trimoe pack` beforehand, or more memory",
         )
 
 
@@ -155,14 +202,22 @@ def _pack_one(layer: ExpertLayer, expert: int, source: ExpertSource) -> int:
     parts = (source.gate, source.up, source.down, source.gate_bias, source.up_bias, source.down_bias)
     gate, up, down, *biases = (None if part is None else _source(part) for part in parts)
     assert up is not None and down is not None
-    layer.pack_expert(expert, gate, up, down, *biases)
+    try:
+        layer.pack_expert(expert, gate, up, down, *biases)
+    except ValueError as error:  # a number that the format cannot hold
+        told = InputError.from_native(error)
+        got = f"{told.got} (expert {expert}, {source.up.owner.name})"
+        raise InputError(expected=told.expected, got=got, hint=told.hint) from None
     source.release()
     return source.nbytes
 
 
 def _source(part: Matrix | Vector) -> Source:
-    if isinstance(part, Matrix):
-        shape, strides = (part.rows, part.cols), (part.row_stride, part.col_stride)
-    else:
-        shape, strides = (part.size, 1), (part.stride, 0)
-    return Source(part.address, _SOURCE_DTYPES[part.dtype], *shape, *strides, part.owner)
+    dtype = _SOURCE_DTYPES[part.dtype]
+    if isinstance(part, Vector):
+        return Source(part.address, dtype, part.size, 1, part.stride, 0, part.owner)
+    scale = None if part.scale is None else _source(part.scale)
+    return Source(
+        part.address, dtype, part.rows, part.cols, part.row_stride, part.col_stride, part.owner,
+        scale, part.block_rows, part.block_cols,
+    )  # fmt: skip

@@ -11,7 +11,7 @@ from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.config_keys import find_int, text_config
 from trimoe.models.expert_names import parse_expert_name
 
-__all__ = ["PARTS", "WeightParts", "weight_parts"]
+__all__ = ["PARTS", "WeightParts", "is_unused", "weight_parts"]
 
 PARTS: Mapping[str, str] = {
     "experts": "routed experts",
@@ -62,9 +62,14 @@ def weight_parts(checkpoint: Checkpoint) -> WeightParts:
     return WeightParts(dict(parts), dict(dtypes.most_common()), idle_bytes)
 
 
-def _part_of(name: str, layers: int | None) -> str:
+def is_unused(name: str, layers: int | None) -> bool:
+    """Whether a tensor takes no part in a model of so many layers: it predicts several tokens ahead."""
     layer = _LAYER.search(name)
-    if "mtp" in name.split(".") or (layer and layers is not None and int(layer[1]) >= layers):
+    return "mtp" in name.split(".") or bool(layer and layers is not None and int(layer[1]) >= layers)
+
+
+def _part_of(name: str, layers: int | None) -> str:
+    if is_unused(name, layers):
         return "unused"
     if parse_expert_name(name) is not None:
         return "experts"

@@ -56,7 +56,7 @@ def cpu_report(layers: Iterable[ExpertLayer], roofline: Roofline | None) -> Doma
             total[name] += stats[name]
         if roofline is not None:
             bound_ns += roofline.bound_ns(
-                bytes_moved=stats["weight_bytes"], flops=stats["flops"], weights=layer.spec.weights
+                bytes_moved=stats["weight_bytes"], flops=stats["flops"], weights=layer.spec.peak_format
             )
     share = 100 * bound_ns / total["busy_ns"] if roofline is not None and total["busy_ns"] else None
     return DomainReport("CPU", present=True, roofline_pct=share, **total)

@@ -16,13 +16,18 @@ from trimoe.expert_layer import ExpertLayer, LayerSpec
 from trimoe.hardware.machine import detect_machine
 from trimoe.hardware.roofline import Roofline
 from trimoe.ops import moe_forward, source_of
+from trimoe.runtime.exact import exact_forward, rel_error
 
-__all__ = ["LayerBench", "LayerBenchResult", "dispatch_ns", "route"]
+__all__ = ["LayerBench", "LayerBenchResult", "dispatch_ns", "route", "source_dtype"]
 
 _OFFSETS = 1 << 22  # where a matrix may begin in the pool of random numbers
 _BIG_COPIES = 16  # of a layer of any size, where memory permits
 _MAX_COPIES, _COPIES_BYTES = 256, 10**9  # of a small layer, and what they may take together
-_TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def source_dtype(spec: LayerSpec) -> torch.dtype:
+    """What weights are before packing, and hidden states are: bf16, but for a layer in fp32."""
+    return torch.float32 if spec.weights == "fp32" else torch.bfloat16
 
 
 def route(tokens: int, experts: int, topk: int, kind: str, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,7 +73,7 @@ class LayerBenchResult:
         """Plain data for JSON."""
         median_ms = statistics.median(self.times_ms)
         bound_ns = self.roofline.bound_ns(
-            bytes_moved=self.weight_bytes, flops=self.flops, weights=self.spec.weights
+            bytes_moved=self.weight_bytes, flops=self.flops, weights=self.spec.peak_format
         )
         return {
             "median_ms": median_ms,
@@ -104,7 +109,7 @@ class LayerBench:
         self._machine = detect_machine()
         self._room = self._room_for_copies(pool_bytes=2 * 4 * items)  # fp32, and what it is converted to
         random = torch.randn(items, generator=torch.Generator().manual_seed(7))
-        self._pool = random.mul_(0.02).to(_TORCH_DTYPES[self.spec.weights])
+        self._pool = random.mul_(0.02).to(source_dtype(self.spec))
         self.copies = self._copies()
 
     def expert(self, copy: int, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -153,17 +158,10 @@ class LayerBench:
             self.layers.append(layer)
 
     def rel_error(self, tokens: int = 16) -> float:
-        """Relative Frobenius error against fp32 arithmetic on the unpacked weights."""
+        """Relative Frobenius error against fp32 arithmetic on the weights before packing."""
         hidden, ids, weights = self._inputs(min(tokens, max(self.tokens, 1)), seed=0)
-        result = moe_forward(hidden, ids, weights, self.layers[0].handle).float()
-        exact = torch.zeros_like(result)
-        for index in sorted(set(ids.flatten().tolist())):
-            token, slot = (ids == index).nonzero(as_tuple=True)
-            gate, up, down = (matrix.float() for matrix in self.expert(0, index))
-            x = hidden[token].float()
-            y = (torch.nn.functional.silu(x @ gate.T) * (x @ up.T)) @ down.T
-            exact.index_add_(0, token, y * weights[token, slot, None])
-        return float((result - exact).norm() / exact.norm())
+        result = moe_forward(hidden, ids, weights, self.layers[0].handle)
+        return rel_error(result, exact_forward(hidden, ids, weights, lambda index: self.expert(0, index)))
 
     def run(self, repeats: int, roofline: Roofline) -> LayerBenchResult:
         """Times `repeats` calls, each with its own routing, after one that is not counted."""
@@ -191,9 +189,7 @@ class LayerBench:
     def _inputs(self, tokens: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         ids, weights = route(tokens, self.spec.experts, self.topk, self.routing, seed)
         generator = torch.Generator().manual_seed(seed)
-        hidden = torch.randn(tokens, self.spec.hidden, generator=generator).to(
-            _TORCH_DTYPES[self.spec.weights]
-        )
+        hidden = torch.randn(tokens, self.spec.hidden, generator=generator).to(source_dtype(self.spec))
         return hidden, ids, weights
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from trimoe.errors import FailureError
+from trimoe.expert_layer import LayerSpec
 from trimoe.hardware.machine import memory
 from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.config_keys import text_config
-from trimoe.models.dimensions import packed_expert_bytes, packed_format
+from trimoe.models.dimensions import packed_format
+from trimoe.models.expert_math import ExpertMath, Packing
 from trimoe.models.expert_tensors import MoeLayerTensors, find_moe_layers
+from trimoe.models.packed_folder import PackedFolder
+from trimoe.models.rest_tensors import find_rest
 
 __all__ = ["MemoryPrediction", "predict_memory"]
 
@@ -24,10 +27,14 @@ _WORKING_BYTES = 64 << 20  # activations, thread stacks, tokenizer, allocator sl
 
 @dataclass(frozen=True)
 class MemoryPrediction:
-    """Bytes by part: experts as packed, all other weights as torch holds them, the working set."""
+    """Bytes by part: experts as packed, all other weights as torch holds them, the working set.
+
+    peak_formats: the formats whose FLOP/s bound the layers'.
+    """
 
     packed_expert_bytes: int
     other_weight_bytes: int
+    peak_formats: tuple[str, ...]
     working_bytes: int = _WORKING_BYTES
 
     @property
@@ -41,36 +48,33 @@ class MemoryPrediction:
 
 
 def predict_memory(
-    path: str | os.PathLike[str], weights: str = "auto", dtype: str = "auto"
+    path: str | os.PathLike[str],
+    packing: Packing = Packing(),  # noqa: B008 - it is frozen
+    dtype: str = "auto",
 ) -> MemoryPrediction:
     """Reads only headers.
 
     Args:
         path: the checkpoint's folder.
-        weights: packed format of the experts: "auto", "fp32" or "bf16".
+        packing: the packed format of the experts.
         dtype: of all other weights in memory: "float32", "bfloat16", "float16", or "auto", what config.json
             says.
 
     Raises:
-        InputError: a bad checkpoint.
+        InputError: a bad checkpoint, or a format that it cannot be packed in.
         FailureError: the weights beside the experts cannot fit. Experts may come mapped from the packed
             cache, and the kernel can drop mapped pages; where they must be packed, the store looks for room.
     """
     with Checkpoint(path) as checkpoint:
-        layers = find_moe_layers(checkpoint).values()
-        packed = sum(
-            layer.experts
-            * packed_expert_bytes(
-                layer.hidden,
-                layer.inter,
-                packed_format(layer.dtype) if weights == "auto" else weights,
-                layer.gated,
-                layer.has_bias,
-            )
-            for layer in layers
-        )
-        other = _other_weight_bytes(checkpoint, layers, dtype)
-    prediction, available = MemoryPrediction(packed, other), memory().available_bytes
+        folder = PackedFolder.of(checkpoint)
+        if folder is None:
+            specs = [_spec(layer, packing) for layer in find_moe_layers(checkpoint).values()]
+        else:
+            specs = list(folder.specs_for(packing).values())
+        packed = sum(spec.layer_bytes for spec in specs)
+        other = _other_weight_bytes(checkpoint, dtype)
+    peak_formats = tuple(sorted({spec.peak_format for spec in specs}))
+    prediction, available = MemoryPrediction(packed, other, peak_formats), memory().available_bytes
     needed = prediction.other_weight_bytes + prediction.working_bytes
     if needed > available:
         raise FailureError(
@@ -81,18 +85,22 @@ def predict_memory(
     return prediction
 
 
-def _other_weight_bytes(checkpoint: Checkpoint, layers: Iterable[MoeLayerTensors], dtype: str) -> int:
+def _spec(layer: MoeLayerTensors, packing: Packing) -> LayerSpec:
+    how = ExpertMath(gated=layer.gated, bias=layer.has_bias)
+    return how.spec(layer.experts, layer.hidden, layer.inter, packing.resolved(packed_format(layer.dtype)))
+
+
+def _other_weight_bytes(checkpoint: Checkpoint, dtype: str) -> int:
     """Bytes of all tensors but the experts' once torch has made float ones `dtype`."""
     if dtype == "auto":
         config = text_config(checkpoint.config)
         dtype = str(config.get("dtype", config.get("torch_dtype")))
     item_bytes = _ITEM_BYTES.get(dtype)
-    experts = {name for layer in layers for name in layer.names}
     total = 0
-    for name in checkpoint.names:
+    for name in find_rest(checkpoint).names:
         entry = checkpoint.entry(name)
-        if name in experts:
-            continue
-        is_float = entry.dtype.startswith(_FLOATS)
-        total += math.prod(entry.shape) * item_bytes if item_bytes and is_float else entry.nbytes
+        if entry.dtype.startswith(_FLOATS) and item_bytes:
+            total += math.prod(entry.shape) * item_bytes
+        else:  # fp8 becomes bf16 where config.json does not say
+            total += entry.nbytes * (2 if entry.dtype == "F8_E4M3" else 1)
     return total

@@ -1,0 +1,42 @@
+"""The choices that several commands offer in the same words: the weight format, the model that ships."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from trimoe.errors import InputError
+
+if TYPE_CHECKING:
+    from trimoe.models.expert_math import Packing
+
+__all__ = ["ACTIVATIONS_OPTION", "FORMAT_OPTION", "GROUP_OPTION", "SHIPPED_MODEL", "check_format"]
+
+SHIPPED_MODEL = Path(__file__).parents[1] / "models" / "tiny"
+FORMAT_OPTION: Any = typer.Option(
+    "--format", help="Of the packed experts: auto (the checkpoint's own), fp32, bf16, int8, int4, fp8, mxfp4."
+)
+GROUP_OPTION: Any = typer.Option(
+    "--group", help="Inputs that share a scale, for int4: 32, 64 or 128 (the default)."
+)
+ACTIVATIONS_OPTION: Any = typer.Option(
+    "--activations", help="What int4 weights are multiplied with: int8 (the default) or bf16."
+)
+
+
+def check_format(packing: Packing) -> None:
+    """InputError, in terms of the options, for a format that there is not."""
+    from trimoe.expert_layer import WEIGHT_FORMATS, LayerSpec
+
+    if packing.weights not in ("auto", *WEIGHT_FORMATS):
+        raise InputError(
+            expected=f"--format auto, {', '.join(WEIGHT_FORMATS)}", got=packing.weights, hint="--format int8"
+        )
+    if packing.weights == "auto":
+        if packing.group:
+            raise InputError(expected="--group with --format int4", got="--group alone", hint="--format int4")
+        return
+    # The core knows which groups and activations a format takes.
+    _ = LayerSpec(1, 32, 32, packing.weights, group=packing.group, activations=packing.activations).native

@@ -1,0 +1,71 @@
+"""`trimoe pack`: experts packed ahead of time, into the packed cache or a model folder of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trimoe.cli.formats import FORMAT_OPTION, GROUP_OPTION, check_format
+from trimoe.cli.render import human_bytes, human_ns, print_facts, print_json, progress
+
+__all__ = ["pack"]
+
+
+def pack(
+    model: Annotated[Path, typer.Argument(help="Folder of a Hugging Face checkpoint (safetensors).")],
+    fmt: Annotated[str, FORMAT_OPTION] = "auto",
+    group: Annotated[int, GROUP_OPTION] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="A new folder for the whole model, experts packed; else the packed cache is filled."
+        ),
+    ] = None,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    ] = False,
+) -> None:
+    """Convert a checkpoint's experts ahead of time, so that the next start maps them.
+
+    Without --output they go into the packed cache: `trimoe generate MODEL` and `trimoe.load(MODEL)` with
+    the same format find them there. With --output a folder is written that both take in place of MODEL,
+    which it needs no longer. Interrupted or out of space, it leaves nothing behind.
+
+    \b
+    Examples:
+      trimoe pack /models/Qwen3-30B-A3B --format int4 --group 64
+      trimoe pack /models/gpt-oss-20b
+      trimoe pack /models/Qwen3-30B-A3B --format int8 --output /models/Qwen3-30B-A3B-int8
+    """
+    from trimoe.models.expert_math import Packing
+    from trimoe.models.pack import pack_to_cache, pack_to_folder, packable_bytes
+
+    packing = Packing(fmt, group)
+    check_format(packing)
+    source_bytes = packable_bytes(model, packing)  # a bad checkpoint is told before torch is imported
+    from trimoe.models.load import read_expert_math
+
+    math = read_expert_math(model)
+    with progress("packing experts", source_bytes, enabled=not json_output) as advance:
+        if output is None:
+            report = pack_to_cache(model, math, packing, lambda done_bytes, _: advance(done_bytes))
+        else:
+            report = pack_to_folder(model, math, packing, output, lambda done_bytes, _: advance(done_bytes))
+    if json_output:
+        print_json(report.as_dict())
+        return
+    speed = f", {report.source_bytes / report.duration_ns:.2f} GB/s"
+    print_facts(
+        f"Experts of {model} as {report.packed_format}",
+        {
+            "read": human_bytes(report.source_bytes),
+            "packed": f"{human_bytes(report.packed_bytes)} "
+            f"({report.packed_bytes / report.source_bytes:.2f} of that)",
+            "in": "no time, they were there"
+            if report.already_there
+            else human_ns(report.duration_ns) + speed,
+            "lie in": report.path,
+        },
+    )

@@ -1,0 +1,121 @@
+"""Writes the files of a model folder with packed experts; `packed_folder` reads them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trimoe.expert_layer import ExpertLayer, LayerSpec
+from trimoe.models.checkpoint import Checkpoint
+from trimoe.models.packed_file import PackedFile, write_at
+from trimoe.models.packed_folder import PACKED_FILE, folder_header
+from trimoe.models.quant_scheme import quant_config
+from trimoe.models.rest_tensors import RestTensors
+
+__all__ = ["FolderWriter"]
+
+_WEIGHTS = (
+    "*.safetensors",
+    "*.index.json",
+    "*.bin",
+    "*.pt",
+    "*.pth",
+    "*.gguf",
+    "*.h5",
+    "*.msgpack",
+    "*.onnx",
+)
+
+
+class FolderWriter:
+    """Writes packed experts and everything else of a checkpoint into an empty folder.
+
+    Attributes:
+        total_bytes: what the weights will take on the disk.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, folder: Path, specs: Mapping[int, LayerSpec], rest: RestTensors
+    ) -> None:
+        self._checkpoint, self._folder, self._specs = checkpoint, folder, specs
+        self._names = [*rest.names, *rest.scales.values()]
+        self._experts = PackedFile(folder_header(specs), specs)
+        rest_bytes = sum(checkpoint.entry(name).nbytes for name in self._names)
+        self.total_bytes = self._experts.file_bytes + rest_bytes
+
+    def write(self, layers: Iterable[tuple[int, ExpertLayer]]) -> None:
+        """Writes all files and flushes them to the disk; OSError where that fails."""
+        with _new_file(self._folder / PACKED_FILE) as descriptor:
+            self._experts.write(descriptor, layers)
+        self._write_rest()
+        skip = {path.name for pattern in _WEIGHTS for path in self._checkpoint.path.glob(pattern)}
+        for path in sorted(self._checkpoint.path.iterdir()):
+            if path.is_file() and path.name not in skip | {"config.json"}:
+                shutil.copyfile(path, self._folder / path.name)
+                _flush(self._folder / path.name)
+        text = json.dumps(self._config(), indent=2).encode()
+        with _new_file(self._folder / "config.json") as descriptor:
+            write_at(descriptor, 0, memoryview(text))
+            os.fsync(descriptor)
+        _flush(self._folder)
+
+    def _write_rest(self) -> None:
+        """One safetensors file with the bytes of the tensors as they were."""
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        offset = 0
+        for name in self._names:
+            entry = self._checkpoint.entry(name)
+            end = offset + entry.nbytes
+            header[name] = {"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [offset, end]}
+            offset = end
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        with _new_file(self._folder / "model.safetensors") as descriptor:
+            begin = 8 + len(text)
+            os.posix_fallocate(descriptor, 0, begin + offset)
+            write_at(descriptor, 0, memoryview(len(text).to_bytes(8, "little") + text))
+            for name in self._names:
+                view = self._checkpoint.tensor(name)
+                if view.nbytes:
+                    write_at(descriptor, begin + header[name]["data_offsets"][0], view.memory())
+                    view.release()
+            os.fsync(descriptor)
+
+    def _config(self) -> dict[str, Any]:
+        """The original's config.json, which now says how the experts are packed."""
+        spec = next(iter(self._specs.values())).packing
+        source = dict(quant_config(self._checkpoint.config))
+        config = dict(self._checkpoint.config)
+        if isinstance(config.get("text_config"), dict):
+            config["text_config"] = {
+                key: value for key, value in config["text_config"].items() if key != "quantization_config"
+            }
+        quantization = {"quant_method": "trimoe", "weights": spec.weights, "group": spec.group}
+        config["quantization_config"] = {
+            **quantization,
+            "packed": PACKED_FILE,
+            **({"source": source} if source else {}),
+        }
+        return config
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,196 @@
+"""Packs a checkpoint's experts ahead of time: into the packed cache, or into a model folder of its own.
+
+One layer is in memory at a time, so that a model may be packed on a machine that cannot hold all of it. A
+folder is written beside its place under another name, flushed and renamed: it is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from trimoe.errors import FailureError, InputError
+from trimoe.expert_layer import LayerSpec
+from trimoe.models.checkpoint import Checkpoint
+from trimoe.models.expert_math import ExpertMath, Packing
+from trimoe.models.expert_tensors import MoeLayerTensors, find_moe_layers
+from trimoe.models.folder_writer import FolderWriter
+from trimoe.models.packed_folder import PackedFolder
+from trimoe.models.rest_tensors import find_rest
+from trimoe.models.store import Progress, cache_of, layer_specs, pack_layers
+
+__all__ = ["PackReport", "pack_to_cache", "pack_to_folder", "packable_bytes"]
+
+
+@dataclass(frozen=True)
+class PackReport:
+    """What was packed.
+
+    path: the file or folder that holds the packed experts; packed_format: such as "int4 g128"; already_there:
+    nothing was left to do; source_bytes and packed_bytes: of the experts; duration_ns: of all of it.
+    """
+
+    path: Path
+    packed_format: str
+    already_there: bool
+    source_bytes: int
+    packed_bytes: int
+    duration_ns: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {**asdict(self), "path": str(self.path)}
+
+
+def packable_bytes(path: str | os.PathLike[str], packing: Packing) -> int:
+    """Bytes of the experts on disk, from the headers; InputError for what cannot be packed that way."""
+    with _open(path) as checkpoint:
+        find_rest(checkpoint)
+        tensors = find_moe_layers(checkpoint)
+        math = {index: ExpertMath(gated=x.gated, bias=x.has_bias) for index, x in tensors.items()}
+        for spec in layer_specs(tensors, math, packing).values():
+            _ = spec.native
+        return sum(layer.nbytes for layer in tensors.values())
+
+
+def pack_to_cache(
+    path: str | os.PathLike[str],
+    math: Mapping[int, ExpertMath],
+    packing: Packing,
+    progress: Progress = lambda done_bytes, total_bytes: None,
+) -> PackReport:
+    """Writes the packed cache, which the next load in the same format maps.
+
+    math, progress: as in `ExpertStore.open`. Raises InputError for a bad checkpoint, FailureError for a full
+    disk, too little memory, or a cache that another process is writing.
+    """
+    start_ns = time.monotonic_ns()
+    with _open(path) as checkpoint:
+        tensors = find_moe_layers(checkpoint)
+        specs = layer_specs(tensors, math, packing)
+        cache = cache_of(checkpoint, specs)
+        already_there = cache.load() is not None
+        if not already_there:
+            cache.write(pack_layers(tensors, specs, progress))
+    return _report(cache.path, tensors, specs, start_ns, already_there)
+
+
+def pack_to_folder(
+    path: str | os.PathLike[str],
+    math: Mapping[int, ExpertMath],
+    packing: Packing,
+    output: str | os.PathLike[str],
+    progress: Progress = lambda done_bytes, total_bytes: None,
+) -> PackReport:
+    """Writes a model folder with packed experts, which needs the original no longer.
+
+    It holds the packed experts, one safetensors file with all other weights as they were, and the other
+    files of the original (tokenizer, ...). Raises as `pack_to_cache` does, and InputError where `output` is
+    something already.
+    """
+    start_ns, target = time.monotonic_ns(), Path(output)
+    with _open(path) as checkpoint:
+        tensors = find_moe_layers(checkpoint)
+        specs = layer_specs(tensors, math, packing)
+        rest = find_rest(checkpoint)
+        with _new_folder(target) as part:
+            writer = FolderWriter(checkpoint, part, specs, rest)
+            free_bytes = shutil.disk_usage(part).free
+            if writer.total_bytes > free_bytes:
+                raise FailureError(
+                    expected=f"{writer.total_bytes / 1e9:.2f} GB free for {target}",
+                    got=f"{free_bytes / 1e9:.2f} GB",
+                    hint="freeing space, or another disk",
+                )
+            writer.write(pack_layers(tensors, specs, progress))
+            os.rename(part, target)
+    return _report(target, tensors, specs, start_ns, already_there=False)
+
+
+@contextlib.contextmanager
+def _open(path: str | os.PathLike[str]) -> Iterator[Checkpoint]:
+    with Checkpoint(path) as checkpoint:
+        if PackedFolder.of(checkpoint) is not None:
+            raise InputError(
+                expected=f"a checkpoint to pack in {path}",
+                got="one whose experts are packed already",
+                hint="the original checkpoint",
+            )
+        yield checkpoint
+
+
+def _report(
+    path: Path,
+    tensors: Mapping[int, MoeLayerTensors],
+    specs: Mapping[int, LayerSpec],
+    start_ns: int,
+    already_there: bool,
+) -> PackReport:
+    return PackReport(
+        path=path,
+        packed_format=next(iter(specs.values())).format_name,
+        already_there=already_there,
+        source_bytes=sum(tensors[index].nbytes for index in specs),
+        packed_bytes=sum(spec.layer_bytes for spec in specs.values()),
+        duration_ns=time.monotonic_ns() - start_ns,
+    )
+
+
+@contextlib.contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """A locked folder beside `target`, to be renamed to it; removed if it was not.
+
+    What a killed process left behind is told by its free lock, and goes first.
+    """
+    part = target.absolute().parent / f".{target.name}.part"
+    try:
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise InputError(
+                expected=f"a new folder {target}", got="one that has something in it", hint="another --output"
+            )
+        with _locked(part) as is_ours:
+            if not is_ours:
+                raise FailureError(
+                    expected=f"to be the only one that writes {target}",
+                    got="another process that is writing it",
+                    hint="waiting for that process",
+                )
+            try:
+                yield part
+            except BaseException:
+                shutil.rmtree(part, ignore_errors=True)
+                raise
+    except OSError as error:
+        raise FailureError(
+            expected=f"to write the folder {target}",
+            got=error.strerror or str(error),
+            hint="freeing space, checking permissions, or another --output",
+        ) from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """An empty folder that this process has to itself; False where another process has it, or just had."""
+    folder.mkdir(exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = os.path.samestat(os.fstat(descriptor), os.stat(folder))  # else it was renamed meanwhile
+        except (BlockingIOError, FileNotFoundError):
+            is_ours = False
+        if not is_ours:
+            yield False
+            return
+        for leftover in folder.iterdir():
+            leftover.unlink()
+        yield True
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,95 @@
+// What threads of a caller may do at once, for the thread sanitizer: call one layer and others, pack experts
+// of one layer, register, close and look at layers.
+#include <atomic>
+#include <cstdio>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "common/error.h"
+#include "common/own_threads.h"
+#include "cpu/pack.h"
+#include "problem.h"
+
+using namespace trimoe;
+using namespace trimoe::test;
+
+namespace {
+
+constexpr int kThreads = 4, kTimes = 6;
+// Large enough that a call shares its work among threads.
+constexpr Case kCase{"race", 48, 128, 96, 6, 2};
+
+template <typename Body>
+void at_once(const Body& body) {
+  std::vector<std::jthread> threads;
+  for (int index = 0; index < kThreads; ++index)
+    threads.emplace_back([&body, index] {
+      for (int time = 0; time < kTimes; ++time) body(index);
+    });
+}
+
+int call_layers(const Variant& variant) {
+  const Problem shared(kCase, variant);
+  std::atomic<int> wrong{0};
+  for (const cpu::TableEntry& entry : cpu::kernel_table()) {
+    if (!entry.supported()) continue;
+    const std::vector<float> expected = shared.run(entry, OwnThreads(1));
+    at_once([&](int index) {
+      if (index == 0) shared.layer().reset_stats();
+      wrong += shared.run(entry, OwnThreads(2)) != expected;
+      wrong += shared.layer().stats.calls.load() < 0;
+    });
+  }
+  return wrong;
+}
+
+int pack_experts(WeightFormat weights) {
+  cpu::LayerShape shape;
+  shape.experts = kThreads;
+  shape.hidden = 64;
+  shape.inter = 32;
+  shape.weights = weights;
+  shape.int8_activations = weights.format == Format::kInt8 || weights.format == Format::kInt4;
+  cpu::Layer layer(shape);
+  const std::vector<float> values(static_cast<size_t>(shape.hidden * shape.inter), 0.5f);
+  cpu::ExpertSource source;
+  const auto matrix = [&](int64_t rows, int64_t cols) {
+    return cpu::SourceView{{values.data(), cpu::SourceType::kF32, rows, cols, cols, 1}, {}};
+  };
+  source.gate = source.up = matrix(shape.inter, shape.hidden);
+  source.down = matrix(shape.hidden, shape.inter);
+  at_once([&](int index) { cpu::pack_expert(shape, source, layer.mutable_expert(index)); });
+  int wrong = 0;
+  for (int64_t expert = 1; expert < shape.experts; ++expert)
+    wrong += !std::equal(layer.expert(0), layer.expert(1), layer.expert(expert));
+  return wrong;
+}
+
+int open_and_close() {
+  cpu::LayerShape shape;
+  shape.experts = shape.hidden = shape.inter = 1;
+  std::atomic<int> wrong{0};
+  at_once([&](int) {
+    const int64_t handle = cpu::register_layer(std::make_shared<cpu::Layer>(shape));
+    wrong += cpu::find_layer(handle)->shape().experts != 1;
+    cpu::unregister_layer(handle);
+    try {
+      cpu::find_layer(handle);
+      ++wrong;
+    } catch (const Error&) {  // closed, as it should be
+    }
+  });
+  return wrong;
+}
+
+}  // namespace
+
+int main() {
+  int wrong = open_and_close();
+  for (Format format : {Format::kF32, Format::kInt8, Format::kInt4, Format::kFp8, Format::kMxfp4})
+    wrong += pack_experts(format);
+  wrong += call_layers({"bf16", Format::kBf16, false}) + call_layers({"int4", Format::kInt4, true});
+  std::printf("%d threads at once: %d wrong\n", kThreads, wrong);
+  return wrong ? 1 : 0;
+}

@@ -1,0 +1,119 @@
+"""What the control API refuses before a kernel sees it: each with one line that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from support.cases import Case, make_problem
+from trimoe import _cpu
+from trimoe.expert_layer import ExpertLayer, LayerSpec
+from trimoe.ops import source_of
+
+CASE = Case("edge", tokens=6, hidden=16, inter=16, experts=2, topk=2)
+
+
+def _call(**changes: Any) -> None:
+    """run_entry on a sound call, but for the changes; a change is a function of the argument."""
+    problem = make_problem(CASE)
+    ids = source_of(problem.ids.float())._replace(address=problem.ids.data_ptr(), dtype="int64")
+    out = torch.empty_like(problem.hidden)
+    arguments: dict[str, Any] = {
+        "isa": "ref",
+        "handle": problem.layer.handle,
+        "hidden": source_of(problem.hidden),
+        "ids": ids,
+        "weights": source_of(problem.weights),
+        "out": out.data_ptr(),
+        "threads": 1,
+    }
+    for name, change in changes.items():
+        arguments[name] = change(arguments[name])
+    _cpu.run_entry(**arguments)
+
+
+def test_the_call_without_changes_is_sound() -> None:
+    _call()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("isa", lambda isa: "sse9", "isa to name an entry of the kernel table; got sse9"),
+        ("handle", lambda handle: handle + 1000, "the handle of a registered expert layer"),
+        (
+            "hidden",
+            lambda s: s._replace(address=0),
+            "hidden of fp32, .* that can be read; got a null address",
+        ),
+        (
+            "hidden",
+            lambda s: s._replace(address=s.address + 2),
+            "hidden .*; got an address between two elements",
+        ),
+        ("hidden", lambda s: s._replace(cols=15), r"hidden of shape \[T, H\]; got 15"),
+        ("hidden", lambda s: s._replace(dtype="fp8"), "hidden of fp32, bf16 or fp16, .*; got another type"),
+        ("hidden", lambda s: s._replace(scale=s), "hidden of fp32, bf16 or fp16, .*; got another type"),
+        ("hidden", lambda s: s._replace(rows=5), r"ids of shape \[T, K\]; got 6"),
+        ("ids", lambda s: s._replace(address=0), "ids that can be read; got a null address"),
+        ("ids", lambda s: s._replace(address=s.address + 4), "ids that can be read; got an address between"),
+        ("ids", lambda s: s._replace(dtype="fp32"), "ids of int32 or int64; got fp32"),
+        ("ids", lambda s: s._replace(cols=1), "weights of the shape of ids; got 6"),
+        ("weights", lambda s: s._replace(rows=5), "weights of the shape of ids; got 5"),
+        (
+            "weights",
+            lambda s: s._replace(address=0),
+            "weights of fp32, .* that can be read; got a null address",
+        ),
+        ("weights", lambda s: s._replace(address=s.address + 1), "weights .*; got an address between two"),
+        ("out", lambda out: 0, "an output that can be written; got a null address"),
+        ("out", lambda out: out + 2, "an output that can be written; got an address between two elements"),
+        ("threads", lambda threads: 0, "at least one thread; got 0"),
+    ],
+)
+def test_bad_calls_are_errors(name: str, change: Callable[[Any], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _call(**{name: change})
+
+
+@pytest.mark.parametrize("shift", [0, 4, -4, 6 * 16 * 4 - 4, -6 * 16 * 4 + 4])
+def test_an_output_that_overlaps_hidden_is_an_error(shift: int) -> None:
+    """By a single element, at either end."""
+    memory = torch.zeros(3, 6, 16)
+    with pytest.raises(ValueError, match="an output apart from hidden; got one that overlaps it"):
+        _call(hidden=lambda _: source_of(memory[1]), out=lambda _: memory[1].data_ptr() + shift)
+
+
+def test_an_output_beside_hidden_is_not_an_overlap() -> None:
+    """Also when the rows of hidden lie backwards, which its first address does not show."""
+    memory = torch.zeros(3, 6, 16)
+    forwards = source_of(memory[1])
+    backwards = forwards._replace(address=memory[1, 5].data_ptr(), row_stride=-16)
+    for hidden in (forwards, backwards):
+        for neighbour in (0, 2):
+            _call(hidden=lambda _, s=hidden: s, out=lambda _, n=neighbour: memory[n].data_ptr())
+    with pytest.raises(ValueError, match="overlaps"):
+        _call(hidden=lambda _: backwards, out=lambda _: memory[1].data_ptr())
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [(0, "the address of packed experts; got null"), (32, "aligned to 64 bytes")],
+)
+def test_packed_experts_at_a_bad_address_are_errors(address: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ExpertLayer(LayerSpec(1, 16, 16), address=address)
+
+
+@pytest.mark.parametrize("weights", ["fp32", "bf16", "int8", "int4", "fp8", "mxfp4"])
+def test_probe_of_every_format(weights: str) -> None:
+    assert all(gflops > 0 for gflops in _cpu.probe_gflops(weights, 0.001, 2, 2))
+
+
+@pytest.mark.parametrize("weights", ["fp16", "int3", ""])
+def test_probe_of_no_format_is_an_error(weights: str) -> None:
+    with pytest.raises(ValueError, match="weights of fp32, bf16, int8, int4, fp8 or mxfp4"):
+        _cpu.probe_gflops(weights, 0.001, 1, 1)

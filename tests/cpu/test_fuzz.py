@@ -1,0 +1,181 @@
+"""Random layers, routings and sources, for a bounded time, with new seeds in every run.
+
+A failure names its seed: `TRIMOE_FUZZ_SEED=123 pytest tests/cpu/test_fuzz.py` runs that round alone.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from support.cases import DTYPES, FORMATS, INTEGER, Case, make_problem, rel_error
+from support.packed import decode
+from trimoe import _cpu
+from trimoe.expert_layer import ExpertLayer, LayerSpec, Source
+from trimoe.ops import forward_on, source_of
+
+ENTRIES = [entry["isa"] for entry in _cpu.kernel_table() if entry["supported"]]
+ACTIVATIONS = ["silu", "gelu", "gelu_tanh", "relu2", "swiglu_oai"]
+SECONDS = 7.0  # of each test
+# Of results in fp32. As in test_kernels.py, but a row of 8-bit codes that is rounded anew may be all there is:
+# half a code of 127 in each element.
+INTEGER_TOLERANCE, TOLERANCE, EXACT_TOLERANCE = 1.5e-2, 1e-3, 1e-5
+IN_HALVES = {"fp32": 0.0, "bf16": 4e-3, "fp16": 5e-4}
+AMX_A16 = 1e-2  # its tiles take weights of 4 bits times their scale in bf16
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_torch_thread() -> Iterator[None]:
+    """Beside other processes torch's threads wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def _seeds() -> Iterator[int]:
+    wanted = os.environ.get("TRIMOE_FUZZ_SEED")
+    if wanted is not None:
+        yield int(wanted)
+        return
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        yield random.SystemRandom().randrange(2**32)
+
+
+def _size(choose: random.Random, most: int) -> int:
+    """Small sizes as often as large ones, and often one beside a power of two."""
+    size = int(math.exp(choose.uniform(0, math.log(most))))
+    if choose.random() < 0.4:
+        size = 2 ** round(math.log2(size)) + choose.choice((-1, 0, 1))
+    return min(max(size, 1), most)
+
+
+def _case(choose: random.Random) -> Case:
+    experts = choose.randint(2, 9)
+    activation = choose.choice(ACTIVATIONS)
+    return Case(
+        "fuzz",
+        tokens=_size(choose, 90),
+        hidden=_size(choose, 400),
+        inter=_size(choose, 300),
+        experts=experts,
+        topk=choose.randint(1, min(experts, 4)),
+        activation=activation,
+        gated=activation == "swiglu_oai" or choose.random() < 0.7,
+        bias=choose.random() < 0.3,
+        routing=choose.choice(("random", "random", "one", "skip", "none")),
+    )
+
+
+def _tolerance(isa: str, name: str, hidden: str) -> float:
+    of_format = INTEGER_TOLERANCE if name in INTEGER else EXACT_TOLERANCE if name == "fp32" else TOLERANCE
+    return of_format + IN_HALVES[hidden] + (AMX_A16 if isa == "amx" and name.endswith("a16") else 0)
+
+
+def _error(result: torch.Tensor, expected: torch.Tensor) -> float:
+    """Relative to what is usual where terms cancel out to less."""
+    usual = 0.1 * math.sqrt(expected.numel())
+    return rel_error(result, expected) * min(1.0, float(expected.norm()) / usual)
+
+
+def _any_strides(choose: random.Random, tensor: torch.Tensor) -> torch.Tensor:
+    """The same values in another place in memory."""
+    rows, cols = tensor.shape
+    row_step, col_step = choose.choice(((1, 1), (1, 2), (3, 1), (2, 2)))
+    wide = torch.zeros(rows * row_step + 1, cols * col_step + 1, dtype=tensor.dtype)
+    view = wide[:-1:row_step, 1::col_step] if choose.random() < 0.7 else wide.new_zeros(cols, rows).T
+    return view.copy_(tensor)
+
+
+def test_every_entry_agrees_with_ref() -> None:
+    for seed in _seeds():
+        choose = random.Random(seed)
+        case, name, hidden = _case(choose), choose.choice(list(FORMATS)), choose.choice(list(DTYPES))
+        problem = make_problem(case, name, hidden, seed)
+        x = _any_strides(choose, problem.hidden)
+        # With an activation that rounds once and router weights of one, integers leave no freedom at all.
+        to_the_bit = name in INTEGER and case.activation == "relu2" and not case.gated and not case.bias
+        weights = problem.weights.fill_(1) if to_the_bit else problem.weights
+        call = (x, problem.ids, weights, problem.layer.handle)
+        ref = forward_on("ref", *call, choose.randint(1, 4))
+        what = f"TRIMOE_FUZZ_SEED={seed}: {name}, {hidden}, {case}"
+        assert _error(ref, problem.exact()) <= _tolerance("ref", name, hidden), what
+        for isa in ENTRIES:
+            result = forward_on(isa, *call, threads := choose.randint(1, 5))
+            assert _error(result, ref.double()) <= _tolerance(isa, name, hidden), f"{what}, {isa}"
+            assert not to_the_bit or torch.equal(result, ref), f"{what}, {isa}, to the bit"
+            again = forward_on(isa, *call, threads % 5 + 1)
+            assert torch.equal(result, again), f"{what}, {isa}, {threads} threads"
+
+
+def _layer(spec: LayerSpec, sources: dict[str, Source]) -> ExpertLayer:
+    layer = ExpertLayer(spec)
+    layer.pack_expert(0, sources.get("gate"), sources["up"], sources["down"])
+    return layer
+
+
+def _shapes(choose: random.Random, most: int) -> tuple[int, int, dict[str, tuple[int, int]]]:
+    hidden, inter = _size(choose, most), _size(choose, most)
+    shapes = {"up": (inter, hidden), "down": (hidden, inter)}
+    return hidden, inter, shapes | ({"gate": (inter, hidden)} if choose.random() < 0.6 else {})
+
+
+def test_packing_sees_values_not_their_place() -> None:
+    """Any strides and any float type: the same bytes as from fp32 end to end, and no value far off."""
+    worst = {"fp32": 0.0, "bf16": 2**-9, "int8": 5e-3, "fp8": 4e-2, "int4": 0.1, "mxfp4": 0.2}
+    for seed in _seeds():
+        choose, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+        hidden, inter, shapes = _shapes(choose, 500)
+        name = choose.choice(list(FORMATS))
+        spec = LayerSpec(1, hidden, inter, gated="gate" in shapes, **FORMATS[name])
+        dtype = DTYPES[choose.choice(list(DTYPES))]
+        parts = {part: torch.randn(shape, generator=generator).to(dtype) for part, shape in shapes.items()}
+        strided = {part: source_of(_any_strides(choose, tensor)) for part, tensor in parts.items()}
+        layer = _layer(spec, strided)
+        plain = _layer(spec, {part: source_of(tensor.float()) for part, tensor in parts.items()})
+        what = f"TRIMOE_FUZZ_SEED={seed}: {name}, {dtype}, {shapes}"
+        assert layer.memory == plain.memory, what
+        for part, values in decode(layer, 0).items():
+            assert rel_error(values, parts[part].double()) <= worst[spec.weights], f"{what}, {part}"
+
+
+def _quantised(name: str, shape: tuple[int, int], generator: torch.Generator) -> tuple[Source, torch.Tensor]:
+    """A source in fp8 or mxfp4, and its values in float64."""
+    rows, cols = shape
+    if name == "fp8":
+        codes = torch.randint(0, 256, shape, generator=generator).to(torch.uint8)
+        codes[codes % 128 == 127] = 0  # NaN
+        scale = torch.randn(-(-rows // 128), -(-cols // 128), generator=generator)
+        spread = scale.repeat_interleave(128, 0).repeat_interleave(128, 1)[:rows, :cols]
+        tensor = codes.view(torch.float8_e4m3fn)
+        return source_of(tensor, scale, (128, 128)), tensor.double() * spread.double()
+    codes = torch.randint(0, 256, (rows, -(-cols // 2)), generator=generator).to(torch.uint8)
+    exponents = torch.randint(100, 140, (rows, -(-cols // 32)), generator=generator).to(torch.uint8)
+    nibbles = torch.stack([codes & 15, codes >> 4], -1).flatten(1)[:, :cols].long()
+    magnitude = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6], dtype=torch.float64)[nibbles % 8]
+    spread = torch.exp2(exponents.double() - 127).repeat_interleave(32, 1)[:, :cols]
+    source = source_of(codes, exponents, (1, 32))._replace(cols=cols)
+    return source, torch.where(nibbles < 8, magnitude, -magnitude) * spread
+
+
+def test_codes_and_scales_are_kept() -> None:
+    """fp8 and mxfp4: their own format holds exactly what they stand for, fp32 all that it can."""
+    for seed in _seeds():
+        choose, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+        hidden, inter, shapes = _shapes(choose, 500)
+        name = choose.choice(("fp8", "mxfp4"))
+        parts = {part: _quantised(name, shape, generator) for part, shape in shapes.items()}
+        sources = {part: source for part, (source, _) in parts.items()}
+        for weights in (name, "fp32"):
+            layer = _layer(LayerSpec(1, hidden, inter, weights, gated="gate" in shapes), sources)
+            for part, result in decode(layer, 0).items():
+                expected = parts[part][1] if weights == name else parts[part][1].float().double()
+                what = f"TRIMOE_FUZZ_SEED={seed}: {name} as {weights}, {part}, {shapes}"
+                assert torch.equal(result, expected), what

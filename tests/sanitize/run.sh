@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# The core under the compiler's sanitizers: memory and undefined behaviour in one build, data races in
+# another. Every kernel that this machine can run computes every format. Needs cmake and ninja.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+mkdir -p build/sanitize
+for kind in address,undefined thread; do
+  tree=build/sanitize/${kind%%,*}
+  cmake -G Ninja -S tests/core -B "$tree" -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+    -DCMAKE_CXX_FLAGS="-fsanitize=$kind -fno-sanitize-recover=all -fno-omit-frame-pointer -g1" >"$tree.log" ||
+    { cat "$tree.log"; exit 1; }
+  cmake --build "$tree"
+  "$tree/core_check"
+  "$tree/race_check"
+done
