@@ -21,9 +21,8 @@ inline __m512i scale_pairs(__m512i words, __m512 scale) {
       Avx512::as_float(Avx512::and_int(words, Avx512::set_int(static_cast<int>(0xffff0000u)))), scale);
   // Both halves come packed one after the other; the dword of a column takes one word of each.
   const auto halves = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
-  const __m512i order =
-      _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20,
-                       4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7,
+                                         22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   return _mm512_permutexvar_epi16(order, halves);
 }
 
@@ -53,8 +52,8 @@ void expand_tile(const std::byte* w, const std::byte* scales, int64_t group_line
     for (int64_t line = 0; line < kTileLines; ++line) {
       if constexpr (kScaled)
         if (line % group_lines == 0) {
-          const std::byte* from =
-              scales + line / group_lines * group_scale_bytes(kFormat) + tile * group_scale_bytes(kFormat) / 2;
+          const std::byte* from = scales + line / group_lines * group_scale_bytes(kFormat) +
+                                  tile * group_scale_bytes(kFormat) / 2;
           scale = kFormat == Format::kInt4 ? Avx512::load_bf16(from) : Avx512::load_e8m0(from);
         }
       const int64_t out = line * kLines;

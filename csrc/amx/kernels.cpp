@@ -18,7 +18,7 @@ struct Plan {
   static constexpr bool kScaled = kScaleCodes;  // while expanding; else sums are scaled, group by group
   static constexpr bool kStoredAsB = kStored == Format::kBf16 || kStored == Format::kInt8;
   static constexpr int kDepth = kLines;
-  static constexpr int kExpandedBytes = kExpansion<kStored, kMultiply> * kStepBytes;  // of a stored k tile
+  static constexpr int kExpandedBytes = kExpansion<kStored, kMultiply> * kStepBytes;   // of a stored k tile
   static constexpr int kSteps = kExpansion<kStored, kMultiply> * kTileLines / kLines;  // in a stored k tile
   static constexpr bool kSumsAreResults = kStored == Format::kBf16 || kScaleCodes;
 };
@@ -32,9 +32,12 @@ void finish_group(const int32_t* sums, int rows, const GemmArgs& args, const std
   __m512 scale[2];
   for (int tile = 0; tile < 2; ++tile) {
     const std::byte* from = scales + tile * group_scale_bytes(P::kFormat) / 2;
-    if constexpr (P::kFormat == Format::kFp8) scale[tile] = Avx512::set(*reinterpret_cast<const float*>(from));
-    else if constexpr (P::kFormat == Format::kInt4) scale[tile] = Avx512::load_bf16(from);
-    else scale[tile] = Avx512::load(reinterpret_cast<const float*>(from));
+    if constexpr (P::kFormat == Format::kFp8)
+      scale[tile] = Avx512::set(*reinterpret_cast<const float*>(from));
+    else if constexpr (P::kFormat == Format::kInt4)
+      scale[tile] = Avx512::load_bf16(from);
+    else
+      scale[tile] = Avx512::load(reinterpret_cast<const float*>(from));
   }
   const std::byte* trailer = a + args.k_tiles * k_per_tile(P::kFormat);
   for (int row = 0; row < rows; ++row, c += args.c_stride, trailer += args.a_stride)
@@ -141,11 +144,14 @@ void gemm(const GemmArgs& args) {
   for (int panel = 0; panel < args.panels; ++panel)
     for (int index = 0; index < blocks; ++index) {
       const int first = index * kBlockRows;
-      const RowBlock block{first, args.rows - first < kBlockRows ? args.rows - first : kBlockRows, index, blocks};
+      const RowBlock block{first, args.rows - first < kBlockRows ? args.rows - first : kBlockRows, index,
+                           blocks};
       const std::byte* w = args.w + panel * args.panel_bytes;
       float* c = args.c + first * args.c_stride + panel * kPanelCols;
-      if (block.rows > kTileRows) gemm_block<P, 2>(args, w, c, block, expanded, ring);
-      else gemm_block<P, 1>(args, w, c, block, expanded, ring);
+      if (block.rows > kTileRows)
+        gemm_block<P, 2>(args, w, c, block, expanded, ring);
+      else
+        gemm_block<P, 1>(args, w, c, block, expanded, ring);
     }
 }
 

@@ -130,8 +130,8 @@ TensorHandle moe_forward_cpu(const Tensor& hidden, const Tensor& ids, const Tens
      "empty");
   TensorHandle out(created);
   const RowSource rows{hidden.data(), dtype, hidden.stride(0), hidden.stride(1), shape.hidden};
-  cpu::expert_ffn(*layer, cpu::selected_entry().kernel(shape.weights.format, shape.int8_activations), TorchPool(),
-                  {rows, router, tokens, Tensor(out).data()});
+  cpu::expert_ffn(*layer, cpu::selected_entry().kernel(shape.weights.format, shape.int8_activations),
+                  TorchPool(), {rows, router, tokens, Tensor(out).data()});
   return out;
 }
 

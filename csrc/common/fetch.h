@@ -16,7 +16,7 @@
 namespace trimoe {
 
 inline constexpr int kStreams = 8;
-inline constexpr int64_t kStreamBytes = 4096;              // a page
+inline constexpr int64_t kStreamBytes = 4096;                // a page
 inline constexpr int64_t kFetchedTogether = 2 * kLineBytes;  // processors fetch lines in pairs
 inline constexpr int64_t kWindowBytes = kStreams * kStreamBytes;
 inline constexpr int kWindowRows = kStreamBytes / kFetchedTogether;
@@ -36,7 +36,9 @@ struct FetchCursor {
   int rows_left = 0;               // in this window
 
   FetchCursor() = default;
-  FetchCursor(MemoryRange range, MemoryRange following) : end(range.end), then(following) { open(range.begin); }
+  FetchCursor(MemoryRange range, MemoryRange following) : end(range.end), then(following) {
+    open(range.begin);
+  }
 
   void open(const std::byte* window) {
     if (window == nullptr || end - window < kWindowBytes) {
@@ -55,8 +57,7 @@ namespace {
 template <int kFirst, int kCount>
 [[gnu::always_inline]] inline void fetch(const std::byte* row) {
   for (int stream = kFirst; stream < kFirst + kCount; ++stream)
-    static_cast<void>(*static_cast<const volatile int32_t*>(
-        static_cast<const void*>(row + stream * kStreamBytes)));
+    static_cast<void>(*reinterpret_cast<const volatile int32_t*>(row + stream * kStreamBytes));
 }
 
 [[gnu::always_inline]] inline void advance(FetchCursor& cursor, int rows) {

@@ -35,9 +35,7 @@ enum class RowType : int32_t {
   kInt16,  // codes of 8 bits, natural order
 };
 
-constexpr int64_t size_of(RowType type) {
-  return type == RowType::kF32 ? 4 : type == RowType::kInt8 ? 1 : 2;
-}
+constexpr int64_t size_of(RowType type) { return type == RowType::kF32 ? 4 : type == RowType::kInt8 ? 1 : 2; }
 constexpr bool is_quantized(RowType type) { return type == RowType::kInt8 || type == RowType::kInt16; }
 
 // Shape of the rows of A that belong to one packed matrix.

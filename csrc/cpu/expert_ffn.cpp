@@ -70,10 +70,11 @@ class Chunk {
       down_rows_ = reserve_rows(buffers.quantized_h, rows, row_bytes(kernel.a, shape_.down_rows()));
 
     const int64_t panels = std::ssize(routing.active) * gate_up_.panels;
-    gate_up_panels_ = std::clamp<int64_t>(round_up(panels / (kTasksPerWorker * workers), kMaxPanels), 1,
-                                          gate_up_.panels);
+    gate_up_panels_ =
+        std::clamp<int64_t>(round_up(panels / (kTasksPerWorker * workers), kMaxPanels), 1, gate_up_.panels);
     const int64_t fitting = std::max<int64_t>(1, kSumBytes / (tokens * kPanelCols * 4));
-    down_panels_ = std::clamp<int64_t>(ceil_div(down_.panels, 4 * workers), 1, std::min<int64_t>(fitting, 16));
+    down_panels_ =
+        std::clamp<int64_t>(ceil_div(down_.panels, 4 * workers), 1, std::min<int64_t>(fitting, 16));
   }
 
   int64_t load_tasks() const { return ceil_div(tokens_, load_rows()); }
@@ -87,7 +88,8 @@ class Chunk {
   // Task = some tokens: hidden, as rows of A.
   void load(int64_t task) const {
     const int64_t first = task * load_rows(), rows = std::min(load_rows(), tokens_ - first);
-    kernel_.load_rows({args_.hidden, first_token_ + first, rows, shape_.gate_up_rows(), x_.at(first), x_.stride});
+    kernel_.load_rows(
+        {args_.hidden, first_token_ + first, rows, shape_.gate_up_rows(), x_.at(first), x_.stride});
   }
 
   // Task = (expert, block of panels): a hot expert is spread over all threads.
@@ -127,7 +129,8 @@ class Chunk {
     std::fill_n(acc, tokens_ * width, 0.0f);
     for (size_t e = 0; e < routing_.active.size(); ++e) {
       const auto& expert = routing_.active[e];
-      const auto* bias = reinterpret_cast<const float*>(layer_.expert(expert.index) + shape_.down_bias_offset());
+      const auto* bias =
+          reinterpret_cast<const float*>(layer_.expert(expert.index) + shape_.down_bias_offset());
       const PanelRun following = e + 1 < routing_.active.size() ? down_run(routing_.active[e + 1], task)
                                  : next < down_tasks()          ? down_run(routing_.active[0], next)
                                                                 : PanelRun();

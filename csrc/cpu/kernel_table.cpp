@@ -31,7 +31,8 @@ std::vector<TableEntry> build_table() {
   namespace d = avx512::dot;
   using namespace avx512;
   table.push_back({"amx", with(bf16, {F::kAmxTile, F::kAmxBf16, F::kAmxInt8}), amx_kernels()});
-  table.push_back({"avx512_bf16", bf16, {&f32, &d::bf16, &v::int8, &v::int4, &d::int4_a16, &d::fp8, &d::mxfp4}});
+  table.push_back(
+      {"avx512_bf16", bf16, {&f32, &d::bf16, &v::int8, &v::int4, &d::int4_a16, &d::fp8, &d::mxfp4}});
   table.push_back({"avx512_vnni", vnni, {&f32, &avx512::bf16, &v::int8, &v::int4, &int4_a16, &fp8, &mxfp4}});
   table.push_back({"avx512", base, {&f32, &avx512::bf16, &int8, &int4, &int4_a16, &fp8, &mxfp4}});
   // VDPBF16PS does two multiply-adds: AMD issues it at the rate of an FMA, Intel (Sapphire Rapids,
@@ -46,12 +47,11 @@ std::vector<TableEntry> build_table() {
   table.push_back({"avx2", {F::kAvx2, F::kFma}, plain});
 #endif
 #if defined(TRIMOE_ONEDNN)
-  table.push_back({"onednn", {Feature::kAvx2, Feature::kFma}, onednn::kernels()});  // where "avx2" comes first
+  table.push_back(
+      {"onednn", {Feature::kAvx2, Feature::kFma}, onednn::kernels()});  // where "avx2" comes first
 #endif
   table.push_back(
-      {"ref",
-       {},
-       {&ref::f32, &ref::bf16, &ref::int8, &ref::int4, &ref::int4_a16, &ref::fp8, &ref::mxfp4}});
+      {"ref", {}, {&ref::f32, &ref::bf16, &ref::int8, &ref::int4, &ref::int4_a16, &ref::fp8, &ref::mxfp4}});
   return table;
 }
 

@@ -29,22 +29,26 @@ struct PanelRun {
   const std::byte* first = nullptr;  // panel
   int64_t panels = 0;
 
-  MemoryRange range(const PackedMatrix& matrix) const { return {first, first + panels * matrix.panel_bytes()}; }
+  MemoryRange range(const PackedMatrix& matrix) const {
+    return {first, first + panels * matrix.panel_bytes()};
+  }
 };
 
 // finish(first row, gemm, panel) takes each result while it is in the cache. `following` is what this
 // thread will read next, or empty.
 template <typename Finish>
 void walk_panels(const Kernel& kernel, const PackedMatrix& matrix, const PanelRun& run,
-                 const PanelRun& following, const std::byte* a,
-                 int64_t stride, int64_t rows, const Finish& finish) {
+                 const PanelRun& following, const std::byte* a, int64_t stride, int64_t rows,
+                 const Finish& finish) {
   alignas(64) thread_local float c[(kMaxRows + kRowSlack) * kPanelCols];
   const int64_t height = std::min<int64_t>(kernel.max_rows, kMaxRows);
   const int64_t tiles = ceil_div(rows, height);
   // A run's first window was fetched by whoever came before, if it knew.
   MemoryRange rest = run.range(matrix);
-  if (rest.end - rest.begin > kWindowBytes) rest.begin += kWindowBytes;
-  else rest = {};
+  if (rest.end - rest.begin > kWindowBytes)
+    rest.begin += kWindowBytes;
+  else
+    rest = {};
   FetchCursor next(rest, following.range(matrix));
   FetchCursor nothing;
   const int64_t group = rows <= kernel.few_rows ? kMaxPanels : 1;

@@ -23,7 +23,7 @@ from trimoe.ops import forward_on, source_of
 ENTRIES = [entry["isa"] for entry in _cpu.kernel_table() if entry["supported"]]
 ACTIVATIONS = ["silu", "gelu", "gelu_tanh", "relu2", "swiglu_oai"]
 SECONDS = 7.0  # of each test
-# Of results in fp32. As in test_kernels.py, but a row of 8-bit codes that is rounded anew may be all there is:
+# Of results in fp32. As in test_kernels.py, but a row of 8-bit codes that is rounded anew may be all:
 # half a code of 127 in each element.
 INTEGER_TOLERANCE, TOLERANCE, EXACT_TOLERANCE = 1.5e-2, 1e-3, 1e-5
 IN_HALVES = {"fp32": 0.0, "bf16": 4e-3, "fp16": 5e-4}

@@ -102,8 +102,9 @@ template <Format kFormat, int kSub>
 __m512i pair_words(__m512i codes) {
   if constexpr (kFormat == Format::kBf16) return codes;
   if constexpr (kFormat == Format::kFp8)
-    return Avx512::bf16_of_e4m3(kSub == 0 ? _mm512_slli_epi16(codes, 8)
-                                          : _mm512_and_si512(codes, _mm512_set1_epi16(static_cast<short>(0xff00))));
+    return Avx512::bf16_of_e4m3(kSub == 0
+                                    ? _mm512_slli_epi16(codes, 8)
+                                    : _mm512_and_si512(codes, _mm512_set1_epi16(static_cast<short>(0xff00))));
   // Pairs lie at the low nibbles of even bytes, of odd bytes, then at the high nibbles of both.
   constexpr int kShift[] = {0, 8, 4, 12};
   const __m512i nibbles = _mm512_srli_epi16(codes, kShift[kSub % 4]);

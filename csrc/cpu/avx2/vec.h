@@ -67,9 +67,8 @@ struct Avx2 {
     // m * 2^-9: the two bytes of its bf16 from two tables, by m in the upper byte of a word and below.
     const Int high = _mm256_broadcastsi128_si256(
         _mm_setr_epi8(0, 0x3b, 0x3b, 0x3b, 0x3c, 0x3c, 0x3c, 0x3c, 0, 0, 0, 0, 0, 0, 0, 0));
-    const Int low = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, static_cast<char>(0x80),
-                                                              static_cast<char>(0xc0), 0, 0x20, 0x40, 0x60, 0,
-                                                              0, 0, 0, 0, 0, 0, 0));
+    const Int low = _mm256_broadcastsi128_si256(_mm_setr_epi8(
+        0, 0, static_cast<char>(0x80), static_cast<char>(0xc0), 0, 0x20, 0x40, 0x60, 0, 0, 0, 0, 0, 0, 0, 0));
     const Int m = and_int(codes, _mm256_set1_epi16(0x0700));
     const Int value =
         _mm256_or_si256(_mm256_shuffle_epi8(high, m), _mm256_shuffle_epi8(low, shift_right16<8>(m)));

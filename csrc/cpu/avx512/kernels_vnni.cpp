@@ -1,6 +1,6 @@
 // AVX512_VNNI: VPDPBUSD multiplies four bytes a lane.
-#include "cpu/avx512/kernels.h"
 #include "common/x86/avx512.h"
+#include "cpu/avx512/kernels.h"
 #include "cpu/generic/gemm.h"
 #include "cpu/generic/rows.h"
 #include "cpu/generic/steps.h"

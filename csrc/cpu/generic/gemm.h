@@ -32,9 +32,7 @@ struct RegisterTile {
     return tile / 2 * panel_bytes + tile % 2 * kTileBytes + vec % kParts * (kLineBytes / kParts);
   }
 
-  const A* row(int index) const {
-    return reinterpret_cast<const A*>(base[index / 3] + index % 3 * stride);
-  }
+  const A* row(int index) const { return reinterpret_cast<const A*>(base[index / 3] + index % 3 * stride); }
 
   // Rows are the outer loop of a step: the weights of all tiles stay in registers and each element of
   // A is broadcast once, right where it is used.
@@ -127,7 +125,8 @@ void gemm_tile(const GemmArgs& args, int first_row, int first_tile) {
     }
 #pragma GCC unroll 16
     for (int i = 0; i < Tile::kBases; ++i) tile.base[i] = a + 3 * i * args.a_stride + line * kLineOfA;
-    tile.run(w + line / kTileLines * 2 * kTileBytes + line % kTileLines * kLineBytes, args.panel_bytes, count);
+    tile.run(w + line / kTileLines * 2 * kTileBytes + line % kTileLines * kLineBytes, args.panel_bytes,
+             count);
   };
 
   if constexpr (Step::kGrouped) {

@@ -142,14 +142,12 @@ inline void store(const StoreArgs& args) {
 template <class Rows>
 constexpr Kernel float_kernel(int max_rows, void (*gemm)(const GemmArgs&)) {
   constexpr DType kH = std::is_same_v<typename Rows::Stored, Bf16> ? DType::kBf16 : DType::kF32;
-  return {Rows::kType, kH, max_rows, load_rows<Rows>, gemm, activate<Rows>,
-          accumulate,  store};
+  return {Rows::kType, kH, max_rows, load_rows<Rows>, gemm, activate<Rows>, accumulate, store};
 }
 
 template <RowType kType>
 constexpr Kernel quantized_kernel(int max_rows, void (*gemm)(const GemmArgs&)) {
-  return {kType,      DType::kBf16, max_rows, quantize_rows<kType>, gemm, activate<Bf16Rows>,
-          accumulate, store};
+  return {kType, DType::kBf16, max_rows, quantize_rows<kType>, gemm, activate<Bf16Rows>, accumulate, store};
 }
 
 }  // namespace

@@ -44,7 +44,9 @@ template <class I, Format kFormat>
 struct Scaled : Unscaled<I> {
   static constexpr bool kGrouped = true;
   using Vec = typename I::Vec;
-  static constexpr auto scale = load_scale<I, kFormat>;
+  static Vec scale(const std::byte* scales, int64_t group, int tile, int part) {
+    return load_scale<I, kFormat>(scales, group, tile, part);
+  }
   static Vec finish(Vec sum, Vec scale, const std::byte*) { return I::mul(sum, scale); }
 };
 
@@ -55,7 +57,9 @@ struct Quantized {
   using Vec = typename I::Vec;
   using Sum = typename I::Int;
   static Sum start(const std::byte* row, int64_t group) { return I::set_int(dword_at(row + 4 + 4 * group)); }
-  static constexpr auto scale = load_scale<I, kFormat>;
+  static Vec scale(const std::byte* scales, int64_t group, int tile, int part) {
+    return load_scale<I, kFormat>(scales, group, tile, part);
+  }
   static Vec finish(Sum sum, Vec scale, const std::byte* row) {
     float row_scale;
     std::memcpy(&row_scale, row, sizeof row_scale);
@@ -153,8 +157,10 @@ struct FourBitStep : Scaled<I, kFormat> {
   template <int kSub>
   static Weights decode(Codes codes) {
     const auto nibble = I::template shift_right32<4 * kSub>(codes);
-    if constexpr (kFormat == Format::kInt4) return I::float_of_int4(nibble);
-    else return I::float_of_e2m1(nibble);
+    if constexpr (kFormat == Format::kInt4)
+      return I::float_of_int4(nibble);
+    else
+      return I::float_of_e2m1(nibble);
   }
   template <int kSub, int kVecs>
   static void multiply_add(const float* a, const Weights (&w)[kVecs], typename I::Vec (&c)[kVecs]) {
@@ -170,8 +176,10 @@ template <class I, Format kFormat, int kSub>
 typename I::Int code_bytes(typename I::Int codes) {
   if constexpr (kFormat == Format::kInt8) return codes;
   const auto mask = I::set_int(0x0f0f0f0f);
-  if constexpr (kSub == 0) return I::and_int(codes, mask);
-  else return I::and_int(I::template shift_right32<4>(codes), mask);
+  if constexpr (kSub == 0)
+    return I::and_int(codes, mask);
+  else
+    return I::and_int(I::template shift_right32<4>(codes), mask);
 }
 
 // Four products at once by dot-product instructions on bytes (VNNI).
