@@ -7,15 +7,16 @@ BIN    := $(VENV)/bin
 DEPS   := $(VENV)/.deps
 BUILT  := $(VENV)/.built
 TOOLS  := $(VENV)/.tools
+TWIN   := $(VENV)/.twin
 SOURCES := $(shell find csrc python cmake -type f -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml README.md
 
-.PHONY: FORCE emulate run test smoke lint format bench-torch wheel clean
+.PHONY: FORCE emulate run test smoke lint format bench-torch bench-native wheel clean
 
 # The main job: text from the model that ships with trimoe.
 run: $(BUILT)
 	$(BIN)/trimoe generate
 
-test: $(BUILT)
+test: $(BUILT) $(TWIN)
 	$(BIN)/python -m pytest
 
 lint: $(BUILT) $(TOOLS)
@@ -33,6 +34,14 @@ format: $(TOOLS)
 # One layer beside torch's own paths, interleaved in one run; minutes, and the machine should be quiet.
 bench-torch: $(BUILT)
 	$(BIN)/python bench/compare_torch.py
+
+# Microbenchmarks of the core beside the machine's limits, with JSON in build/native/bench; needs libbenchmark-dev,
+# and AMX for the last. ARGS= takes options of Google Benchmark: make bench-native ARGS=--benchmark_filter=bf16
+bench-native: $(TWIN)
+	$(BIN)/cmake -DTRIMOE_BENCH=ON build/native
+	$(BIN)/cmake --build build/native --target bench_native
+	for name in membw avx_gemm expert_ffn amx_gemm; do \
+	  build/native/bench/native/$$name --benchmark_out=build/native/bench/$$name.json $(ARGS); done
 
 # The core on processors that this machine is not; see the script for what it needs.
 emulate:
@@ -71,4 +80,11 @@ $(BUILT): $(DEPS) $(SOURCES)
 
 $(TOOLS): $(BUILT)
 	$(INSTALL) '.[lint]' '$(TORCH)'
+	touch $@
+
+# A twin of the core with oneDNN in its table, for tests/cpu/test_onednn.py: the package stays as it ships. The
+# wheel came with the tests; there is none but for x86-64.
+$(TWIN): $(BUILT)
+	test "$$(uname -m)" != x86_64 || { $(BIN)/cmake build/native > build/native/twin.log && \
+	  $(BIN)/cmake --build build/native --target trimoe_core_onednn > build/native/twin.log; }
 	touch $@
