@@ -37,7 +37,9 @@ PYTHON_GLUE = {"__init__", "autoload"}
 # Parts that read files and facts, and must work where torch is not installed.
 TORCH_FREE = ("hardware/", "models/", "errors.py", "expert_layer.py", "runtime/prediction.py")
 # What in those folders deals with torch's modules and tensors.
-TORCH_USERS = {f"models/{name}.py" for name in ("activations", "experts", "load", "quantizer")}
+TORCH_USERS = {
+    f"models/{name}.py" for name in ("activations", "block_scales", "experts", "load", "quantizer")
+}
 TORCH_MODULES = ("torch", "transformers", "trimoe.ops")
 TORCH_MODULES += tuple(f"trimoe.{name.removesuffix('.py').replace('/', '.')}" for name in TORCH_USERS)
 

@@ -62,13 +62,8 @@ bool TableEntry::supported() const {
 }
 
 std::string TableEntry::reason() const {
-  for (Feature feature : needs) {
-    if (!features().reports(feature)) return std::string("CPUID lacks ") + name_of(feature);
-    if (features().usable(feature)) continue;
-    if (feature >= Feature::kAmxTile && features().os_amx)
-      return "the system refused this process AMX tiles (arch_prctl)";
-    return std::string("the system does not enable ") + name_of(feature) + " (XCR0)";
-  }
+  for (Feature feature : needs)
+    if (std::string lack = features().lack(feature); !lack.empty()) return lack;
   return "supported";
 }
 

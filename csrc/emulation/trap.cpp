@@ -112,8 +112,7 @@ Fault run(ThreadTiles& thread, Registers& registers, Instruction& stopped_at) {
   }
 }
 
-// Aligned by hand, because qemu-user 7.2 enters handlers with the stack 8 bytes off.
-[[gnu::force_align_arg_pointer]] void on_illegal(int signal, siginfo_t* info, void* context) {
+void on_illegal(int signal, siginfo_t* info, void* context) {
   if (info->si_code <= 0) return pass_on(signal, info, context);  // sent by a process
   SignalFrame frame(context);
   ThreadTiles& thread = thread_tiles();
@@ -131,7 +130,7 @@ Fault run(ThreadTiles& thread, Registers& registers, Instruction& stopped_at) {
 
 // Adds the line to two cases: the emulated instruction touched memory that it may not, and the processor
 // itself has refused a configuration (see SignalFrame::pull_config).
-[[gnu::force_align_arg_pointer]] void on_segment(int signal, siginfo_t* info, void* context) {
+void on_segment(int signal, siginfo_t* info, void* context) {
   ThreadTiles& thread = thread_tiles();
   const Registers registers = SignalFrame(context).registers();
   if (info->si_code > 0 && thread.executing != nullptr) {

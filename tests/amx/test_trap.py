@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 
 import pytest
 
-from support.amx import TRAP, needs_amx, needs_avx512, program, run
+from support.amx import needs_amx, needs_avx512, program, run
 from trimoe.hardware.cpu import features
 
 pytestmark = pytest.mark.skipif(features().arch != "x86_64", reason="tile instructions are those of x86-64")
 
-QEMU = shutil.which("qemu-x86_64-static")
 INVALID, PROTECTION = -signal.SIGILL, -signal.SIGSEGV
 # Name in tests/native/amx_faults.cpp -> the signal that kills, and what the line says.
 FAULTS = {
@@ -65,17 +63,6 @@ def test_a_fault_is_reported_and_kills(name: str) -> None:
 def test_the_processor_dies_of_the_same(name: str) -> None:
     done = run([program("amx_faults"), name, "--native"], trap=None)
     assert (done.returncode, done.stderr) == (FAULTS[name][0], "")
-
-
-@pytest.mark.skipif(not QEMU, reason="qemu-x86_64-static (Debian: qemu-user-static) is not installed")
-@pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_reported_where_every_tile_instruction_traps(name: str) -> None:
-    """On a processor without AMX, LDTILECFG and TILERELEASE trap too; qemu's has none."""
-    assert QEMU
-    done = run([QEMU, "-cpu", "max", "-E", f"LD_PRELOAD={TRAP}", program("amx_faults"), name], trap=None)
-    kills, line = FAULTS[name]
-    assert done.returncode == kills, done.stderr
-    assert f"trimoe amx trap: {line}" in done.stderr
 
 
 @needs_amx

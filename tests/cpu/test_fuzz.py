@@ -129,7 +129,7 @@ def _shapes(choose: random.Random, most: int) -> tuple[int, int, dict[str, tuple
 
 def test_packing_sees_values_not_their_place() -> None:
     """Any strides and any float type: the same bytes as from fp32 end to end, and no value far off."""
-    worst = {"fp32": 0.0, "bf16": 2**-9, "int8": 5e-3, "fp8": 4e-2, "int4": 0.1, "mxfp4": 0.2}
+    worst = {"fp32": 0.0, "bf16": 2**-8, "int8": 1e-2, "fp8": 2**-4, "int4": 0.15, "mxfp4": 0.25}
     for seed in _seeds():
         choose, generator = random.Random(seed), torch.Generator().manual_seed(seed)
         hidden, inter, shapes = _shapes(choose, 500)

@@ -67,5 +67,5 @@ def test_the_probe_outgrows_the_cache_but_not_the_memory() -> None:
 def test_a_real_measurement_is_plausible() -> None:
     found = measure_roofline(threads=1, repeats=2, seconds=0.01)
     assert 0.1 < found.bandwidth_gbps < 10_000
-    assert set(found.gflops) == {"fp32", "bf16"}
+    assert set(found.gflops) == {"fp32", "bf16", "int8", "int4", "fp8", "mxfp4"}
     assert all(0.01 < gflops < 100_000 for gflops in found.gflops.values())
