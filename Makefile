@@ -10,7 +10,7 @@ TOOLS  := $(VENV)/.tools
 TWIN   := $(VENV)/.twin
 SOURCES := $(shell find csrc python cmake -type f -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml README.md
 
-.PHONY: FORCE emulate run test smoke lint format bench-torch bench-native wheel clean
+.PHONY: FORCE emulate run test smoke lint format bench-peers bench-native wheel clean
 
 # The main job: text from the model that ships with trimoe.
 run: $(BUILT)
@@ -31,17 +31,11 @@ format: $(TOOLS)
 	$(BIN)/ruff format .
 	git ls-files 'csrc/*.h' 'csrc/*.cpp' | xargs $(BIN)/clang-format -i
 
-# One layer beside torch's own paths, interleaved in one run; minutes, and the machine should be quiet.
-bench-torch: $(BUILT)
-	$(BIN)/python bench/compare_torch.py
-
-# Microbenchmarks of the core beside the machine's limits, with JSON in build/native/bench; needs libbenchmark-dev,
-# and AMX for the last. ARGS= takes options of Google Benchmark: make bench-native ARGS=--benchmark_filter=bf16
-bench-native: $(TWIN)
-	$(BIN)/cmake -DTRIMOE_BENCH=ON build/native
-	$(BIN)/cmake --build build/native --target bench_native
-	for name in membw avx_gemm expert_ffn amx_gemm; do \
-	  build/native/bench/native/$$name --benchmark_out=build/native/bench/$$name.json $(ARGS); done
+# One layer beside the other CPU kernels there are; installs them under build/peers, hours, a quiet machine.
+bench-peers: $(BUILT)
+	PEERS_HOME=$(abspath build/peers) bench/peers/setup.sh
+	PEERS_HOME=$(abspath build/peers) $(BIN)/python bench/compare_peers.py run build/peers.jsonl
+	$(BIN)/python bench/compare_peers.py report build/peers.jsonl
 
 # The core on processors that this machine is not; see the script for what it needs.
 emulate:
