@@ -128,7 +128,7 @@ auto column_int8(const Panel& panel, int64_t column) {
       for (int64_t k = first; k < depth && k < first + group_k; ++k)
         sum += weights[static_cast<size_t>(k)] * read<int8_t>(row + k / 4 * 4 + kSwapped[k % 4]);
       const float scaled = static_cast<float>(sum) * panel.scale(column, first / group_k);
-      result = first == 0 ? scaled * row_scale : std::fmaf(scaled, row_scale, result);
+      result = first == 0 ? scaled * row_scale : result + scaled * row_scale;
     }
     return result;
   };
@@ -151,7 +151,7 @@ auto column_bf16(const Panel& panel, int64_t column) {
       }
       if (!scaled_sums) return sum;
       const float scale = panel.scale(column, first / group_k);
-      result = first == 0 ? sum * scale : std::fmaf(sum, scale, result);
+      result = first == 0 ? sum * scale : result + sum * scale;
     }
     return result;
   };
