@@ -10,7 +10,7 @@ TOOLS  := $(VENV)/.tools
 TWIN   := $(VENV)/.twin
 SOURCES := $(shell find csrc python cmake -type f -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml README.md
 
-.PHONY: FORCE emulate run test smoke lint format bench-peers bench-native wheel clean
+.PHONY: FORCE emulate sanitize run test smoke lint format bench-peers bench-native wheel clean
 
 # The main job: text from the model that ships with trimoe.
 run: $(BUILT)
@@ -38,8 +38,12 @@ bench-peers: $(BUILT)
 	$(BIN)/python bench/compare_peers.py report build/peers.jsonl
 
 # The core on processors that this machine is not; see the script for what it needs.
-emulate:
-	tests/emulated/run.sh
+emulate: $(DEPS)
+	PATH="$(abspath $(BIN)):$$PATH" tests/emulated/run.sh
+
+# The core under the compiler's sanitizers, every kernel and format.
+sanitize: $(DEPS)
+	PATH="$(abspath $(BIN)):$$PATH" tests/sanitize/run.sh
 
 # The wheel, built in isolation, in a fresh environment that has nothing else.
 smoke: wheel

@@ -22,8 +22,8 @@ struct TileCosts {
   double block = 120;           // four stores of 16.5 and the last result, which takes 52; here
   double group = 20;            // sums of a finished group of k: stored, scaled, added to C; here, and
   double group_row = 7.5;       // as much again for each row
-  double expand_fp8 = 3.2;      // one line of B from e4m3 codes; here 2.7 to 3.6
-  double expand_scaled = 6;     // one line of B from 4-bit codes times their scales; here 5.4 to 6.5
+  double expand_codes = 3.2;    // one line of B from e4m3 codes; here 2.7 to 3.6; of int4 codes, assumed
+  double expand_scaled = 6;     // one line of B from mxfp4 codes times their scales; here 5.4 to 6.5
   double expand_int8 = 1;       // one line of B of 8-bit codes from 4-bit ones; assumed, too short to be seen
   double dot_line = 2;          // one line of weights times one row in AVX-512 registers; assumed
   int64_t l1_bytes = 16 << 10;  // rows of A that stay there while B streams by; here, of 48 KiB
@@ -78,11 +78,11 @@ constexpr double expansion(const GemmCase& c, int64_t k_padded, const TileCosts&
   const double bf16_lines = static_cast<double>(k_padded);  // two column tiles of k / 2 lines
   switch (c.weights.format) {
     case Format::kFp8:
-      return bf16_lines * costs.expand_fp8;
+      return bf16_lines * costs.expand_codes;
     case Format::kMxfp4:
       return bf16_lines * costs.expand_scaled;
     case Format::kInt4:
-      return c.int8_rows ? bf16_lines / 2 * costs.expand_int8 : bf16_lines * costs.expand_scaled;
+      return c.int8_rows ? bf16_lines / 2 * costs.expand_int8 : bf16_lines * costs.expand_codes;
     default:
       return 0;
   }
@@ -91,9 +91,7 @@ constexpr double expansion(const GemmCase& c, int64_t k_padded, const TileCosts&
 // Groups whose sums leave the tiles before the block is done.
 constexpr int64_t groups(const GemmCase& c, const PackedMatrix& matrix) {
   const Format format = c.weights.format;
-  const bool scaled_sums =
-      format == Format::kInt8 || format == Format::kFp8 || (format == Format::kInt4 && c.int8_rows);
-  return scaled_sums ? matrix.groups : 0;
+  return format == Format::kBf16 || format == Format::kMxfp4 ? 0 : matrix.groups;
 }
 
 constexpr double panel(const GemmCase& c, const PackedMatrix& matrix, const TileCosts& costs) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "amx/tile_gemm.h"
+#include "common/decode.h"
 #include "common/x86/avx512.h"
 
 namespace trimoe::amx {
@@ -14,7 +15,7 @@ template <Format kFormat, Product kProduct>
 inline constexpr int kExpansion =
     static_cast<int>(k_per_line(kFormat)) / (kProduct == Product::kBf16 ? 2 : 4);
 
-// The pair of bf16 in every dword times the scale of its column, rounded to nearest even.
+// The pair of bf16 in every dword times the scale of its column, which bf16 holds: mxfp4's are powers of two.
 inline __m512i scale_pairs(__m512i words, __m512 scale) {
   const __m512 even = Avx512::mul(Avx512::as_float(Avx512::shift_left32<16>(words)), scale);
   const __m512 odd = Avx512::mul(
@@ -31,8 +32,7 @@ template <Format kFormat, Product kProduct, bool kScaled, int kSub>
   if constexpr (kSub < kExpansion<kFormat, kProduct>) {
     __m512i line;
     if constexpr (kProduct == Product::kInt8) {
-      const __m512i nibbles = kSub == 0 ? codes : _mm512_srli_epi32(codes, 4);
-      line = _mm512_and_si512(nibbles, _mm512_set1_epi8(15));
+      line = code_bytes<Avx512, kFormat, kSub>(codes);
     } else {
       line = pair_words<kFormat, kSub>(codes);
       if constexpr (kScaled) line = scale_pairs(line, scale);
@@ -51,11 +51,7 @@ void expand_tile(const std::byte* w, const std::byte* scales, int64_t group_line
     __m512 scale = Avx512::zero();
     for (int64_t line = 0; line < kTileLines; ++line) {
       if constexpr (kScaled)
-        if (line % group_lines == 0) {
-          const std::byte* from = scales + line / group_lines * group_scale_bytes(kFormat) +
-                                  tile * group_scale_bytes(kFormat) / 2;
-          scale = kFormat == Format::kInt4 ? Avx512::load_bf16(from) : Avx512::load_e8m0(from);
-        }
+        if (line % group_lines == 0) scale = load_scale<Avx512, kFormat>(scales, line / group_lines, tile);
       const int64_t out = line * kLines;
       expand_line<kFormat, kProduct, kScaled, 0>(
           _mm512_load_si512(w + tile * kTileBytes + line * kLineBytes), scale,

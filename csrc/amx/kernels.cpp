@@ -1,10 +1,10 @@
 #include "amx/kernels.h"
 
 #include <cstring>
-#include <new>
 
 #include "amx/expand.h"
 #include "amx/tile_gemm.h"
+#include "common/memory.h"
 
 namespace trimoe::amx {
 namespace {
@@ -15,7 +15,8 @@ template <Format kStored, Product kMultiply, bool kScaleCodes, int kLines = kTil
 struct Plan {
   static constexpr Format kFormat = kStored;
   static constexpr Product kProduct = kMultiply;
-  static constexpr bool kScaled = kScaleCodes;  // while expanding; else sums are scaled, group by group
+  static constexpr bool kScaled =
+      kScaleCodes;  // while expanding, where that is exact; else sums are, by group
   static constexpr bool kStoredAsB = kStored == Format::kBf16 || kStored == Format::kInt8;
   static constexpr int kDepth = kLines;
   static constexpr int kExpandedBytes = kExpansion<kStored, kMultiply> * kStepBytes;   // of a stored k tile
@@ -28,17 +29,9 @@ struct Plan {
 template <class P>
 void finish_group(const int32_t* sums, int rows, const GemmArgs& args, const std::byte* w, const std::byte* a,
                   int64_t group, float* c) {
-  const std::byte* scales = w + args.k_tiles * 2 * kTileBytes + group * group_scale_bytes(P::kFormat);
-  __m512 scale[2];
-  for (int tile = 0; tile < 2; ++tile) {
-    const std::byte* from = scales + tile * group_scale_bytes(P::kFormat) / 2;
-    if constexpr (P::kFormat == Format::kFp8)
-      scale[tile] = Avx512::set(*reinterpret_cast<const float*>(from));
-    else if constexpr (P::kFormat == Format::kInt4)
-      scale[tile] = Avx512::load_bf16(from);
-    else
-      scale[tile] = Avx512::load(reinterpret_cast<const float*>(from));
-  }
+  const std::byte* scales = w + args.k_tiles * 2 * kTileBytes;
+  const __m512 scale[] = {load_scale<Avx512, P::kFormat>(scales, group, 0),
+                          load_scale<Avx512, P::kFormat>(scales, group, 1)};
   const std::byte* trailer = a + args.k_tiles * k_per_tile(P::kFormat);
   for (int row = 0; row < rows; ++row, c += args.c_stride, trailer += args.a_stride)
     for (int tile = 0; tile < 2; ++tile) {
@@ -117,21 +110,10 @@ void gemm_block(const GemmArgs& args, const std::byte* w, float* c, const RowBlo
   *args.next = next;
 }
 
-// Room for one expanded panel; a thread's own, as large as the largest yet.
+// Room for expanded weights; a thread's own, as large as the largest yet.
 std::byte* expansion_buffer(int64_t bytes) {
-  thread_local struct Buffer {
-    std::byte* data = nullptr;
-    int64_t size = 0;
-    ~Buffer() { operator delete(data, std::align_val_t{4096}); }
-  } buffer;
-  if (bytes > buffer.size) {
-    operator delete(buffer.data, std::align_val_t{4096});
-    buffer.data = nullptr;
-    buffer.size = 0;
-    buffer.data = static_cast<std::byte*>(operator new(static_cast<size_t>(bytes), std::align_val_t{4096}));
-    buffer.size = bytes;
-  }
-  return buffer.data;
+  thread_local PageBuffer buffer;
+  return buffer.reserve(static_cast<size_t>(bytes));
 }
 
 template <class P>
@@ -170,7 +152,7 @@ void gemm_int4(const GemmArgs& args) {
   gemm<Plan<Format::kInt4, Product::kInt8, false, kHalf>>(args);
   load_config(TileConfig());
 }
-void gemm_int4_a16(const GemmArgs& args) { gemm<Plan<Format::kInt4, Product::kBf16, true>>(args); }
+void gemm_int4_a16(const GemmArgs& args) { gemm<Plan<Format::kInt4, Product::kBf16, false>>(args); }
 void gemm_fp8(const GemmArgs& args) { gemm<Plan<Format::kFp8, Product::kBf16, false>>(args); }
 void gemm_mxfp4(const GemmArgs& args) { gemm<Plan<Format::kMxfp4, Product::kBf16, true>>(args); }
 

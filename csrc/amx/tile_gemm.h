@@ -35,31 +35,31 @@ template <Product kProduct, int kRowTiles, bool kFetch>
   constexpr int kShare = kFetch ? kStreams / 2 : 0;   // two rows in four places
   _tile_loadd(4, a, static_cast<size_t>(a_stride));
   _tile_loadd(6, b, kLineBytes);
-  fetch<0, kShare>(next);
+  fetch<0, 0, kShare>(next);
   if constexpr (kBf16)
     _tile_dpbf16ps(0, 4, 6);
   else
     _tile_dpbsud(0, 4, 6);
   _tile_loadd(7, b + kTileBytes, kLineBytes);
-  fetch<kShare, kShare>(next);
+  fetch<0, kShare, kShare>(next);
   if constexpr (kBf16)
     _tile_dpbf16ps(1, 4, 7);
   else
     _tile_dpbsud(1, 4, 7);
   if constexpr (kRowTiles == 2) {
     _tile_loadd(5, a + kTileRows * a_stride, static_cast<size_t>(a_stride));
-    fetch<0, kShare>(next + kFetchedTogether);
+    fetch<1, 0, kShare>(next);
     if constexpr (kBf16)
       _tile_dpbf16ps(2, 5, 6);
     else
       _tile_dpbsud(2, 5, 6);
-    fetch<kShare, kShare>(next + kFetchedTogether);
+    fetch<1, kShare, kShare>(next);
     if constexpr (kBf16)
       _tile_dpbf16ps(3, 5, 7);
     else
       _tile_dpbsud(3, 5, 7);
   } else {
-    fetch<0, 2 * kShare>(next + kFetchedTogether);
+    fetch<1, 0, 2 * kShare>(next);
   }
 }
 

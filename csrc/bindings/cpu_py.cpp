@@ -124,8 +124,12 @@ void run_entry(const std::string& isa, int64_t handle, const py::object& hidden,
   const RouterOutput router =
       router_of(ids, tensor_of(weights, "weights of fp32, bf16 or fp16, that can be read"), x.rows);
   check_readable(out, x.rows, x.cols, size_of(x.dtype), "an output that can be written");
-  check(!overlaps(x, out, x.rows * x.cols * size_of(x.dtype)), "an output apart from hidden",
-        "one that overlaps it", "a new tensor");
+  const int64_t out_bytes = x.rows * x.cols * size_of(x.dtype);
+  check_apart(out, out_bytes, x.data, x.rows, x.cols, x.row_stride, x.col_stride, size_of(x.dtype));
+  check_apart(out, out_bytes, router.ids, x.rows, router.topk, router.ids_row_stride, router.ids_col_stride,
+              router.ids_are_int64 ? 8 : 4);
+  check_apart(out, out_bytes, router.weights, x.rows, router.topk, router.weights_row_stride,
+              router.weights_col_stride, size_of(router.weights_dtype));
   check(threads >= 1, "at least one thread", threads, "1");
   const RowSource rows{x.data, x.dtype, x.row_stride, x.col_stride, x.cols};
   const FfnArgs args{rows, router, x.rows, reinterpret_cast<void*>(out)};

@@ -49,6 +49,7 @@ struct Tensor {
 
 inline void check_readable(uintptr_t address, int64_t rows, int64_t cols, int64_t bytes,
                            const char* expected) {
+  check(rows >= 0 && cols >= 0, expected, "a negative size", "the sizes of the tensor");
   check(address != 0 || rows * cols == 0, expected, "a null address",
         "the address of the tensor's first element");
   check(address % static_cast<uintptr_t>(bytes) == 0, expected, "an address between two elements",
@@ -64,15 +65,16 @@ inline Tensor tensor_of(const py::object& source, const char* expected) {
   return {view.data, dtype, view.rows, view.cols, view.row_stride, view.col_stride};
 }
 
-// Whether [out, out + bytes) shares memory with a tensor of any strides.
-inline bool overlaps(const Tensor& tensor, uintptr_t out, int64_t bytes) {
-  if (tensor.rows * tensor.cols == 0) return false;
-  const int64_t rows = (tensor.rows - 1) * tensor.row_stride, cols = (tensor.cols - 1) * tensor.col_stride;
-  const int64_t size = size_of(tensor.dtype);
-  const auto data = reinterpret_cast<intptr_t>(tensor.data);
-  const intptr_t first = data + (std::min<int64_t>(rows, 0) + std::min<int64_t>(cols, 0)) * size;
-  const intptr_t end = data + (std::max<int64_t>(rows, 0) + std::max<int64_t>(cols, 0) + 1) * size;
-  return first < static_cast<intptr_t>(out) + bytes && static_cast<intptr_t>(out) < end;
+// Throws when [out, out + bytes) shares memory with elements of `size` bytes at any strides.
+inline void check_apart(uintptr_t out, int64_t bytes, const void* data, int64_t rows, int64_t cols,
+                        int64_t row_stride, int64_t col_stride, int64_t size) {
+  if (rows * cols == 0 || bytes == 0) return;
+  const int64_t down = (rows - 1) * row_stride, across = (cols - 1) * col_stride;
+  const auto start = reinterpret_cast<intptr_t>(data);
+  const intptr_t first = start + (std::min<int64_t>(down, 0) + std::min<int64_t>(across, 0)) * size;
+  const intptr_t end = start + (std::max<int64_t>(down, 0) + std::max<int64_t>(across, 0) + 1) * size;
+  check(end <= static_cast<intptr_t>(out) || static_cast<intptr_t>(out) + bytes <= first,
+        "an output apart from the inputs", "one that overlaps them", "a new tensor");
 }
 
 inline RouterOutput router_of(const py::object& ids, const Tensor& weights, int64_t tokens) {

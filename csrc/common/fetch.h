@@ -36,8 +36,9 @@ struct FetchCursor {
   int rows_left = 0;               // in this window
 
   FetchCursor() = default;
+  // Starts at the second window of `range`: the first one comes too late to be fetched ahead.
   FetchCursor(MemoryRange range, MemoryRange following) : end(range.end), then(following) {
-    open(range.begin);
+    open(range.end - range.begin > kWindowBytes ? range.begin + kWindowBytes : nullptr);
   }
 
   void open(const std::byte* window) {
@@ -53,11 +54,12 @@ struct FetchCursor {
 
 namespace {
 
-// Streams kFirst .. kFirst + kCount - 1 of a row.
-template <int kFirst, int kCount>
+// Streams kFirst .. kFirst + kCount - 1 of the kRow-th row from here.
+template <int kRow, int kFirst, int kCount>
 [[gnu::always_inline]] inline void fetch(const std::byte* row) {
   for (int stream = kFirst; stream < kFirst + kCount; ++stream)
-    static_cast<void>(*reinterpret_cast<const volatile int32_t*>(row + stream * kStreamBytes));
+    static_cast<void>(
+        *reinterpret_cast<const volatile int32_t*>(row + kRow * kFetchedTogether + stream * kStreamBytes));
 }
 
 [[gnu::always_inline]] inline void advance(FetchCursor& cursor, int rows) {

@@ -12,6 +12,7 @@ namespace trimoe::cpu {
 namespace {
 
 constexpr int64_t kMaxDim = int64_t{1} << 20;
+constexpr int64_t kMaxLayerBytes = int64_t{1} << 46;
 constexpr int64_t kMaxInt8K = int64_t{1} << 16;
 
 struct Registry {
@@ -43,6 +44,9 @@ void LayerShape::validate() const {
   check(!int8_activations || (hidden <= kMaxInt8K && inter <= kMaxInt8K),
         "a hidden and intermediate size of at most 2^16 with int8 activations", std::max(hidden, inter),
         "bf16 weights");
+  // Far beyond any memory, and far below an overflow of layer_bytes().
+  check(experts <= kMaxLayerBytes / expert_bytes(), "a layer of at most 2^46 packed bytes", experts,
+        "the sizes of the model's config");
   check(activation.gated || activation.kind != Activation::kSwigluOai, "a gate for swiglu_oai", "no gate",
         "another activation, or gated=True");
 }

@@ -1,5 +1,5 @@
-// Rows of A times some panels of one matrix, in gemm calls, with the weights of the next call fetched
-// while this one computes.
+// Rows of A times some panels of one matrix, in gemm calls, with the weights of later calls fetched
+// while one computes.
 #pragma once
 
 #include <algorithm>
@@ -41,16 +41,8 @@ void walk_panels(const Kernel& kernel, const PackedMatrix& matrix, const PanelRu
                  const PanelRun& following, const std::byte* a, int64_t stride, int64_t rows,
                  const Finish& finish) {
   alignas(64) thread_local float c[(kMaxRows + kRowSlack) * kPanelCols];
-  const int64_t height = std::min<int64_t>(kernel.max_rows, kMaxRows);
-  const int64_t tiles = ceil_div(rows, height);
-  // A run's first window was fetched by whoever came before, if it knew.
-  MemoryRange rest = run.range(matrix);
-  if (rest.end - rest.begin > kWindowBytes)
-    rest.begin += kWindowBytes;
-  else
-    rest = {};
-  FetchCursor next(rest, following.range(matrix));
-  FetchCursor nothing;
+  const int64_t tiles = ceil_div(rows, int64_t{kernel.max_rows});
+  FetchCursor next(run.range(matrix), following.range(matrix)), nothing;
   const int64_t group = rows <= kernel.few_rows ? kMaxPanels : 1;
   for (int64_t panel = 0; panel < run.panels; panel += group)
     for (int64_t tile = 0, row = 0; tile < tiles; ++tile) {
@@ -65,7 +57,8 @@ void walk_panels(const Kernel& kernel, const PackedMatrix& matrix, const PanelRu
       gemm.panels = static_cast<int>(std::min(group, run.panels - panel));
       gemm.c = c;
       gemm.c_stride = gemm.panels * kPanelCols;
-      gemm.next = group == 1 ? &next : &nothing;
+      // As much is fetched as is read; the row tiles after the first read from the cache.
+      gemm.next = group == 1 && tile == 0 ? &next : &nothing;
       kernel.gemm(gemm);
       finish(row, gemm, panel);
       row += gemm.rows;

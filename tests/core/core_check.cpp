@@ -38,10 +38,9 @@ constexpr Variant kVariants[] = {
 };
 
 // As tests/cpu/test_kernels.py has it, and why.
-double tolerance(const std::string& isa, const Variant& variant, DType dtype) {
+double tolerance(const Variant& variant, DType dtype) {
   const bool exact = variant.weights.format == Format::kF32;
-  const bool rounded = isa == "amx" && variant.weights.format == Format::kInt4 && !variant.int8_activations;
-  return (exact ? 3e-6 : variant.int8_activations ? 2e-3 : 1e-4) + (rounded ? 4e-3 : 0) +
+  return (exact ? 3e-6 : variant.int8_activations ? 2e-3 : 1e-4) +
          (dtype == DType::kBf16 ? 4e-3 : dtype == DType::kF16 ? 5e-4 : 0);
 }
 
@@ -58,7 +57,7 @@ void expect(bool ok, const std::string& what, double figure) {
 void check_entry(const cpu::TableEntry& entry, const Problem& problem, const Case& c, const Variant& variant,
                  const std::vector<double>& exact, const std::vector<double>& ref, double& worst) {
   const std::string what = std::string(entry.isa) + ", " + variant.name + ", " + c.name;
-  const double limit = tolerance(entry.isa, variant, c.dtype);
+  const double limit = tolerance(variant, c.dtype);
   const std::vector<float> alone = problem.run(entry, OwnThreads(1));
   const double error = relative_error(alone, exact), other = relative_error(alone, ref);
   expect(error <= limit, what + ": error", error);

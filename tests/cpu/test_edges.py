@@ -83,8 +83,22 @@ def test_bad_calls_are_errors(name: str, change: Callable[[Any], Any], message: 
 def test_an_output_that_overlaps_hidden_is_an_error(shift: int) -> None:
     """By a single element, at either end."""
     memory = torch.zeros(3, 6, 16)
-    with pytest.raises(ValueError, match="an output apart from hidden; got one that overlaps it"):
+    with pytest.raises(ValueError, match="an output apart from the inputs; got one that overlaps them"):
         _call(hidden=lambda _: source_of(memory[1]), out=lambda _: memory[1].data_ptr() + shift)
+
+
+@pytest.mark.parametrize("name", ["ids", "weights"])
+def test_an_output_that_overlaps_the_router_s_choice_is_an_error(name: str) -> None:
+    memory = torch.zeros(6 * 16)
+    dtype = {"ids": "int32", "weights": "fp32"}[name]
+
+    def inside(source: Any) -> Any:
+        return source._replace(
+            address=memory.data_ptr() + 8, dtype=dtype, row_stride=source.cols, col_stride=1
+        )
+
+    with pytest.raises(ValueError, match="overlaps them"):
+        _call(**{name: inside, "out": lambda _: memory.data_ptr()})
 
 
 def test_an_output_beside_hidden_is_not_an_overlap() -> None:

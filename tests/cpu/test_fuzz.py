@@ -11,7 +11,6 @@ import random
 import time
 from collections.abc import Iterator
 
-import pytest
 import torch
 
 from support.cases import DTYPES, FORMATS, INTEGER, Case, make_problem, rel_error
@@ -27,16 +26,6 @@ SECONDS = 7.0  # of each test
 # half a code of 127 in each element.
 INTEGER_TOLERANCE, TOLERANCE, EXACT_TOLERANCE = 1.5e-2, 1e-3, 1e-5
 IN_HALVES = {"fp32": 0.0, "bf16": 4e-3, "fp16": 5e-4}
-AMX_A16 = 1e-2  # its tiles take weights of 4 bits times their scale in bf16
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_torch_thread() -> Iterator[None]:
-    """Beside other processes torch's threads wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _seeds() -> Iterator[int]:
@@ -74,9 +63,9 @@ def _case(choose: random.Random) -> Case:
     )
 
 
-def _tolerance(isa: str, name: str, hidden: str) -> float:
+def _tolerance(name: str, hidden: str) -> float:
     of_format = INTEGER_TOLERANCE if name in INTEGER else EXACT_TOLERANCE if name == "fp32" else TOLERANCE
-    return of_format + IN_HALVES[hidden] + (AMX_A16 if isa == "amx" and name.endswith("a16") else 0)
+    return of_format + IN_HALVES[hidden]
 
 
 def _error(result: torch.Tensor, expected: torch.Tensor) -> float:
@@ -106,10 +95,10 @@ def test_every_entry_agrees_with_ref() -> None:
         call = (x, problem.ids, weights, problem.layer.handle)
         ref = forward_on("ref", *call, choose.randint(1, 4))
         what = f"TRIMOE_FUZZ_SEED={seed}: {name}, {hidden}, {case}"
-        assert _error(ref, problem.exact()) <= _tolerance("ref", name, hidden), what
+        assert _error(ref, problem.exact()) <= _tolerance(name, hidden), what
         for isa in ENTRIES:
             result = forward_on(isa, *call, threads := choose.randint(1, 5))
-            assert _error(result, ref.double()) <= _tolerance(isa, name, hidden), f"{what}, {isa}"
+            assert _error(result, ref.double()) <= _tolerance(name, hidden), f"{what}, {isa}"
             assert not to_the_bit or torch.equal(result, ref), f"{what}, {isa}, to the bit"
             again = forward_on(isa, *call, threads % 5 + 1)
             assert torch.equal(result, again), f"{what}, {isa}, {threads} threads"
@@ -128,8 +117,12 @@ def _shapes(choose: random.Random, most: int) -> tuple[int, int, dict[str, tuple
 
 
 def test_packing_sees_values_not_their_place() -> None:
-    """Any strides and any float type: the same bytes as from fp32 end to end, and no value far off."""
-    worst = {"fp32": 0.0, "bf16": 2**-8, "int8": 1e-2, "fp8": 2**-4, "int4": 0.15, "mxfp4": 0.25}
+    """Any strides and any float type: the same bytes as from fp32 end to end, and no value far off.
+
+    A row's root mean square error is at most half a code of its largest value, also where the scales of int4
+    and mxfp4 cut the largest, which they do only for a smaller error.
+    """
+    worst = {"fp32": 0.0, "bf16": 2**-8, "int8": 1 / 254, "fp8": 2**-4, "int4": 1 / 14, "mxfp4": 1 / 4}
     for seed in _seeds():
         choose, generator = random.Random(seed), torch.Generator().manual_seed(seed)
         hidden, inter, shapes = _shapes(choose, 500)
@@ -143,7 +136,12 @@ def test_packing_sees_values_not_their_place() -> None:
         what = f"TRIMOE_FUZZ_SEED={seed}: {name}, {dtype}, {shapes}"
         assert layer.memory == plain.memory, what
         for part, values in decode(layer, 0).items():
-            assert rel_error(values, parts[part].double()) <= worst[spec.weights], f"{what}, {part}"
+            expected = parts[part].double()
+            largest = expected.abs().amax(1)
+            bound = (
+                largest * worst[spec.weights] + largest.max() * 1e-5
+            )  # fp8: a row may be subnormal in its block
+            assert bool(((values - expected).square().mean(1).sqrt() <= bound).all()), f"{what}, {part}"
 
 
 def _quantised(name: str, shape: tuple[int, int], generator: torch.Generator) -> tuple[Source, torch.Tensor]:

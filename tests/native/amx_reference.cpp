@@ -95,9 +95,8 @@ struct Panel {
   float weight(int64_t column, int64_t k) const {
     if (format == Format::kBf16) return bf16_at(data + code_place(format, column, k).byte);
     if (format == Format::kFp8) return e4m3(code(column, k));
-    const float value = format == Format::kInt4 ? static_cast<float>(static_cast<int>(code(column, k)) - 8)
-                                                : e2m1(code(column, k));
-    return rounded_to_bf16(value * scale(column, k / group_k()));
+    if (format == Format::kInt4) return static_cast<float>(static_cast<int>(code(column, k)) - 8);
+    return rounded_to_bf16(e2m1(code(column, k)) * scale(column, k / group_k()));
   }
 };
 
@@ -135,7 +134,7 @@ auto column_int8(const Panel& panel, int64_t column) {
 }
 
 auto column_bf16(const Panel& panel, int64_t column) {
-  const bool scaled_sums = panel.format == Format::kFp8;
+  const bool scaled_sums = panel.format == Format::kFp8 || panel.format == Format::kInt4;
   const int64_t depth = panel.depth(), group_k = scaled_sums ? panel.group_k() : depth;
   std::vector<float> weights(static_cast<size_t>(depth));
   for (int64_t k = 0; k < depth; ++k) weights[static_cast<size_t>(k)] = panel.weight(column, k);

@@ -5,7 +5,7 @@
 
 #include <immintrin.h>
 
-#include "common/format.h"
+#include "common/decode.h"
 
 namespace trimoe {
 namespace {
@@ -101,10 +101,7 @@ struct Avx512 {
 template <Format kFormat, int kSub>
 __m512i pair_words(__m512i codes) {
   if constexpr (kFormat == Format::kBf16) return codes;
-  if constexpr (kFormat == Format::kFp8)
-    return Avx512::bf16_of_e4m3(kSub == 0
-                                    ? _mm512_slli_epi16(codes, 8)
-                                    : _mm512_and_si512(codes, _mm512_set1_epi16(static_cast<short>(0xff00))));
+  if constexpr (kFormat == Format::kFp8) return Avx512::bf16_of_e4m3(upper_bytes<Avx512, kSub>(codes));
   // Pairs lie at the low nibbles of even bytes, of odd bytes, then at the high nibbles of both.
   constexpr int kShift[] = {0, 8, 4, 12};
   const __m512i nibbles = _mm512_srli_epi16(codes, kShift[kSub % 4]);

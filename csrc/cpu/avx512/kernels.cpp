@@ -2,31 +2,16 @@
 #include "cpu/avx512/kernels.h"
 
 #include "common/x86/avx512.h"
-#include "cpu/generic/gemm.h"
-#include "cpu/generic/rows.h"
-#include "cpu/generic/steps.h"
+#include "cpu/generic/kernels.h"
 
 namespace trimoe::cpu::avx512 {
-namespace {
 
-template <class Step, class Rows = RoundedRows>
-constexpr Kernel by_fma() {
-  return float_kernel<Rows>(kVectorRows, gemm<Avx512, Step>);
-}
-
-template <Format kFormat>
-constexpr Kernel by_words() {
-  return quantized_kernel<RowType::kInt16>(kVectorRows, gemm<Avx512, MaddStep<Avx512, kFormat>>);
-}
-
-}  // namespace
-
-constinit const Kernel f32 = by_fma<F32Step<Avx512>, F32Rows>();
-constinit const Kernel bf16 = by_fma<Bf16Step<Avx512>>();
-constinit const Kernel fp8 = by_fma<Fp8Step<Avx512>>();
-constinit const Kernel mxfp4 = by_fma<FourBitStep<Avx512, Format::kMxfp4>>();
-constinit const Kernel int4_a16 = by_fma<FourBitStep<Avx512, Format::kInt4>>();
-constinit const Kernel int8 = by_words<Format::kInt8>();
-constinit const Kernel int4 = by_words<Format::kInt4>();
+constinit const Kernel f32 = by_fma<Avx512, F32Step<Avx512>, F32Rows>();
+constinit const Kernel bf16 = by_fma<Avx512, Bf16Step<Avx512>>();
+constinit const Kernel fp8 = by_fma<Avx512, Fp8Step<Avx512>>();
+constinit const Kernel mxfp4 = by_fma<Avx512, FourBitStep<Avx512, Format::kMxfp4>>();
+constinit const Kernel int4_a16 = by_fma<Avx512, FourBitStep<Avx512, Format::kInt4>>();
+constinit const Kernel int8 = by_words<Avx512, Format::kInt8>();
+constinit const Kernel int4 = by_words<Avx512, Format::kInt4>();
 
 }  // namespace trimoe::cpu::avx512

@@ -1,28 +1,18 @@
 // AVX512_VNNI: VPDPBUSD multiplies four bytes a lane.
 #include "common/x86/avx512.h"
 #include "cpu/avx512/kernels.h"
-#include "cpu/generic/gemm.h"
-#include "cpu/generic/rows.h"
-#include "cpu/generic/steps.h"
+#include "cpu/generic/kernels.h"
 
-namespace trimoe::cpu {
+namespace trimoe::cpu::avx512::vnni {
 namespace {
 
-struct Avx512Vnni : Avx512 {
+struct Vnni : Avx512 {
   static Int dot_bytes(Int sum, Int weights, Int a) { return _mm512_dpbusd_epi32(sum, weights, a); }
 };
 
-template <Format kFormat>
-constexpr Kernel by_dot() {
-  return quantized_kernel<RowType::kInt8>(kVectorRows, gemm<Avx512Vnni, DotStep<Avx512Vnni, kFormat>>);
-}
-
 }  // namespace
 
-namespace avx512::vnni {
+constinit const Kernel int8 = by_bytes<Vnni, Format::kInt8>();
+constinit const Kernel int4 = by_bytes<Vnni, Format::kInt4>();
 
-constinit const Kernel int8 = by_dot<Format::kInt8>();
-constinit const Kernel int4 = by_dot<Format::kInt4>();
-
-}  // namespace avx512::vnni
-}  // namespace trimoe::cpu
+}  // namespace trimoe::cpu::avx512::vnni

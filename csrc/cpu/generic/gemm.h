@@ -1,10 +1,10 @@
 // The register-blocked gemm, once for all vector instruction sets and formats.
 //
-// Isa supplies: Vec (fp32 lanes), kLanes, kRegisters, zero(), load(), store(), add scaled. Step supplies
-// the meaning of a 64-byte line: the element type A of rows, load() of one vector's worth of codes,
-// decode<sub>() of the sub-th part of it into kWeightRegisters registers, multiply_add() of that with
-// the A elements of one row, and what becomes of a sum when a group of k ends. Every (row, column) is
-// one chain of additions in order of k whatever the blocking, so results do not depend on it bit for bit.
+// Isa supplies: Vec (fp32 lanes), kLanes, kRegisters, load(), store(), add(). Step supplies the meaning
+// of a 64-byte line: the element type A of rows, load() of one vector's worth of codes, decode<sub>() of
+// the sub-th part of it into kWeightRegisters registers, multiply_add() of that with the A elements of
+// one row, and what becomes of a sum when a group of k ends. Every (row, column) is one chain of
+// additions in the order of walk_units() whatever the blocking: results do not depend on it, to the bit.
 #pragma once
 
 #include "common/kernel.h"
@@ -118,8 +118,8 @@ void gemm_tile(const GemmArgs& args, int first_row, int first_tile) {
   int until_fetch = first_row / kRows;  // runs
   const auto run = [&](int64_t line, int64_t count) {
     if (next.row && until_fetch-- == 0) {
-      fetch<0, kStreams>(next.row);
-      if constexpr (kTiles > 1) fetch<0, kStreams>(next.row + kFetchedTogether);
+      fetch<0, 0, kStreams>(next.row);
+      if constexpr (kTiles > 1) fetch<1, 0, kStreams>(next.row);
       advance(next, kTiles > 1 ? 2 : 1);
       until_fetch = blocks - 1;
     }

@@ -4,9 +4,7 @@
 
 #include <cstring>
 
-#include "common/dtype.h"
-#include "common/format.h"
-#include "common/layout.h"
+#include "common/decode.h"
 
 namespace trimoe::cpu {
 namespace {
@@ -27,17 +25,6 @@ struct Unscaled {
   static typename I::Vec scale(const std::byte*, int64_t, int, int) { return I::zero(); }
   static Sum finish(Sum sum, typename I::Vec, const std::byte*) { return sum; }
 };
-
-// kType as facts(format).scale has it; fp8 has one for a whole column tile.
-template <class I, Format kFormat>
-typename I::Vec load_scale(const std::byte* scales, int64_t group, int tile, int part) {
-  const std::byte* from = scales + group * group_scale_bytes(kFormat);
-  const int64_t column = tile * kTileCols + part * I::kLanes;
-  if constexpr (kFormat == Format::kFp8) return I::set(reinterpret_cast<const float*>(from)[tile]);
-  if constexpr (kFormat == Format::kInt8) return I::load(reinterpret_cast<const float*>(from) + column);
-  if constexpr (kFormat == Format::kInt4) return I::load_bf16(from + column * 2);
-  if constexpr (kFormat == Format::kMxfp4) return I::load_e8m0(from + column);
-}
 
 // Float products, scaled at the end of each group.
 template <class I, Format kFormat>
@@ -121,13 +108,6 @@ struct Bf16Step : Unscaled<I> {
   }
 };
 
-// The sub-th pair of k of an fp8 line, each code in the upper byte of a word.
-template <class I, int kSub>
-typename I::Int upper_bytes(typename I::Int codes) {
-  if constexpr (kSub == 0) return I::template shift_left16<8>(codes);
-  return I::and_int(codes, I::set_int(static_cast<int>(0xff00ff00u)));
-}
-
 template <class I>
 struct Fp8Step : Scaled<I, Format::kFp8> {
   using A = float;
@@ -170,17 +150,6 @@ struct FourBitStep : Scaled<I, kFormat> {
 };
 
 // --- Integers -----------------------------------------------------------------------------------
-
-// Bytes of a line of 8-bit or 4-bit codes; the sub-th of those is four k of each column.
-template <class I, Format kFormat, int kSub>
-typename I::Int code_bytes(typename I::Int codes) {
-  if constexpr (kFormat == Format::kInt8) return codes;
-  const auto mask = I::set_int(0x0f0f0f0f);
-  if constexpr (kSub == 0)
-    return I::and_int(codes, mask);
-  else
-    return I::and_int(I::template shift_right32<4>(codes), mask);
-}
 
 // Four products at once by dot-product instructions on bytes (VNNI).
 template <class I, Format kFormat>

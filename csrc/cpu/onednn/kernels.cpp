@@ -3,9 +3,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "common/codes.h"
-#include "common/layout.h"
 #include "cpu/onednn/matmul.h"
+#include "cpu/ref/column.h"
 #include "cpu/ref/kernels.h"
 
 namespace trimoe::cpu::onednn {
@@ -32,40 +31,14 @@ struct Multiplied<int8_t> {
   static int8_t from(float value) { return static_cast<int8_t>(value); }
 };
 
-// The weights of one call, column by column.
+// Sizes of one call.
 template <Format kFormat>
-struct Weights {
-  const GemmArgs& args;
-  int64_t k_padded = args.k_tiles * k_per_tile(kFormat);
-  int64_t group_k = args.group_lines * k_per_line(kFormat);
-  int64_t cols = args.panels * kPanelCols;
-
-  const std::byte* panel(int64_t column) const { return args.w + column / kPanelCols * args.panel_bytes; }
-
-  float code(int64_t column, int64_t k) const {
-    const CodePlace place = code_place(kFormat, column % kPanelCols, k);
-    const std::byte* at = panel(column) + place.byte;
-    const auto byte = std::to_integer<uint8_t>(*at);
-    const auto nibble = static_cast<uint8_t>(byte >> place.shift & 15);
-    if constexpr (kFormat == Format::kF32) return *reinterpret_cast<const float*>(at);
-    if constexpr (kFormat == Format::kBf16) return to_f32(*reinterpret_cast<const Bf16*>(at));
-    if constexpr (kFormat == Format::kInt8) return static_cast<float>(byte - facts(kFormat).zero);
-    if constexpr (kFormat == Format::kInt4) return static_cast<float>(nibble - facts(kFormat).zero);
-    if constexpr (kFormat == Format::kFp8) return to_f32(E4m3{byte});
-    if constexpr (kFormat == Format::kMxfp4) return to_f32(E2m1{nibble});
-  }
-
-  float scale(int64_t column, int64_t group) const {
-    if constexpr (facts(kFormat).scale == ScaleType::kNone) return 1.0f;
-    const std::byte* scales =
-        panel(column) + args.k_tiles * 2 * kTileBytes + group * group_scale_bytes(kFormat);
-    const int64_t index = kFormat == Format::kFp8 ? column % kPanelCols / kTileCols : column % kPanelCols;
-    if constexpr (facts(kFormat).scale == ScaleType::kBf16)
-      return to_f32(reinterpret_cast<const Bf16*>(scales)[index]);
-    if constexpr (facts(kFormat).scale == ScaleType::kE8m0)
-      return to_f32(reinterpret_cast<const E8m0*>(scales)[index]);
-    return reinterpret_cast<const float*>(scales)[index];
-  }
+struct Sizes {
+  int64_t k_padded, group_k, cols;
+  explicit Sizes(const GemmArgs& args)
+      : k_padded(args.k_tiles * k_per_tile(kFormat)),
+        group_k(args.group_lines * k_per_line(kFormat)),
+        cols(args.panels * kPanelCols) {}
 };
 
 // Operands of one call: rows of A and columns of B, k contiguous. Kept by the thread.
@@ -97,34 +70,34 @@ struct Operands {
 // Rows in fp32: scales are multiplied into the weights, which T must hold.
 template <Format kFormat, typename T>
 void gemm(const GemmArgs& args) {
-  const Weights<kFormat> weights{args};
+  const Sizes<kFormat> sizes(args);
   auto& operands = Operands<T>::of_this_thread();
   operands.fill(
-      args.rows, weights.cols, weights.k_padded,
+      args.rows, sizes.cols, sizes.k_padded,
       [&](int64_t row, int64_t k) { return reinterpret_cast<const float*>(args.a + row * args.a_stride)[k]; },
       [&](int64_t column, int64_t k) {
-        return weights.code(column, k) * weights.scale(column, k / weights.group_k);
+        const ref::Column<kFormat> weights(args, column);
+        return weights.value(k) * weights.scale(k / sizes.group_k);
       });
-  multiply(
-      {Multiplied<T>::kOperand, args.rows, weights.cols, weights.k_padded, weights.k_padded, args.c_stride},
-      operands.a.data(), operands.b.data(), args.c);
+  multiply({Multiplied<T>::kOperand, args.rows, sizes.cols, sizes.k_padded, sizes.k_padded, args.c_stride},
+           operands.a.data(), operands.b.data(), args.c);
 }
 
 // Rows of codes: one product for each group of k, then the scales.
 template <Format kFormat, typename T>
 void quantized_gemm(const GemmArgs& args) {
-  const Weights<kFormat> weights{args};
-  const int64_t k_padded = weights.k_padded, cols = weights.cols;
+  const Sizes<kFormat> sizes(args);
+  const int64_t k_padded = sizes.k_padded, cols = sizes.cols;
   const auto codes = [&](int64_t row) {
     return reinterpret_cast<const int16_t*>(args.a + row * args.a_stride);
   };
   auto& operands = Operands<T>::of_this_thread();
   operands.fill(
       args.rows, cols, k_padded, [&](int64_t row, int64_t k) { return static_cast<float>(codes(row)[k]); },
-      [&](int64_t column, int64_t k) { return weights.code(column, k); });
+      [&](int64_t column, int64_t k) { return ref::Column<kFormat>(args, column).value(k); });
   for (int row = 0; row < args.rows; ++row) std::fill_n(args.c + row * args.c_stride, cols, 0.0f);
-  for (int64_t group = 0, k = 0; k < k_padded; ++group, k += weights.group_k) {
-    const int64_t depth = std::min(weights.group_k, k_padded - k);
+  for (int64_t group = 0, k = 0; k < k_padded; ++group, k += sizes.group_k) {
+    const int64_t depth = std::min(sizes.group_k, k_padded - k);
     multiply({Multiplied<T>::kOperand, args.rows, cols, depth, k_padded, cols}, operands.a.data() + k,
              operands.b.data() + k, operands.c.data());
     for (int row = 0; row < args.rows; ++row) {
@@ -132,7 +105,7 @@ void quantized_gemm(const GemmArgs& args) {
       for (int64_t column = 0; column < cols; ++column)
         args.c[row * args.c_stride + column] +=
             static_cast<float>(operands.c[static_cast<size_t>(row * cols + column)]) *
-            weights.scale(column, group) * row_scale;
+            ref::Column<kFormat>(args, column).scale(group) * row_scale;
     }
   }
 }

@@ -22,7 +22,7 @@ from pathlib import Path
 from trimoe.errors import FailureError
 from trimoe.expert_layer import ExpertLayer, LayerSpec
 from trimoe.hardware.folders import cache_folder
-from trimoe.models.packed_file import PackedFile, owner_of
+from trimoe.models.packed_file import PackedFile, flush, owner_of
 
 __all__ = ["PackedCache"]
 
@@ -111,7 +111,7 @@ class PackedCache:
             if descriptor is not None and not self.path.exists():
                 self._file.write(descriptor, layers)
                 os.rename(part, self.path)
-                _fsync_folder(self.folder)
+                flush(self.folder)
                 self._remove_older()
         return self.path.exists()
 
@@ -121,14 +121,6 @@ class PackedCache:
             if self._owner and path != self.path and owner_of(path) == self._owner:
                 with contextlib.suppress(OSError):
                     path.unlink()
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from trimoe.errors import InputError
-from trimoe.models.checkpoint import Checkpoint
 
 __all__ = ["ANOTHER_FILE", "check_dtype", "check_shape", "missing"]
 
 ANOTHER_FILE = "downloading the checkpoint again, or a checkpoint saved by transformers"
 
 
-def check_shape(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> None:
-    """InputError where a tensor has another shape."""
-    got = checkpoint.entry(name).shape
+def check_shape(name: str, got: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """InputError where the tensor `name` has another shape."""
     if got != shape:
         raise InputError(
             expected=f"shape {shape} of {name}, to fit the layer's other experts",
@@ -21,9 +19,8 @@ def check_shape(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> No
         )
 
 
-def check_dtype(checkpoint: Checkpoint, name: str, dtype: str) -> None:
-    """InputError where a tensor has another dtype."""
-    got = checkpoint.entry(name).dtype
+def check_dtype(name: str, got: str, dtype: str) -> None:
+    """InputError where the tensor `name` has another dtype."""
     if got != dtype:
         raise InputError(
             expected=f"dtype {dtype} of {name}, like the layer's other experts", got=got, hint=ANOTHER_FILE

@@ -69,14 +69,15 @@ def check_scales(checkpoint: Checkpoint, scales: Mapping[str, str | None]) -> No
             continue
         if name is None:
             raise missing(scale_name(weight))
-        dtype = dtype or checkpoint.entry(name).dtype
+        entry = checkpoint.entry(name)
+        dtype = dtype or entry.dtype
         if dtype not in _SCALE_DTYPES[fmt]:
             raise InputError(
                 expected=f"scales of dtype {' or '.join(_SCALE_DTYPES[fmt])} in {name}",
                 got=dtype,
                 hint=ANOTHER_FILE,
             )
-        check_dtype(checkpoint, name, dtype)
+        check_dtype(name, entry.dtype, dtype)
         *stack, rows, cols = logical_shape(checkpoint, weight)
         block_rows, block_cols = BLOCKS[fmt]
-        check_shape(checkpoint, name, (*stack, -(-rows // block_rows), -(-cols // block_cols)))
+        check_shape(name, entry.shape, (*stack, -(-rows // block_rows), -(-cols // block_cols)))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from trimoe.errors import InputError
 from trimoe.models.checkpoint import Checkpoint
-from trimoe.models.expert_checks import ANOTHER_FILE, check_shape, missing
+from trimoe.models.expert_checks import ANOTHER_FILE, check_dtype, check_shape, missing
 from trimoe.models.expert_scales import BLOCKS, check_scales, logical_shape, stored_format
 from trimoe.models.expert_storage import ExpertStorage, Key
 from trimoe.models.expert_views import ExpertSource, split_bias, split_gate_up, whole_matrix, whole_vector
@@ -44,9 +44,11 @@ def stacked_storage(
     transposed = gated and (first, second) == (down_second, 2 * down_first)
     hidden, rows = (first, second) if transposed else (second, first)
     inter = rows // outputs
-    _check_stack(checkpoint, up_name, (experts, *_order(outputs * inter, hidden, transposed)))
-    _check_stack(checkpoint, down_name, (experts, *_order(hidden, inter, transposed)))
-    fmt = _check_formats(checkpoint, up_name, down_name)
+    for name, rows, cols in ((up_name, outputs * inter, hidden), (down_name, hidden, inter)):
+        shape = (experts, *_order(rows, cols, transposed))
+        check_shape(name, logical_shape(checkpoint, name), shape)
+    fmt = stored_format(checkpoint, down_name)
+    check_dtype(up_name, stored_format(checkpoint, up_name), fmt)
     up_scale, down_scale = names.get((up_key[0], "scale")), names.get(("down", "scale"))
     check_scales(checkpoint, {up_name: up_scale, down_name: down_scale})
     block_rows = BLOCKS.get(fmt, (1, 1))[0]
@@ -57,7 +59,7 @@ def stacked_storage(
         for bias_name, name, size in ((up_bias, up_name, outputs * inter), (down_bias, down_name, hidden)):
             if bias_name is None:
                 raise missing(f"{name.removesuffix('_blocks')}_bias")
-            check_shape(checkpoint, bias_name, (experts, size))
+            check_shape(bias_name, checkpoint.entry(bias_name).shape, (experts, size))
 
     def source(expert: int) -> ExpertSource:
         def part(name: str | None) -> TensorView | None:
@@ -98,23 +100,3 @@ def _stack_shape(checkpoint: Checkpoint, name: str) -> tuple[int, int, int]:
     if len(shape) != 3 or 0 in shape:
         raise InputError(expected=f"a stack of matrices in {name}", got=f"shape {shape}", hint=ANOTHER_FILE)
     return shape[0], shape[1], shape[2]
-
-
-def _check_stack(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> None:
-    got = logical_shape(checkpoint, name)
-    if got != shape:
-        raise InputError(
-            expected=f"shape {shape} of {name}, to fit the layer's other experts",
-            got=f"shape {got}",
-            hint=ANOTHER_FILE,
-        )
-
-
-def _check_formats(checkpoint: Checkpoint, up_name: str, down_name: str) -> str:
-    """The format of both stacks."""
-    fmt, got = stored_format(checkpoint, down_name), stored_format(checkpoint, up_name)
-    if got != fmt:
-        raise InputError(
-            expected=f"dtype {fmt} of {up_name}, like the layer's other experts", got=got, hint=ANOTHER_FILE
-        )
-    return fmt

@@ -58,9 +58,9 @@ def per_expert_storage(
         for key, name in names[expert].items():
             role, part = key
             if part != "scale":
-                check_shape(checkpoint, name, {**shapes, **shapes_of_bias}[key])
+                check_shape(name, checkpoint.entry(name).shape, {**shapes, **shapes_of_bias}[key])
             if part == "weight":
-                check_dtype(checkpoint, name, dtype)
+                check_dtype(name, checkpoint.entry(name).dtype, dtype)
                 scales[name] = names[expert].get((role, "scale"))
     check_scales(checkpoint, scales)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from trimoe.expert_layer import ExpertLayer, LayerSpec
 from trimoe.models.checkpoint import Checkpoint
-from trimoe.models.packed_file import PackedFile, write_at
+from trimoe.models.packed_file import PackedFile, flush, write_at
 from trimoe.models.packed_folder import PACKED_FILE, folder_header
 from trimoe.models.quant_scheme import quant_config
 from trimoe.models.rest_tensors import RestTensors
@@ -57,12 +57,12 @@ class FolderWriter:
         for path in sorted(self._checkpoint.path.iterdir()):
             if path.is_file() and path.name not in skip | {"config.json"}:
                 shutil.copyfile(path, self._folder / path.name)
-                _flush(self._folder / path.name)
+                flush(self._folder / path.name)
         text = json.dumps(self._config(), indent=2).encode()
         with _new_file(self._folder / "config.json") as descriptor:
             write_at(descriptor, 0, memoryview(text))
             os.fsync(descriptor)
-        _flush(self._folder)
+        flush(self._folder)
 
     def _write_rest(self) -> None:
         """One safetensors file with the bytes of the tensors as they were."""
@@ -102,14 +102,6 @@ class FolderWriter:
             **({"source": source} if source else {}),
         }
         return config
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from trimoe.expert_layer import ExpertLayer, LayerSpec
 from trimoe.models.file_mapping import FileMapping
 
-__all__ = ["OWNER_BYTES", "PackedFile", "owner_of", "read_header", "write_at"]
+__all__ = ["OWNER_BYTES", "PackedFile", "flush", "owner_of", "read_header", "write_at"]
 
 _MAGIC = b"trimoe packed 1\n"
 OWNER_BYTES = 32
@@ -101,6 +101,15 @@ def write_at(descriptor: int, offset: int, data: memoryview) -> None:
     while len(data):
         written = os.pwrite(descriptor, data[:_CHUNK_BYTES], offset)
         data, offset = data[written:], offset + written
+
+
+def flush(path: Path) -> None:
+    """Has a file, or the entries of a folder, on the disk when it returns."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _round_up(count: int) -> int:
