@@ -4,6 +4,7 @@
 
 #include "bindings/source_py.h"
 #include "common/error.h"
+#include "common/numa.h"
 #include "common/own_threads.h"
 #include "cpu/expert_ffn.h"
 #include "cpu/kernel_table.h"
@@ -180,6 +181,11 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("features", &features_dict);
   m.def("kernel_table", &table_list);
   m.def("selected_isa", [] { return selected_entry().isa; });
+  m.def("numa_nodes", [] {
+    std::vector<std::vector<int>> cpus;
+    for (const NumaNode& node : numa_nodes()) cpus.push_back(node.cpus);
+    return cpus;
+  });
   m.def("probe_bandwidth_gbps", &bandwidth, py::arg("bytes"), py::arg("repeats"), py::arg("threads"));
   m.def("probe_gflops", &flops, py::arg("weights"), py::arg("seconds"), py::arg("repeats"),
         py::arg("threads"));
@@ -192,12 +198,16 @@ PYBIND11_MODULE(_cpu, m) {
       .def_property_readonly("expert_bytes", &LayerShape::expert_bytes)
       .def_property_readonly("layer_bytes", &LayerShape::layer_bytes);
 
-  m.def("create_layer",
-        [](const LayerShape& shape) { return register_layer(std::make_shared<Layer>(shape)); });
+  m.def("create_layer", [](const LayerShape& shape) {
+    const py::gil_scoped_release unlocked;
+    return register_layer(std::make_shared<Layer>(shape));
+  });
   m.def("map_layer", [](const LayerShape& shape, uintptr_t address, py::object owner) {
     check(address != 0, "the address of packed experts", "null", "the address of a mapped file");
-    return register_layer(std::make_shared<Layer>(shape, reinterpret_cast<const std::byte*>(address),
-                                                  owner_of(std::move(owner))));
+    auto kept = owner_of(std::move(owner));
+    const py::gil_scoped_release unlocked;
+    return register_layer(
+        std::make_shared<Layer>(shape, reinterpret_cast<const std::byte*>(address), std::move(kept)));
   });
   m.def("pack_expert", &pack, py::arg("handle"), py::arg("expert"), py::arg("gate"), py::arg("up"),
         py::arg("down"), py::arg("gate_bias") = py::none(), py::arg("up_bias") = py::none(),

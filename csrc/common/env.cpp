@@ -20,4 +20,6 @@ bool amx_emulated() {
   return !value.empty() && value != "0";
 }
 
+std::string numa_fake() { return value_of("TRIMOE_NUMA_FAKE"); }
+
 }  // namespace trimoe::env

@@ -13,4 +13,8 @@ std::string cpu_isa();
 // for use under the trap of csrc/emulation only. Far slower than any other entry.
 bool amx_emulated();
 
+// TRIMOE_NUMA_FAKE: how many nodes the CPUs are divided among, for checks on a machine that has one.
+// Empty when unset.
+std::string numa_fake();
+
 }  // namespace trimoe::env

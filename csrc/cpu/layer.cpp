@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "common/error.h"
+#include "cpu/shard.h"
 
 namespace trimoe::cpu {
 namespace {
@@ -55,12 +56,15 @@ Layer::Layer(const LayerShape& shape)
     : expert_rows(static_cast<size_t>(shape.experts)),
       shape_(shape),
       owned_(static_cast<size_t>(shape.layer_bytes())),
-      data_(owned_.data()) {}
+      data_(owned_.data()) {
+  place_experts(shape_, data_, Placing::kFresh);
+}
 
 Layer::Layer(const LayerShape& shape, const std::byte* data, std::shared_ptr<void> owner)
     : expert_rows(static_cast<size_t>(shape.experts)), shape_(shape), owner_(std::move(owner)), data_(data) {
   check(reinterpret_cast<uintptr_t>(data) % kLineBytes == 0, "packed experts aligned to 64 bytes",
         "an unaligned address", "mapping the packed file at a page boundary");
+  place_experts(shape_, data_, Placing::kMapped);
 }
 
 std::byte* Layer::mutable_expert(int64_t index) {

@@ -1,0 +1,55 @@
+"""Weights and work spread over the machine's nodes; TRIMOE_NUMA_FAKE makes several of the machine at hand."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from support.amx import program, run
+
+CPUS = len(os.sched_getaffinity(0))
+NODES = ["1", "2", "64"]  # 64: more than there are CPUs
+DIGESTS = """
+import hashlib
+from support.cases import CASES, FORMATS, make_problem
+from trimoe import _cpu
+from trimoe.ops import forward_on
+print(len(_cpu.numa_nodes()))
+for case in CASES:
+    for name in FORMATS:
+        problem = make_problem(case, name, hidden="fp32")
+        for threads in (1, 3):
+            call = (problem.hidden, problem.ids, problem.weights, problem.layer.handle, threads)
+            result = forward_on(_cpu.selected_isa(), *call)
+            print(case.name, name, hashlib.sha256(result.numpy().tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("nodes", NODES)
+def test_queue_nodes_and_placing(nodes: str) -> None:
+    result = run([program("numa_check")], trap=None, changes={"TRIMOE_NUMA_FAKE": nodes})
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.startswith(f"{min(int(nodes), CPUS)} nodes"), result.stdout
+
+
+def test_the_same_bits_on_any_number_of_nodes() -> None:
+    outputs = []
+    for nodes in NODES:
+        changes = {"TRIMOE_NUMA_FAKE": nodes, "PYTHONPATH": os.pathsep.join(sys.path)}
+        result = run([sys.executable, "-c", DIGESTS], trap=None, changes=changes)
+        assert result.returncode == 0, result.stderr
+        count, _, digests = result.stdout.partition("\n")
+        assert int(count) == min(int(nodes), CPUS)
+        outputs.append(digests)
+    assert outputs[0]
+    assert outputs.count(outputs[0]) == len(NODES)
+
+
+@pytest.mark.parametrize("nodes", ["0", "two", "-1"])
+def test_a_bad_number_of_nodes_is_one_clear_line(nodes: str) -> None:
+    script = "import trimoe._cpu as cpu\ntry: cpu.numa_nodes()\nexcept ValueError as error: print(error)"
+    changes = {"TRIMOE_NUMA_FAKE": nodes, "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = run([sys.executable, "-c", script], trap=None, changes=changes)
+    assert f"expected a number of nodes in TRIMOE_NUMA_FAKE; got {nodes}" in result.stdout, result.stderr
