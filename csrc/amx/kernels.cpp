@@ -22,6 +22,7 @@ struct Plan {
   static constexpr int kExpandedBytes = kExpansion<kStored, kMultiply> * kStepBytes;   // of a stored k tile
   static constexpr int kSteps = kExpansion<kStored, kMultiply> * kTileLines / kLines;  // in a stored k tile
   static constexpr bool kSumsAreResults = kStored == Format::kBf16 || kScaleCodes;
+  static constexpr bool kOneGroup = kSumsAreResults || kStored == Format::kInt8;
 };
 
 // Sums of one group -> C: scaled by column and row, written or added. In the row, its scale and
@@ -58,14 +59,15 @@ struct RowBlock {
   int index, count;  // of the row blocks
 };
 
-// One panel for one row block. `expanded` holds the steps of B of the whole panel, or of two stored k
-// tiles in turn; the first block makes them, one stored tile ahead of their use.
+// One panel for one row block. `expanded` holds the steps of B of all of this call's k, or of two stored k
+// tiles in turn; the first block makes them, one stored tile ahead of their use. Sums of a group that this
+// call's k does not end wait in C.
 template <class P, int kRowTiles>
 void gemm_block(const GemmArgs& args, const std::byte* w, float* c, const RowBlock& block,
                 std::byte* expanded, int64_t ring) {
   alignas(64) int32_t sums[kBlockRows * kPanelCols];
   // Copies, because tile instructions count as writing any memory.
-  const int64_t a_stride = args.a_stride, k_tiles = args.k_tiles;
+  const int64_t a_stride = args.a_stride, k_tiles = args.k_tiles, k_end = args.k_end;
   const std::byte* a = args.a + block.first * a_stride;
   const std::byte* scales = w + k_tiles * 2 * kTileBytes;
   FetchCursor next = *args.next;
@@ -76,11 +78,15 @@ void gemm_block(const GemmArgs& args, const std::byte* w, float* c, const RowBlo
           scales + k_tile * kTileLines / args.group_lines * group_scale_bytes(P::kFormat), args.group_lines,
           expanded + k_tile % ring * P::kExpandedBytes);
   };
-  if (block.index == 0) expand_one(0);
-  zero_block<kRowTiles>();
+  if (block.index == 0) expand_one(args.k_begin);
+  if (P::kOneGroup && args.k_begin > 0)
+    load_block<kRowTiles>(c, args.c_stride);
+  else
+    zero_block<kRowTiles>();
+  int64_t group = args.k_begin * kTileLines / args.group_lines;
   int until_fetch = block.index;  // k tiles: the row blocks of a call together fetch as much as they read
-  for (int64_t k_tile = 0, group = 0; k_tile < k_tiles; ++k_tile) {
-    if (block.index == 0 && k_tile + 1 < k_tiles) expand_one(k_tile + 1);
+  for (int64_t k_tile = args.k_begin; k_tile < k_end; ++k_tile) {
+    if (block.index == 0 && k_tile + 1 < k_end) expand_one(k_tile + 1);
     tiles_touch_memory();
     const bool fetches = until_fetch == 0 && next.row;
     until_fetch = until_fetch == 0 ? block.count - 1 : until_fetch - 1;
@@ -106,7 +112,7 @@ void gemm_block(const GemmArgs& args, const std::byte* w, float* c, const RowBlo
     }
     if (fetches) advance(next, 2);
   }
-  if constexpr (P::kSumsAreResults) store_block<kRowTiles>(c, args.c_stride);
+  if (P::kSumsAreResults || (P::kOneGroup && k_end < k_tiles)) store_block<kRowTiles>(c, args.c_stride);
   *args.next = next;
 }
 
@@ -119,8 +125,8 @@ std::byte* expansion_buffer(int64_t bytes) {
 template <class P>
 void gemm(const GemmArgs& args) {
   const int blocks = (args.rows + kBlockRows - 1) / kBlockRows;
-  // Several row blocks share one expansion, which then must hold the whole panel.
-  const int64_t ring = blocks == 1 ? 2 : args.k_tiles;
+  // Several row blocks share one expansion, which then must hold all of it.
+  const int64_t ring = blocks == 1 ? 2 : args.k_end - args.k_begin;
   std::byte* expanded = nullptr;
   if constexpr (!P::kStoredAsB) expanded = expansion_buffer(ring * P::kExpandedBytes);
   for (int panel = 0; panel < args.panels; ++panel)

@@ -25,6 +25,19 @@ template <int kRowTiles>
   }
 }
 
+template <int kRowTiles>
+[[gnu::always_inline]] inline void load_block(const void* c, int64_t c_stride) {
+  const auto* from = static_cast<const float*>(c);
+  const auto bytes = static_cast<size_t>(c_stride) * 4;
+  tiles_touch_memory();
+  _tile_loadd(0, from, bytes);
+  _tile_loadd(1, from + kTileCols, bytes);
+  if constexpr (kRowTiles == 2) {
+    _tile_loadd(2, from + kTileRows * c_stride, bytes);
+    _tile_loadd(3, from + kTileRows * c_stride + kTileCols, bytes);
+  }
+}
+
 // Two tiles of A against two of B: each tile is loaded once and used as often as it can be, with a share
 // of the fetching (see fetch.h) behind each load. Written out, because GCC makes the register's name of
 // the text of the argument.

@@ -62,6 +62,7 @@ struct PackedMatrix {
   int64_t k_padded = 0;
   int64_t groups = 1;       // of k; 1 where a format has no groups
   int64_t group_lines = 0;  // lines of one column tile that share a scale
+  int64_t unit_tiles = 1;   // k tiles that make up whole groups, where a format has groups
   int64_t scale_bytes = 0;  // of one panel
 
   constexpr PackedMatrix() = default;
@@ -71,6 +72,7 @@ struct PackedMatrix {
         k_padded(k_tiles * k_per_tile(weights.format)),
         groups(weights.group ? ceil_div(k_padded, weights.group) : 1),
         group_lines(weights.group ? weights.group / k_per_line(weights.format) : k_tiles * kTileLines),
+        unit_tiles(weights.group ? ceil_div(group_lines, kTileLines) : 1),
         scale_bytes(round_up(groups * group_scale_bytes(weights.format), kLineBytes)) {}
 
   constexpr int64_t scales_offset() const { return k_tiles * 2 * kTileBytes; }  // within a panel

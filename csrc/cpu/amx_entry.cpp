@@ -18,6 +18,7 @@ const Kernel* with_tiles() {
     Kernel k = kFew;
     k.max_rows = kSharedRows;
     k.few_rows = kTilesFromRows - 1;
+    k.blocks_k = true;
     k.enter = amx::enter;
     k.leave = amx::leave;
     k.gemm = [](const GemmArgs& args) { args.rows < kTilesFromRows ? kFew.gemm(args) : kTiles(args); };

@@ -13,7 +13,6 @@ namespace {
 constexpr int64_t kChunkBytes = int64_t{256} << 20;  // intermediate rows of one chunk of tokens
 constexpr int64_t kChunkTokens = 8192;               // bounds the sums of one task
 constexpr size_t kKeptBytes = size_t{64} << 20;      // more than this is given back after the call
-constexpr int64_t kBlockBytes = int64_t{768} << 10;  // gathered rows of one task: part of an L2
 constexpr int64_t kSumBytes = int64_t{512} << 10;    // sums of one task, likewise
 constexpr int64_t kSerialFlops = int64_t{2} << 20;   // below this, waking a thread costs more
 constexpr int64_t kTasksPerWorker = 16;              // so that uneven tasks balance
@@ -72,6 +71,9 @@ class Chunk {
     const int64_t panels = std::ssize(routing.active) * gate_up_.panels;
     gate_up_panels_ =
         std::clamp<int64_t>(round_up(panels / (kTasksPerWorker * workers), kMaxPanels), 1, gate_up_.panels);
+    // As many blocks for every node, as near as whole panels allow.
+    if (const auto nodes = std::ssize(numa_nodes()); nodes > 1)
+      gate_up_panels_ = ceil_div(gate_up_.panels, round_up(gate_up_blocks(), nodes));
     const int64_t fitting = std::max<int64_t>(1, kSumBytes / (tokens * kPanelCols * 4));
     down_panels_ =
         std::clamp<int64_t>(ceil_div(down_.panels, 4 * workers), 1, std::min<int64_t>(fitting, 16));
@@ -99,9 +101,8 @@ class Chunk {
     const auto& expert = *block.expert;
     const PanelRun run = gate_up_run(block);
     const PanelRun following = next < gate_up_tasks() ? gate_up_run(gate_up_block(next)) : PanelRun();
-    const int64_t height = std::max<int64_t>(kMaxRows, kBlockBytes / x_.stride / kMaxRows * kMaxRows);
-    for (int64_t row = expert.begin; row < expert.end; row += height) {
-      const int64_t rows = std::min(height, expert.end - row);
+    for (int64_t row = expert.begin; row < expert.end; row += kWalkRows) {
+      const int64_t rows = std::min(kWalkRows, expert.end - row);
       const Rows a = gather(row, rows);
       walk_panels(kernel_, gate_up_, run, following, a.data, a.stride, rows,
                   [&](int64_t at, const GemmArgs& gemm, int64_t panel) {
@@ -241,12 +242,14 @@ void expert_ffn(Layer& layer, const Kernel& kernel, const ThreadPool& pool, cons
     const int workers = serial ? 1 : pool.max_workers();
     const Chunk chunk(layer, kernel, args, routing, first, tokens, buffers, workers);
     parallel_tasks(pool, workers, chunk.load_tasks(), [&](int64_t task, int64_t) { chunk.load(task); });
-    parallel_tasks(pool, workers, chunk.gate_up_tasks(),
-                   [&](int64_t task, int64_t next) { chunk.gate_up(task, next); });
+    parallel_tasks(
+        pool, workers, chunk.gate_up_tasks(), [&](int64_t task, int64_t next) { chunk.gate_up(task, next); },
+        chunk.gate_up_blocks());
     parallel_tasks(pool, workers, chunk.quantize_tasks(),
                    [&](int64_t task, int64_t) { chunk.quantize(task); });
-    parallel_tasks(pool, workers, chunk.down_tasks(),
-                   [&](int64_t task, int64_t next) { chunk.down(task, next); });
+    parallel_tasks(
+        pool, workers, chunk.down_tasks(), [&](int64_t task, int64_t next) { chunk.down(task, next); },
+        chunk.down_tasks());
     count(layer, routing, tokens);
     first += tokens;
   }

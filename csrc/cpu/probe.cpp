@@ -77,7 +77,7 @@ void probe_flops(WeightFormat weights, double seconds, int repeats, int threads,
       gemm.rows = kernel.max_rows;
       gemm.w = w.data();
       gemm.panel_bytes = matrix.panel_bytes();
-      gemm.k_tiles = matrix.k_tiles;
+      gemm.k_tiles = gemm.k_end = matrix.k_tiles;
       gemm.group_lines = matrix.group_lines;
       gemm.panels = 1;
       gemm.c = reinterpret_cast<float*>(c.data());
