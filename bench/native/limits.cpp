@@ -1,7 +1,6 @@
 #include "limits.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <map>
 #include <vector>
@@ -45,24 +44,8 @@ double peak_gflops(WeightFormat weights, int threads) {
 }
 
 double clock_ghz() {
-#if defined(__x86_64__)
-  static const double measured = [] {
-    constexpr int kMultiplies = 20'000'000, kLatency = 3;  // of a 64-bit multiply, on every x86-64 since 2008
-    double best = 0;
-    for (int repeat = 0; repeat < kRepeats; ++repeat) {
-      uint64_t value = 3;
-      const auto start = std::chrono::steady_clock::now();
-      for (int i = 0; i < kMultiplies; i += 4)
-        asm volatile("imul %0, %0\n imul %0, %0\n imul %0, %0\n imul %0, %0" : "+r"(value));
-      const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-      best = std::max(best, kMultiplies * kLatency / elapsed.count() * 1e-9);
-    }
-    return best;
-  }();
+  static const double measured = cpu::probe_clock_ghz();
   return measured;
-#else
-  return 0.0;
-#endif
 }
 
 void report(benchmark::State& state, const Work& work, double peak, double gbps) {

@@ -9,6 +9,7 @@
 #include "cpu/expert_ffn.h"
 #include "cpu/kernel_table.h"
 #include "cpu/layer.h"
+#include "cpu/layer_cycles.h"
 #include "cpu/probe.h"
 
 namespace py = pybind11;
@@ -190,13 +191,19 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("probe_gflops", &flops, py::arg("weights"), py::arg("seconds"), py::arg("repeats"),
         py::arg("threads"));
 
+  m.def("probe_clock_ghz", [] {
+    const py::gil_scoped_release unlocked;
+    return probe_clock_ghz();
+  });
+
   py::class_<LayerShape>(m, "LayerShape")
       .def(py::init(&make_shape), py::arg("experts"), py::arg("hidden"), py::arg("inter"), py::arg("weights"),
            py::arg("group") = 0, py::arg("activations") = "auto", py::arg("activation") = "silu",
            py::arg("gated") = true, py::arg("bias") = false, py::arg("alpha") = 1.702f,
            py::arg("limit") = 7.0f)
       .def_property_readonly("expert_bytes", &LayerShape::expert_bytes)
-      .def_property_readonly("layer_bytes", &LayerShape::layer_bytes);
+      .def_property_readonly("layer_bytes", &LayerShape::layer_bytes)
+      .def("tile_cycles", &layer_cycles, py::arg("expert_rows"), py::arg("bytes_per_cycle"));
 
   m.def("create_layer", [](const LayerShape& shape) {
     const py::gil_scoped_release unlocked;

@@ -72,8 +72,8 @@ struct GemmArgs {
   int64_t k_tiles;
   int64_t k_begin, k_end;  // k tiles to multiply: all, or in turn parts of whole groups (Kernel::blocks_k)
   int64_t group_lines;     // lines of one column tile that share a scale
-  int panels;           // 1..kMaxPanels
-  float* c;  // between the parts of k it holds what the kernel likes
+  int panels;              // 1..kMaxPanels
+  float* c;                // between the parts of k it holds what the kernel likes
   int64_t c_stride;
   FetchCursor* next;  // what later calls will read, fetched meanwhile; never null
 };
@@ -124,7 +124,7 @@ struct Kernel {
   void (*activate)(const ActivateArgs& args);
   void (*accumulate)(const AccumulateArgs& args);
   void (*store)(const StoreArgs& args);
-  int few_rows = 6;  // up to here memory is the limit: several panels at once, in as many streams
+  int few_rows = 6;       // up to here memory is the limit: several panels at once, in as many streams
   bool blocks_k = false;  // so fast that rows of A must not come from beyond the second-level cache
   // Called on a thread before its first gemm and after its last one; null: nothing to do.
   void (*enter)() = nullptr;

@@ -48,7 +48,8 @@ inline float* walk_results(int64_t calls) {
 
 // As many k tiles, in whole groups, as keep `bytes` of A in a second-level cache; all where the kernel does
 // not gain by it.
-inline int64_t k_tiles_at_once(const Kernel& kernel, const PackedMatrix& matrix, int64_t rows, int64_t bytes) {
+inline int64_t k_tiles_at_once(const Kernel& kernel, const PackedMatrix& matrix, int64_t rows,
+                               int64_t bytes) {
   if (!kernel.blocks_k || rows <= kernel.few_rows) return matrix.k_tiles;
   const int64_t share = ceil_div(matrix.k_tiles, ceil_div(bytes, kWalkBytes));
   return std::min(matrix.k_tiles, round_up(share, matrix.unit_tiles));
@@ -111,7 +112,8 @@ void walk_panels(const Kernel& kernel, const PackedMatrix& matrix, const PanelRu
   const int64_t blocks = ceil_div(rows, kWalkRows);
   for (int64_t block = 0; block < blocks; ++block) {
     const int64_t first = rows * block / blocks, end = rows * (block + 1) / blocks;
-    walk_rows(kernel, matrix, run, block + 1 < blocks ? run : following, a + first * stride, stride, end - first,
+    walk_rows(kernel, matrix, run, block + 1 < blocks ? run : following, a + first * stride, stride,
+              end - first,
               [&](int64_t row, const GemmArgs& gemm, int64_t panel) { finish(first + row, gemm, panel); });
   }
 }

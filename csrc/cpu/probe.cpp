@@ -1,5 +1,6 @@
 #include "cpu/probe.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <vector>
@@ -98,6 +99,21 @@ void probe_flops(WeightFormat weights, double seconds, int repeats, int threads,
     gflops[repeat] = 0.0;
     for (double rate : rates) gflops[repeat] += rate;
   }
+}
+
+double probe_clock_ghz() {
+  double best = 0;
+#if defined(__x86_64__)
+  constexpr int kMultiplies = 4'000'000, kLatency = 3;  // of a 64-bit multiply, on every x86-64 since 2008
+  for (int repeat = 0; repeat < 5; ++repeat) {
+    uint64_t value = 3;
+    const auto start = Clock::now();
+    for (int i = 0; i < kMultiplies; i += 4)
+      asm volatile("imul %0, %0\n imul %0, %0\n imul %0, %0\n imul %0, %0" : "+r"(value));
+    best = std::max(best, kMultiplies * kLatency / seconds_since(start) * 1e-9);
+  }
+#endif
+  return best;
 }
 
 }  // namespace trimoe::cpu

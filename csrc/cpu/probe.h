@@ -17,4 +17,7 @@ void probe_bandwidth(int64_t bytes, int repeats, int threads, double* gbps);
 // probed with rows in 8 bits.
 void probe_flops(WeightFormat weights, double seconds, int repeats, int threads, double* gflops);
 
+// The core's clock under light load, for the cycle model; 0 where the processor is no x86-64.
+double probe_clock_ghz();
+
 }  // namespace trimoe::cpu

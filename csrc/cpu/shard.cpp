@@ -11,7 +11,8 @@ namespace {
 void touch(const MemoryRange& range, Placing placing) {
   const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
   const auto end = reinterpret_cast<uintptr_t>(range.end);
-  for (uintptr_t at = (reinterpret_cast<uintptr_t>(range.begin) + page - 1) / page * page; at < end; at += page) {
+  for (uintptr_t at = (reinterpret_cast<uintptr_t>(range.begin) + page - 1) / page * page; at < end;
+       at += page) {
     auto* byte = reinterpret_cast<volatile std::byte*>(at);
     // Reading is enough for a file; fresh memory is taken when it is written.
     if (placing == Placing::kFresh)

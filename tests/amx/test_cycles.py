@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from support.amx import program
+from trimoe.expert_layer import LayerSpec
 from trimoe.hardware.cpu import features
 
 pytestmark = pytest.mark.skipif(features().arch != "x86_64", reason="tile instructions are those of x86-64")
@@ -74,3 +75,14 @@ def test_bandwidth_counts_until_computing_is_the_limit() -> None:
     slow, fast, endless = predict(*(("bf16", 0, 0, 32, 2048, 1, rate) for rate in (2.0, 4.0, 1e9)))
     assert slow.cycles == 2 * fast.cycles
     assert endless.cycles == endless.compute < fast.cycles
+
+
+def test_a_layer_is_the_sum_of_its_gemms() -> None:
+    spec = LayerSpec(experts=4, hidden=200, inter=100, weights="int4", group=64)
+    gate_up, down = (
+        predict(*(("int4", 64, 1, rows, k, panels, 3.0) for rows in (7, 40)))
+        for k, panels in ((200, 7), (100, 7))
+    )
+    expected = sum(one.cycles for one in (*gate_up, *down))
+    assert spec.native.tile_cycles([7, 0, 40, 0], 3.0) == pytest.approx(expected)
+    assert spec.native.tile_cycles([0, 0, 0, 0], 3.0) == 0

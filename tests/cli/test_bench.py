@@ -12,7 +12,9 @@ import torch
 from support.command_line import run_here
 from trimoe.cli.main import main
 from trimoe.expert_layer import LayerSpec
+from trimoe.hardware import roofline
 from trimoe.hardware.machine import Memory, detect_machine
+from trimoe.hardware.roofline import measure_roofline
 from trimoe.runtime import layer_bench
 from trimoe.runtime.layer_bench import route
 
@@ -59,6 +61,22 @@ def test_layer_figures_fit_together(dtype: str, routing: str, capfd: pytest.Capt
     assert r["roofline_pct"] == pytest.approx(100 * bound_ms / r["median_ms"])
     assert r["caches_cold"] is _is_cold(r)
     assert 0 < r["rel_error"] < {"bf16": 6e-3, "fp32": 3e-6}[dtype]
+
+
+@pytest.mark.parametrize("isa", ["amx", "avx2"])
+def test_the_cycle_model_is_printed_where_tiles_are_used(
+    isa: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    measured = measure_roofline(threads=1, weights=["bf16"], repeats=1, seconds=0.01)
+    monkeypatch.setattr(roofline, "measure_roofline", lambda **_: replace(measured, isa=isa))
+    r = _json(capfd, [*SMALL, "--tokens", "40"])
+    text = _text(capfd, [*SMALL[:-1], "--tokens", "40"])
+    if isa == "amx":
+        # Weights alone: nothing is read faster than memory allows.
+        assert r["predicted_ms"] >= 0.99 * r["weights_gbps"] * r["median_ms"] / measured.bandwidth_gbps
+        assert "cycle model" in text
+    else:
+        assert r["predicted_ms"] is None and "cycle model" not in text
 
 
 def _is_cold(report: dict[str, Any]) -> bool | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -88,12 +88,21 @@ def layer(
             "weights read": f"{result['weights_gbps']:.1f} GB/s of {roofline.bandwidth_gbps:.1f} measured",
             "computed": f"{result['gflops']:.1f} GFLOP/s of {roofline.gflops[spec.peak_format]:.1f} measured",
             "of roofline": f"{result['roofline_pct']:.0f} %",
+            **_prediction(result),
             "error": f"{result['rel_error']:.2e} relative to fp32",
             "kernel": f"{roofline.isa}, {roofline.threads} thread(s)",
             "caches": f"{_CACHES[result['caches_cold']]}: "
             f"{result['weight_copies']} weight copies of {human_bytes(spec.layer_bytes)}",
         },
     )
+
+
+def _prediction(result: dict[str, Any]) -> dict[str, str]:
+    predicted_ms = result["predicted_ms"]
+    if predicted_ms is None:
+        return {}
+    share_pct = 100 * predicted_ms / result["median_ms"]
+    return {"cycle model": f"{predicted_ms:.3f} ms, {share_pct:.0f} % of the time measured (docs/amx.md)"}
 
 
 @bench_app.command()

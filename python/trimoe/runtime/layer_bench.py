@@ -17,6 +17,7 @@ from trimoe.hardware.machine import detect_machine
 from trimoe.hardware.roofline import Roofline
 from trimoe.ops import moe_forward, source_of
 from trimoe.runtime.exact import exact_forward, rel_error
+from trimoe.runtime.tile_model import predicted_ns
 
 __all__ = ["LayerBench", "LayerBenchResult", "dispatch_ns", "route", "source_dtype"]
 
@@ -48,7 +49,10 @@ def route(tokens: int, experts: int, topk: int, kind: str, seed: int) -> tuple[t
 
 @dataclass(frozen=True)
 class LayerBenchResult:
-    """Medians over the repeats; bytes and flops are those of the median repeat's routing."""
+    """Medians over the repeats; bytes and flops are those of the median repeat's routing.
+
+    predicted_ms: what the cycle model of the AMX kernels says, None where they are not used.
+    """
 
     times_ms: list[float]
     weight_bytes: float
@@ -58,6 +62,7 @@ class LayerBenchResult:
     last_level_cache_bytes: int | None
     roofline: Roofline
     spec: LayerSpec
+    predicted_ms: float | None
 
     @property
     def caches_cold(self) -> bool | None:
@@ -83,6 +88,7 @@ class LayerBenchResult:
             "weights_gbps": self.weight_bytes / median_ms * 1e-6,
             "gflops": self.flops / median_ms * 1e-6,
             "roofline_pct": bound_ns / median_ms * 1e-4,
+            "predicted_ms": self.predicted_ms,
             "rel_error": self.rel_error,
             "weight_copies": self.copies,
             "caches_cold": self.caches_cold,
@@ -175,6 +181,8 @@ class LayerBench:
                 moe_forward(hidden, ids, weights, layer.handle)
                 times_ms.append((time.perf_counter_ns() - start) * 1e-6)
                 counted.append(layer.stats())
+        predicted = [predicted_ns(self.spec, stats["expert_rows"], roofline) for stats in counted[1:]]
+        known = [one for one in predicted if one is not None]
         return LayerBenchResult(
             times_ms[1:],
             statistics.median(stats["weight_bytes"] for stats in counted[1:]),
@@ -184,6 +192,7 @@ class LayerBench:
             self._machine.last_level_cache_bytes,
             roofline,
             self.spec,
+            statistics.median(known) * 1e-6 if known else None,
         )
 
     def _inputs(self, tokens: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
