@@ -37,6 +37,13 @@ bench-peers: $(BUILT)
 	PEERS_HOME=$(abspath build/peers) $(BIN)/python bench/compare_peers.py run build/peers.jsonl
 	$(BIN)/python bench/compare_peers.py report build/peers.jsonl
 
+# The core's own microbenchmarks, JSON in build/native/bench. Without AMX, amx_gemm says so and ends.
+bench-native: $(BUILT)
+	$(BIN)/cmake -DTRIMOE_BENCH=ON build/native > build/native/bench.log
+	$(BIN)/cmake --build build/native --target bench_native
+	cd build/native/bench && for program in membw avx_gemm amx_gemm expert_ffn; do test ! -x native/$$program || \
+	  native/$$program --benchmark_out=$$program.json || test $$program = amx_gemm; done
+
 # The core on processors that this machine is not; see the script for what it needs.
 emulate: $(DEPS)
 	PATH="$(abspath $(BIN)):$$PATH" tests/emulated/run.sh

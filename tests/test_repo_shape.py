@@ -25,7 +25,9 @@ FUNCTION_CAP = 60
 PYTHON_LAYERS = {
     "errors": 0,
     "_cpu": 0,
+    "_ndp": 0,
     "hardware": 1,
+    "ndp": 1,
     "expert_layer": 2,
     "ops": 2,
     "models": 3,
@@ -35,7 +37,7 @@ PYTHON_LAYERS = {
 # Glue at the top of the package: what `import trimoe` runs, which reaches up only inside functions.
 PYTHON_GLUE = {"__init__", "autoload"}
 # Parts that read files and facts, and must work where torch is not installed.
-TORCH_FREE = ("hardware/", "models/", "errors.py", "expert_layer.py", "runtime/prediction.py")
+TORCH_FREE = ("hardware/", "ndp/", "models/", "errors.py", "expert_layer.py", "runtime/prediction.py")
 # What in those folders deals with torch's modules and tensors.
 TORCH_USERS = {
     f"models/{name}.py" for name in ("activations", "block_scales", "experts", "load", "quantizer")
@@ -57,7 +59,8 @@ CPP_LAYERS = {
     "cpu/avx2": CPU_INTERFACES | {"cpu/avx2"},
     "cpu/avx512": CPU_INTERFACES | {"common/x86", "cpu/avx512"},
     "cpu/x86": CPU_INTERFACES | {"cpu/x86"},
-    "bindings": CPU_INTERFACES | {"bindings"},
+    "ndp": {"common", "ndp"},
+    "bindings": CPU_INTERFACES | {"bindings", "ndp"},
 }
 FRAMEWORK_HEADERS = re.compile(r"^(torch|ATen|c10|pybind11)/|^Python\.h$")
 X86_HEADERS = re.compile(r"^(cpuid|x86intrin|\w*mmintrin|\w*intrin)\.h$")

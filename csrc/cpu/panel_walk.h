@@ -39,11 +39,11 @@ inline constexpr int64_t kWalkRows = 256;                  // that share one rea
 inline constexpr int64_t kWalkBytes = int64_t{768} << 10;  // of A at once: part of a second-level cache
 inline constexpr int64_t kWalkPanels = 8;                  // that use such a part of A in turn
 
-// Room for the results of so many gemm calls.
-inline float* walk_results(int64_t calls) {
-  constexpr int64_t kBytes = (kMaxRows + kRowSlack) * kMaxPanels * kPanelCols * 4;
+inline constexpr int64_t kPanelResults = (kMaxRows + kRowSlack) * kPanelCols;  // of one gemm call
+
+inline float* walk_results(int64_t panels) {
   thread_local PageBuffer buffer;
-  return reinterpret_cast<float*>(buffer.reserve(static_cast<size_t>(calls * kBytes)));
+  return reinterpret_cast<float*>(buffer.reserve(static_cast<size_t>(panels * kPanelResults * 4)));
 }
 
 // As many k tiles, in whole groups, as keep `bytes` of A in a second-level cache; all where the kernel does
@@ -65,7 +65,7 @@ void walk_rows(const Kernel& kernel, const PackedMatrix& matrix, const PanelRun&
   const bool whole = k_step == matrix.k_tiles;
   const int64_t at_once = whole ? run.panels : kWalkPanels;
   const int64_t group = rows <= kernel.few_rows ? kMaxPanels : 1;
-  float* results = walk_results(whole ? 1 : at_once * tiles);
+  float* results = walk_results(whole ? kMaxPanels : at_once * tiles);
   const auto piece = [&](int64_t panel, int64_t k) {
     if (panel >= run.panels || k >= matrix.k_tiles) return MemoryRange();
     const std::byte* begin = run.first + panel * matrix.panel_bytes() + k * 2 * kTileBytes;
@@ -92,8 +92,7 @@ void walk_rows(const Kernel& kernel, const PackedMatrix& matrix, const PanelRun&
           gemm.group_lines = matrix.group_lines;
           gemm.panels = static_cast<int>(std::min(group, end - panel));
           gemm.c_stride = gemm.panels * kPanelCols;
-          gemm.c = whole ? results
-                         : results + ((panel - first) * tiles + tile) * (kMaxRows + kRowSlack) * kPanelCols;
+          gemm.c = whole ? results : results + ((panel - first) * tiles + tile) * kPanelResults;
           // As much is fetched as is read; the row tiles after the first read from the cache.
           gemm.next = group == 1 && tile == 0 ? &next : &nothing;
           kernel.gemm(gemm);

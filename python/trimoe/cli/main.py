@@ -20,6 +20,7 @@ from trimoe.cli.bench import bench_app
 from trimoe.cli.doctor import doctor
 from trimoe.cli.generate import generate
 from trimoe.cli.inspect import inspect
+from trimoe.cli.ndp import ndp_app
 from trimoe.cli.pack import pack
 from trimoe.errors import FailureError, InputError, TrimoeError
 
@@ -31,6 +32,7 @@ app.command()(doctor)
 app.add_typer(bench_app, name="bench")
 app.command()(inspect)
 app.command()(pack)
+app.add_typer(ndp_app, name="ndp")
 
 # Unknown options, missing arguments, bad values: older versions of typer have no public name for their base.
 _UsageError = typer.BadParameter.__bases__[0]
@@ -55,6 +57,7 @@ def _trimoe(
       trimoe inspect PATH               what a checkpoint holds, without loading it
       trimoe pack PATH --format int4    its experts converted ahead of the next start
       trimoe bench layer --json         the speed of one layer against the machine's limits
+      trimoe ndp validate               the DIMM emulator against what is known
     """
     if version:
         typer.echo(f"trimoe {__version__}")

@@ -1,0 +1,84 @@
+// The banks of one sub-channel: which rows are open, and the earliest clock of every command.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "ndp/rules.h"
+
+namespace trimoe::ndp {
+
+struct Place {
+  int rank = 0, group = 0, bank = 0;  // bank: within its group
+  int row = 0, burst = 0;
+};
+
+inline constexpr int kNoRow = -1;
+
+class Device {
+ public:
+  Device(const DramSpec& spec, int ranks);
+
+  const DramSpec& spec() const { return spec_; }
+  // The rank's part of earliest(): no bank of it can be sooner.
+  int64_t earliest_in_rank(Command command, int rank) const {
+    return std::max(bus_free_, rank_[static_cast<size_t>(rank)][static_cast<size_t>(command)]);
+  }
+  int ranks() const { return ranks_; }
+  int banks() const { return static_cast<int>(open_.size()); }
+
+  // Number of a bank in the sub-channel, and back.
+  int bank_index(const Place& place) const {
+    return (place.rank * spec_.geometry.bank_groups + place.group) * spec_.geometry.banks_per_group +
+           place.bank;
+  }
+  int group_of(int bank) const { return bank / spec_.geometry.banks_per_group; }
+  int rank_of(int bank) const { return bank / spec_.geometry.banks(); }
+
+  int open_row(int bank) const { return open_[static_cast<size_t>(bank)]; }
+  bool all_closed(int rank) const { return open_in_rank_[static_cast<size_t>(rank)] == 0; }
+
+  // First clock at which the timing rules let the command be issued, whatever rows are open. For commands to
+  // a whole rank, any bank of it.
+  int64_t earliest(Command command, int bank) const {
+    const auto c = static_cast<size_t>(command);
+    int64_t at = bank_[static_cast<size_t>(bank)][c];
+    at = std::max(at, group_[static_cast<size_t>(group_of(bank))][c]);
+    const auto rank = static_cast<size_t>(rank_of(bank));
+    at = std::max(at, rank_[rank][c]);
+    at = std::max(at, bus_free_);
+    if (command == Command::kActivate) at = std::max(at, activates_[rank][next_activate_[rank]]);
+    return at;
+  }
+
+  // Throws Error where `at` is before earliest(), or where the command does not fit the rows that are open.
+  // `row` is that of an activate.
+  void issue(Command command, int bank, int64_t at, int row = 0);
+
+  int64_t issued(Command command) const { return count_[static_cast<size_t>(command)]; }
+
+ private:
+  using Earliest = std::array<int64_t, kCommands>;
+  struct Delay {
+    Command after;
+    int clocks;
+  };
+
+  void check_state(Command command, int bank, int64_t at) const;
+  void raise(Scope scope, Command before, Earliest& earliest, int64_t at) const;
+
+  const DramSpec spec_;
+  const int ranks_;
+  std::vector<Delay> delays_[static_cast<size_t>(Scope::kCount)][kCommands];
+  std::vector<int> open_;          // row of each bank
+  std::vector<int> open_in_rank_;  // banks with an open row
+  std::vector<Earliest> bank_, group_, rank_;
+  int64_t bus_free_ = 0;
+  // When an activate may follow each of the last four.
+  std::vector<std::array<int64_t, 4>> activates_;
+  std::vector<uint8_t> next_activate_;
+  std::array<int64_t, kCommands> count_{};
+};
+
+}  // namespace trimoe::ndp

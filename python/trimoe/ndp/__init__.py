@@ -1,0 +1,20 @@
+"""The emulator of DIMMs with near-data processing (DIMM-NDP). Needs no torch.
+
+Today: the DRAM of one sub-channel, in time. What it is checked against: `trimoe ndp validate`.
+"""
+
+from trimoe.ndp.dram import Bandwidth, DramSpec, Latency, bandwidth, latency, patterns, spec, specs
+from trimoe.ndp.validate import Check, validate
+
+__all__ = [
+    "Bandwidth",
+    "Check",
+    "DramSpec",
+    "Latency",
+    "bandwidth",
+    "latency",
+    "patterns",
+    "spec",
+    "specs",
+    "validate",
+]

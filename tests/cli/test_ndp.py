@@ -1,0 +1,60 @@
+"""`trimoe ndp`: the keys that programs rely on, the exit codes, and the lines for people."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from support.command_line import run_here
+from trimoe import ndp
+from trimoe.cli.main import main
+from trimoe.ndp import Check
+
+
+def test_bench_has_the_figures(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["ndp", "bench", "--pattern", "mix", "--read-pct", "67", "--bursts", "5000", "--json"]) == 0
+    r = json.loads(capfd.readouterr().out)
+    assert 14 < r["bandwidth_gbps"] < 17 and 5 < r["refresh_loss_pct"] < 12
+    assert r["commands"]["WR"] / r["commands"]["RD"] == pytest.approx(0.5, abs=0.1)
+    assert main(["ndp", "bench", "--no-refresh", "--spec", "5600B"]) == 0
+    out = capfd.readouterr().out
+    assert "22.409" in out and "it is off" in out
+
+
+def test_latency_has_the_figures(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["ndp", "latency", "--background-gbps", "4", "--probes", "200", "--json"]) == 0
+    r = json.loads(capfd.readouterr().out)
+    assert 0 < r["row_hit_ns"] < r["row_conflict_ns"] < r["loaded_random_ns"] * 1.1
+    assert main(["ndp", "latency", "--probes", "200"]) == 0
+    assert "random, loaded" in capfd.readouterr().out
+
+
+def test_validate_ends_with_1_when_a_band_is_missed(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = (Check("4800B", "x", "GB/s", found, 10.0, 0.5) for found in (10.5, 10.6))
+    monkeypatch.setattr(ndp, "validate", lambda: iter([good]))
+    assert main(["ndp", "validate"]) == 0
+    assert "1 of 1 checks met" in capfd.readouterr().out
+    monkeypatch.setattr(ndp, "validate", lambda: iter([good, bad]))
+    assert main(["ndp", "validate", "--json"]) == 1
+    r = json.loads(capfd.readouterr().out)
+    assert r["missed"] == 1 and [one["met"] for one in r["checks"]] == [True, False]
+    assert main(["ndp", "validate"]) == 1
+    assert "MISSED" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["bench", "--spec", "6400"],
+        ["bench", "--pattern", "zigzag"],
+        ["bench", "--ranks", "9"],
+        ["bench", "--read-pct", "101"],
+        ["latency", "--background-gbps", "100"],
+        ["latency", "--probes", "0"],
+    ],
+)
+def test_bad_arguments(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    run_here(["ndp", *arguments, "--json"], capfd).assert_one_line()
