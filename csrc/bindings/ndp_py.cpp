@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "common/error.h"
+#include "ndp/expert.h"
 #include "ndp/measure.h"
 
 namespace py = pybind11;
@@ -93,6 +94,32 @@ py::dict bandwidth(const std::string& spec, const std::string& pattern, int read
   return result;
 }
 
+py::dict expert(const std::string& spec, int64_t hidden, int64_t inter, int64_t tokens,
+                double weight_bytes_each, int ranks, double tflops, int64_t buffer_bytes) {
+  const DramSpec& grade = dram_spec(spec);
+  CoreConfig core;
+  core.ranks = ranks;
+  core.tflops = tflops;
+  core.buffer_bytes = buffer_bytes;
+  const ExpertCase one{hidden, inter, tokens, weight_bytes_each};
+  const ExpertTime found = [&] {
+    const py::gil_scoped_release unlocked;
+    return simulate_expert(grade, core, one);
+  }();
+  py::dict result;
+  result["command_ns"] = found.command_ns;
+  result["broadcast_ns"] = found.broadcast_ns;
+  result["gate_up_ns"] = found.gate_up_ns;
+  result["down_ns"] = found.down_ns;
+  result["reduce_ns"] = found.reduce_ns;
+  result["result_ns"] = found.result_ns;
+  result["total_ns"] = found.total_ns();
+  result["closed_form_ns"] = expert_closed_form_ns(grade, core, one);
+  result["passes"] = found.passes;
+  result["weight_bytes"] = found.weight_bytes;
+  return result;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_ndp, m) {
@@ -112,6 +139,8 @@ PYBIND11_MODULE(_ndp, m) {
            py::arg("group") = 0, py::arg("bank") = 0, py::arg("row") = 0);
   m.def("bandwidth", &bandwidth, py::arg("spec"), py::arg("pattern"), py::arg("read_pct"), py::arg("ranks"),
         py::arg("bursts"), py::arg("refresh"), py::arg("seed"));
+  m.def("expert", &expert, py::arg("spec"), py::arg("hidden"), py::arg("inter"), py::arg("tokens"),
+        py::arg("weight_bytes_each"), py::arg("ranks"), py::arg("tflops"), py::arg("buffer_bytes"));
   m.def(
       "idle_latency_ns",
       [](const std::string& spec) {

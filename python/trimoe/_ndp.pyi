@@ -12,6 +12,16 @@ def patterns() -> list[str]: ...
 def bandwidth(
     spec: str, pattern: str, read_pct: int, ranks: int, bursts: int, refresh: bool, seed: int
 ) -> dict[str, Any]: ...
+def expert(
+    spec: str,
+    hidden: int,
+    inter: int,
+    tokens: int,
+    weight_bytes_each: float,
+    ranks: int,
+    tflops: float,
+    buffer_bytes: int,
+) -> dict[str, Any]: ...
 def idle_latency_ns(spec: str) -> tuple[float, float]: ...
 def loaded_latency(
     spec: str, background_gbps: float, probes: int, refresh: bool, seed: int

@@ -30,6 +30,16 @@ def test_latency_has_the_figures(capfd: pytest.CaptureFixture[str]) -> None:
     assert "random, loaded" in capfd.readouterr().out
 
 
+def test_expert_has_the_figures(capfd: pytest.CaptureFixture[str]) -> None:
+    shape = ["--hidden", "1024", "--inter", "512", "--tokens", "3", "--dtype", "int8"]
+    assert main(["ndp", "expert", *shape, "--json"]) == 0
+    r = json.loads(capfd.readouterr().out)
+    assert r["total_ns"] == pytest.approx(r["closed_form_ns"], rel=0.03)
+    assert r["passes"] == 1 and r["weight_bytes"] == 3 * 1024 * 512
+    assert main(["ndp", "expert", *shape]) == 0
+    assert "gate and up" in capfd.readouterr().out
+
+
 def test_validate_ends_with_1_when_a_band_is_missed(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -54,6 +64,10 @@ def test_validate_ends_with_1_when_a_band_is_missed(
         ["bench", "--read-pct", "101"],
         ["latency", "--background-gbps", "100"],
         ["latency", "--probes", "0"],
+        ["expert", "--dtype", "fp8"],
+        ["expert", "--tokens", "0"],
+        ["expert", "--tflops", "0"],
+        ["expert", "--buffer-kib", "1"],
     ],
 )
 def test_bad_arguments(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from trimoe.cli.render import print_facts, print_json, print_table
+from trimoe.cli.render import human_bytes, human_ns, print_facts, print_json, print_table
 
 __all__ = ["ndp_app"]
 
-ndp_app = typer.Typer(no_args_is_help=True, help="Emulate DIMMs with near-data processing: DRAM timing.")
+ndp_app = typer.Typer(no_args_is_help=True, help="Emulate DIMMs with near-data processing, in time.")
 
 SpecOption = Annotated[str, typer.Option(help="Speed grade: 4800B or 5600B.")]
 RefreshOption = Annotated[bool, typer.Option("--refresh/--no-refresh", help="Refresh of all banks.")]
@@ -94,6 +94,45 @@ def latency(
             "row hit, idle": f"{found.row_hit_ns:.1f} ns",
             "row conflict, idle": f"{found.row_conflict_ns:.1f} ns",
             "random, loaded": f"{found.loaded_random_ns:.1f} ns at {found.loaded_gbps:.2f} GB/s",
+        },
+    )
+
+
+@ndp_app.command()
+def expert(
+    hidden: Annotated[int, typer.Option(min=1, help="H.")] = 5120,
+    inter: Annotated[int, typer.Option(min=1, help="I.")] = 1536,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens of this expert.")] = 1,
+    dtype: Annotated[str, typer.Option(help="Weights: bf16, fp16, int8 or int4.")] = "bf16",
+    spec: SpecOption = "4800B",
+    ranks: Annotated[int, typer.Option(min=1, max=8, help="Ranks whose data reaches the core apart.")] = 4,
+    tflops: Annotated[float, typer.Option(help="Of the NDP core.")] = 0.5,
+    buffer_kib: Annotated[int, typer.Option(min=1, help="Of the NDP core.")] = 256,
+    json_output: JsonOption = False,
+) -> None:
+    """Simulate one expert FFN on one DIMM-NDP. The core is an assumption; the DRAM below it is checked.
+
+    \b
+    Examples:
+      trimoe ndp expert --tokens 16
+      trimoe ndp expert --hidden 4096 --inter 1408 --dtype int4 --ranks 2 --json
+    """
+    from trimoe.ndp import expert_time
+
+    found = expert_time(
+        hidden, inter, tokens, spec=spec, dtype=dtype, ranks=ranks, tflops=tflops, buffer_kib=buffer_kib
+    )
+    if json_output:
+        print_json(found.as_dict())
+        return
+    phases = ("command", "broadcast", "gate_up", "down", "reduce", "result")
+    times = found.as_dict()
+    print_facts(
+        f"H {hidden}, I {inter}, {tokens} token(s), {dtype}, on {ranks} rank(s) of {spec} (simulated)",
+        {
+            "total": f"{human_ns(found.total_ns)}, by formula {human_ns(found.closed_form_ns)}",
+            **{name.replace("_", " and "): human_ns(times[f"{name}_ns"]) for name in phases},
+            "weights": f"{human_bytes(found.weight_bytes)}, streamed {found.passes} time(s)",
         },
     )
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trimoe.ndp.dram import DramSpec, bandwidth, latency, specs
+from trimoe.ndp.expert import expert_time
 
 __all__ = ["Check", "validate"]
 
@@ -69,6 +70,10 @@ def _closed_forms(spec: DramSpec) -> Iterator[Check]:
         0.03,
     )
     idle = latency(name, background_gbps=1.0, probes=100)
+    for hidden, inter, tokens, dtype, ranks in ((5120, 1536, 1, "bf16", 4), (4096, 1408, 8, "int4", 2)):
+        time = expert_time(hidden, inter, tokens, spec=name, dtype=dtype, ranks=ranks)
+        what = f"expert {hidden} x {inter}, {tokens} token(s), {dtype}, {ranks} ranks"
+        yield near(what, "µs", time.total_ns / 1e3, time.closed_form_ns / 1e3, 0.03)
     for what, found, clocks in (
         ("row hit", idle.row_hit_ns, t["nCL"] + t["nBL"] + 2),
         ("row conflict", idle.row_conflict_ns, t["nRP"] + t["nRCD"] + t["nCL"] + t["nBL"]),

@@ -1,0 +1,81 @@
+"""The time of an expert on a DIMM: against the closed form over a sweep, and where one resource decides."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+
+import pytest
+
+from trimoe.errors import InputError
+from trimoe.ndp import expert_time, specs
+from trimoe.ndp.expert import WEIGHT_BYTES
+
+SHAPES = [(2048, 768), (4096, 1408), (5120, 1536)]
+SWEEP = [
+    *itertools.product([(2048, 768)], [1, 3, 16], [1, 2, 4], WEIGHT_BYTES, [0.25, 1.0]),
+    *itertools.product(SHAPES[1:], [1, 9], [2, 4], ["bf16", "int4"], [0.5]),
+]
+
+
+@pytest.mark.parametrize("spec", [one.name for one in specs()])
+@pytest.mark.parametrize(("shape", "tokens", "ranks", "dtype", "tflops"), SWEEP)
+def test_the_closed_form_within_three_percent(
+    shape: tuple[int, int], tokens: int, ranks: int, dtype: str, tflops: float, spec: str
+) -> None:
+    found = expert_time(*shape, tokens, spec=spec, dtype=dtype, ranks=ranks, tflops=tflops)
+    assert found.total_ns == pytest.approx(found.closed_form_ns, rel=0.03)
+    phases = (found.command_ns, found.broadcast_ns, found.gate_up_ns, found.down_ns)
+    assert found.total_ns == pytest.approx(sum(phases) + found.reduce_ns + found.result_ns)
+    assert found.gate_up_ns == pytest.approx(2 * found.down_ns, rel=0.2)  # a refresh falls into one of them
+    weights = 3 * shape[0] * shape[1] * WEIGHT_BYTES[dtype]
+    assert weights <= found.weight_bytes <= weights + 3 * ranks * 2 * 64
+
+
+def test_the_published_expert() -> None:
+    """DeepSeek-V2's, 47 MB, on four ranks of 4800B: 0.336 ms of stream."""
+    found = expert_time(5120, 1536, 1)
+    assert found.gate_up_ns + found.down_ns == pytest.approx(0.336e6, rel=0.01)
+
+
+def test_what_decides() -> None:
+    """Few tokens: the bandwidth of the ranks; many: the core; a small buffer: both, again and again."""
+    one, four = (expert_time(2048, 768, 1, ranks=ranks).total_ns for ranks in (1, 4))
+    assert one == pytest.approx(4 * four, rel=0.05)
+    slow, fast = (expert_time(2048, 768, 16, tflops=tflops).total_ns for tflops in (0.25, 0.5))
+    assert slow == pytest.approx(2 * fast, rel=0.05)
+    wide, narrow = (
+        expert_time(2048, 768, 16, tflops=100.0, buffer_kib=buffer_kib) for buffer_kib in (1024, 64)
+    )
+    assert wide.passes == 1 and narrow.passes == 4
+    assert narrow.gate_up_ns == pytest.approx(narrow.passes * wide.gate_up_ns, rel=0.02)
+
+
+def test_what_was_simulated_is_remembered() -> None:
+    expert_time(2048, 768, 2)
+    calls = 2000
+    start = time.perf_counter_ns()
+    for _ in range(calls):
+        expert_time(2048, 768, 2)
+    per_call_ns = (time.perf_counter_ns() - start) / calls
+    assert expert_time.cache_info().hits >= calls
+    assert per_call_ns < 1e6  # a thousand times what it takes; a simulation would take longer
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: expert_time(0, 768, 1),
+        lambda: expert_time(2048, 768, 0),
+        lambda: expert_time(2048, 768, 1, dtype="fp8"),
+        lambda: expert_time(2048, 768, 1, spec="1600"),
+        lambda: expert_time(2048, 768, 1, ranks=0),
+        lambda: expert_time(2048, 768, 1, tflops=0.0),
+        lambda: expert_time(2048, 768, 1, buffer_kib=1),
+        lambda: expert_time(7168, 2048, 100_000),
+    ],
+)
+def test_bad_input_is_an_input_error(call: Callable[[], object]) -> None:
+    with pytest.raises(InputError, match=r"expected .*; got .*; try "):
+        call()
