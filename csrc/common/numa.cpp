@@ -55,9 +55,9 @@ std::vector<NumaNode> probe() {
   const std::vector<int> allowed = allowed_cpus();
   const std::string fake = env::numa_fake();
   if (fake.empty()) return read_numa_nodes("/sys/devices/system/node", allowed);
-  const auto nodes = number_in(fake);
-  check(nodes && *nodes >= 1, "a number of nodes in TRIMOE_NUMA_FAKE", fake, "2, or unsetting it");
-  return split_into_nodes(allowed, *nodes);
+  const int nodes = number_in(fake).value_or(0);
+  check(nodes >= 1, "a number of nodes in TRIMOE_NUMA_FAKE", fake, "2, or unsetting it");
+  return split_into_nodes(allowed, nodes);
 }
 
 void run_on(const NumaNode& node) {
@@ -126,6 +126,7 @@ void on_each_node(const std::function<void(int node)>& body) {
   std::vector<std::exception_ptr> failures(nodes.size());
   {
     std::vector<std::jthread> threads;
+    threads.reserve(nodes.size());
     for (size_t node = 0; node < nodes.size(); ++node)
       threads.emplace_back([&, node] {
         try {

@@ -98,8 +98,8 @@ ExpertTime simulate_expert(const DramSpec& spec, const CoreConfig& core, const E
   Stream stream(spec);
   for (int64_t pass = 0; pass < passes; ++pass) {
     // Evenly: a last pass of few tokens would leave the core idle.
-    const auto tokens = static_cast<double>(one.tokens * (pass + 1) / passes - one.tokens * pass / passes);
-    const double mac_ns = tokens * macs_per_burst / macs_per_ns;
+    const int64_t tokens = one.tokens * (pass + 1) / passes - one.tokens * pass / passes;
+    const double mac_ns = static_cast<double>(tokens) * macs_per_burst / macs_per_ns;
     time.gate_up_ns += stream.run(2 * bursts, mac_ns);
     time.down_ns += stream.run(bursts, mac_ns);
   }

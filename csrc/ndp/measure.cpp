@@ -105,9 +105,10 @@ LoadedResult measure_loaded_latency(const DramSpec& spec, double background_gbps
       controller.push({random.next(), false, controller.now(), kProbe});
       probing = true;
     }
-    for (; next_burst <= now && controller.has_room(false);
-         next_burst = std::max(next_burst, now - 1) + period)
+    while (next_burst <= now && controller.has_room(false)) {
       controller.push({stream.next(), false, controller.now(), 0});
+      next_burst = std::max(next_burst, now - 1) + period;
+    }
     int64_t limit = controller.has_room(false) ? static_cast<int64_t>(std::ceil(next_burst)) : kNever;
     if (!probing && controller.has_room(false)) limit = std::min(limit, next_probe);
     if (!controller.step(limit, done)) continue;

@@ -7,7 +7,7 @@ namespace trimoe::ndp {
 namespace {
 
 // 16 Gb x8 dies, four to a sub-channel: rows of 4 KiB, bursts of 64 bytes.
-constexpr DramGeometry k16Gb_x8{
+constexpr DramGeometry kDies16GbX8{
     .bank_groups = 8, .banks_per_group = 4, .rows = 65536, .bursts_per_row = 64, .burst_bytes = 64};
 
 // Core timings from the nanoseconds of the datasheet as floor(0.997 * t / tCK + 1), refresh timings rounded
@@ -15,7 +15,7 @@ constexpr DramGeometry k16Gb_x8{
 constexpr DramSpec kSpecs[] = {
     {"4800B",
      0.416,
-     k16Gb_x8,
+     kDies16GbX8,
      {.nBL = 8,
       .nCL = 40,
       .nRCD = 39,
@@ -44,7 +44,7 @@ constexpr DramSpec kSpecs[] = {
      "Micron DDR5 core datasheet, speed bin 4800B (40-39-39)"},
     {"5600B",
      0.357,
-     k16Gb_x8,
+     kDies16GbX8,
      {.nBL = 8,
       .nCL = 46,
       .nRCD = 45,
