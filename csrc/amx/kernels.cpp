@@ -100,7 +100,7 @@ void gemm_block(const GemmArgs& args, const std::byte* w, float* c, const RowBlo
         multiply_step<P::kProduct, kRowTiles, true>(step_a, a_stride, step_b, next.row);
       else
         multiply_step<P::kProduct, kRowTiles, false>(step_a, a_stride, step_b, nullptr);
-      if constexpr (!P::kSumsAreResults) {
+      if constexpr (!P::kOneGroup) {
         const int64_t done = k_tile * P::kSteps + step + 1, total = k_tiles * P::kSteps;
         const int64_t per_group = args.group_lines * P::kSteps / kTileLines;
         if (done % per_group == 0 || done == total) {
@@ -112,7 +112,12 @@ void gemm_block(const GemmArgs& args, const std::byte* w, float* c, const RowBlo
     }
     if (fetches) advance(next, 2);
   }
-  if (P::kSumsAreResults || (P::kOneGroup && k_end < k_tiles)) store_block<kRowTiles>(c, args.c_stride);
+  if (P::kSumsAreResults || (P::kOneGroup && k_end < k_tiles)) {
+    store_block<kRowTiles>(c, args.c_stride);
+  } else if constexpr (P::kOneGroup && !P::kSumsAreResults) {
+    store_block<kRowTiles>(sums, kPanelCols);
+    finish_group<P>(sums, block.rows, args, w, a, 0, c);
+  }
   *args.next = next;
 }
 
