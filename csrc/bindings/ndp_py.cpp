@@ -35,6 +35,12 @@ py::dict spec_dict(const DramSpec& spec) {
   result["bursts_per_row"] = geometry.bursts_per_row;
   result["burst_bytes"] = geometry.burst_bytes;
   result["timing_clocks"] = timing;
+  py::dict energy;
+  energy["read"] = spec.energy.read_nj;
+  energy["write"] = spec.energy.write_nj;
+  energy["activate"] = spec.energy.activate_nj;
+  energy["refresh"] = spec.energy.refresh_nj;
+  result["energy_nj"] = energy;
   result["source"] = spec.source;
   return result;
 }
@@ -115,6 +121,8 @@ py::dict expert(const std::string& spec, int64_t hidden, int64_t inter, int64_t 
   result["result_ns"] = found.result_ns;
   result["total_ns"] = found.total_ns();
   result["closed_form_ns"] = expert_closed_form_ns(grade, core, one);
+  result["dram_nj"] = found.dram_nj;
+  result["channel_nj"] = found.channel_nj;
   result["passes"] = found.passes;
   result["weight_bytes"] = found.weight_bytes;
   return result;

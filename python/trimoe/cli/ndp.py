@@ -133,6 +133,7 @@ def expert(
             "total": f"{human_ns(found.total_ns)}, by formula {human_ns(found.closed_form_ns)}",
             **{name.replace("_", " and "): human_ns(times[f"{name}_ns"]) for name in phases},
             "weights": f"{human_bytes(found.weight_bytes)}, streamed {found.passes} time(s)",
+            "energy": f"DRAM {found.dram_nj * 1e-6:.3g} mJ, channel {found.channel_nj * 1e-6:.3g} mJ",
         },
     )
 

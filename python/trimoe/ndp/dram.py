@@ -18,7 +18,10 @@ _DEFAULT_BURSTS = 200_000
 
 @dataclass(frozen=True)
 class DramSpec:
-    """A speed grade: clock, geometry of one rank, timings in clocks of the DRAM (nRCD, ...), their source."""
+    """A speed grade: clock, geometry of one rank, timings in clocks of the DRAM (nRCD, ...), their source.
+
+    energy_nj: of a burst read or written, a row opened and closed ("activate"), a refresh of all banks.
+    """
 
     name: str
     clock_ns: float
@@ -29,6 +32,7 @@ class DramSpec:
     bursts_per_row: int
     burst_bytes: int
     timing_clocks: dict[str, int]
+    energy_nj: dict[str, float]
     source: str
 
 
