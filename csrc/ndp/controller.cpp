@@ -19,8 +19,10 @@ Controller::Controller(const DramSpec& spec, int ranks, const ControllerOptions&
       reserved_(hits_.size()) {
   check(options.queue >= 1 && options.drain_to < options.drain_from && options.drain_from <= options.queue,
         "a queue, and writes drained from below its size to less", options.drain_from, "32, 24 and 0");
+  check(options.refresh_apart >= 0 && int64_t{options.refresh_apart} * ranks <= spec.timing.nREFI,
+        "refreshes of all ranks within one nREFI", options.refresh_apart, "2000, or 0 for all together");
   for (int rank = 0; rank < ranks; ++rank)
-    due_.push_back(spec.timing.nREFI + int64_t{rank} * options.refresh_phase);
+    due_.push_back(spec.timing.nREFI + int64_t{rank} * options.refresh_apart);
 }
 
 void Controller::push(const Request& request) {

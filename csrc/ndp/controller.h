@@ -25,7 +25,7 @@ struct ControllerOptions {
   int queue = 32;            // requests of each kind
   int drain_from = 24;       // writes that are worth a turn of the data bus
   int drain_to = 0;          // writes that may wait for the next one
-  int refresh_phase = 2000;  // clocks between the refreshes of two ranks
+  int refresh_apart = 1000;  // clocks between the refreshes of two ranks
 };
 
 class Controller {

@@ -38,7 +38,7 @@ def test_the_published_expert() -> None:
     found = expert_time(5120, 1536, 1)
     assert found.gate_up_ns + found.down_ns == pytest.approx(0.336e6, rel=0.01)
     energy = spec("4800B").energy_nj
-    # 47 MB in bursts of 64 bytes and rows of 4 KiB; a refresh every 3.9 us in each of eight rank-sub-channels.
+    # 47 MB in bursts of 64 bytes and rows of 4 KiB; a refresh every 3.9 us in eight streams.
     bursts, rows, refreshes = 737_280, 11_520, 8 * round(found.total_ns / 3900)
     expected = bursts * energy["read"] + rows * energy["activate"] + refreshes * energy["refresh"]
     assert found.dram_nj == pytest.approx(expected, rel=0.01)

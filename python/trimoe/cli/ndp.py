@@ -30,6 +30,9 @@ def bench(
     ] = None,
     refresh: RefreshOption = True,
     ranks: Annotated[int, typer.Option(min=1, max=8, help="Ranks on the sub-channel.")] = 1,
+    refresh_apart: Annotated[
+        int, typer.Option(min=0, help="Clocks between the refreshes of two ranks; 0: all at once.")
+    ] = 1000,
     bursts: Annotated[int, typer.Option(min=1000, max=10**8, help="Bursts of 64 bytes.")] = 200_000,
     seed: SeedOption = 1,
     json_output: JsonOption = False,

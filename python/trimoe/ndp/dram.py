@@ -100,6 +100,7 @@ def bandwidth(
     read_pct: int = 100,
     ranks: int = 1,
     refresh: bool = True,
+    refresh_apart: int = 1000,
     bursts: int = _DEFAULT_BURSTS,
     seed: int = 1,
 ) -> Bandwidth:
@@ -110,7 +111,8 @@ def bandwidth(
         pattern: one of `patterns()`.
         read_pct: share of reads; the others are writes, drawn by `seed`.
         ranks: on the shared bus of the sub-channel.
-        refresh: of all banks of a rank every nREFI, the ranks one after the other.
+        refresh: of all banks of a rank every nREFI.
+        refresh_apart: clocks between the refreshes of two ranks, 0 for all at once.
         bursts: 1000 or more.
         seed: of random addresses and kinds.
 
@@ -118,8 +120,9 @@ def bandwidth(
         InputError: a value out of range.
     """
     try:
-        found = _ndp.bandwidth(spec, pattern, read_pct, ranks, bursts, refresh, seed)
-        without = _ndp.bandwidth(spec, pattern, read_pct, ranks, bursts, False, seed) if refresh else found
+        case = (spec, pattern, read_pct, ranks, bursts)
+        found = _ndp.bandwidth(*case, refresh, refresh_apart, seed)
+        without = _ndp.bandwidth(*case, False, refresh_apart, seed) if refresh else found
     except ValueError as error:
         raise InputError.from_native(error) from None
     gbps = found["bandwidth_gbps"]
