@@ -69,7 +69,6 @@ class Controller {
   void choose_direction();
   Choice choose_refresh() const;
   Choice choose_request() const;
-  Choice choice_for(const Entry& entry, size_t index) const;
   void count_hits(int bank);
   void set_hits(int bank, int hits);
 
