@@ -41,7 +41,7 @@ bench-peers: $(BUILT)
 bench-native: $(BUILT)
 	$(BIN)/cmake -DTRIMOE_BENCH=ON build/native > build/native/bench.log
 	$(BIN)/cmake --build build/native --target bench_native
-	cd build/native/bench && for program in membw avx_gemm amx_gemm expert_ffn; do test ! -x native/$$program || \
+	cd build/native/bench && for program in membw avx_gemm amx_gemm expert_ffn ndp_bench; do test ! -x native/$$program || \
 	  native/$$program --benchmark_out=$$program.json || test $$program = amx_gemm; done
 
 # The core on processors that this machine is not; see the script for what it needs.

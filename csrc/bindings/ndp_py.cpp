@@ -35,6 +35,12 @@ py::dict spec_dict(const DramSpec& spec) {
   result["bursts_per_row"] = geometry.bursts_per_row;
   result["burst_bytes"] = geometry.burst_bytes;
   result["timing_clocks"] = timing;
+  py::dict energy;
+  energy["read"] = spec.energy.read_nj;
+  energy["write"] = spec.energy.write_nj;
+  energy["activate"] = spec.energy.activate_nj;
+  energy["refresh"] = spec.energy.refresh_nj;
+  result["energy_nj"] = energy;
   result["source"] = spec.source;
   return result;
 }
@@ -69,7 +75,7 @@ class PyDevice {
 };
 
 py::dict bandwidth(const std::string& spec, const std::string& pattern, int read_pct, int ranks,
-                   int64_t bursts, bool refresh, uint64_t seed) {
+                   int64_t bursts, bool refresh, int refresh_apart, uint64_t seed) {
   BandwidthCase one;
   one.pattern = pattern_named(pattern);
   one.read_pct = read_pct;
@@ -77,6 +83,7 @@ py::dict bandwidth(const std::string& spec, const std::string& pattern, int read
   one.bursts = bursts;
   one.seed = seed;
   one.options.refresh = refresh;
+  one.options.refresh_apart = refresh_apart;
   const DramSpec& grade = dram_spec(spec);
   const BandwidthResult found = [&] {
     const py::gil_scoped_release unlocked;
@@ -115,6 +122,8 @@ py::dict expert(const std::string& spec, int64_t hidden, int64_t inter, int64_t 
   result["result_ns"] = found.result_ns;
   result["total_ns"] = found.total_ns();
   result["closed_form_ns"] = expert_closed_form_ns(grade, core, one);
+  result["dram_nj"] = found.dram_nj;
+  result["channel_nj"] = found.channel_nj;
   result["passes"] = found.passes;
   result["weight_bytes"] = found.weight_bytes;
   return result;
@@ -138,7 +147,7 @@ PYBIND11_MODULE(_ndp, m) {
       .def("issue", &PyDevice::issue, py::arg("command"), py::arg("at"), py::arg("rank") = 0,
            py::arg("group") = 0, py::arg("bank") = 0, py::arg("row") = 0);
   m.def("bandwidth", &bandwidth, py::arg("spec"), py::arg("pattern"), py::arg("read_pct"), py::arg("ranks"),
-        py::arg("bursts"), py::arg("refresh"), py::arg("seed"));
+        py::arg("bursts"), py::arg("refresh"), py::arg("refresh_apart"), py::arg("seed"));
   m.def("expert", &expert, py::arg("spec"), py::arg("hidden"), py::arg("inter"), py::arg("tokens"),
         py::arg("weight_bytes_each"), py::arg("ranks"), py::arg("tflops"), py::arg("buffer_bytes"));
   m.def(

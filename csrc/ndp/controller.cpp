@@ -19,8 +19,10 @@ Controller::Controller(const DramSpec& spec, int ranks, const ControllerOptions&
       reserved_(hits_.size()) {
   check(options.queue >= 1 && options.drain_to < options.drain_from && options.drain_from <= options.queue,
         "a queue, and writes drained from below its size to less", options.drain_from, "32, 24 and 0");
+  check(options.refresh_apart >= 0 && int64_t{options.refresh_apart} * ranks <= spec.timing.nREFI,
+        "refreshes of all ranks within one nREFI", options.refresh_apart, "2000, or 0 for all together");
   for (int rank = 0; rank < ranks; ++rank)
-    due_.push_back(spec.timing.nREFI + int64_t{rank} * options.refresh_phase);
+    due_.push_back(spec.timing.nREFI + int64_t{rank} * options.refresh_apart);
 }
 
 void Controller::push(const Request& request) {
@@ -64,33 +66,34 @@ Controller::Choice Controller::choose_refresh() const {
   return best;
 }
 
-Controller::Choice Controller::choice_for(const Entry& entry, size_t index) const {
-  const int row = device_.open_row(entry.bank);
-  const Command command = row == entry.request.place.row ? (writing_ ? Command::kWrite : Command::kRead)
-                          : row == kNoRow                ? Command::kActivate
-                                                         : Command::kPrecharge;
-  const int64_t at = std::max({now_, entry.request.arrival + 1, device_.earliest(command, entry.bank)});
-  return {command, entry.bank, at, index};
-}
-
 Controller::Choice Controller::choose_request() const {
+  const Command column = writing_ ? Command::kWrite : Command::kRead;
+  // What holds for a whole rank, once for all entries.
+  int64_t floor[kMaxRanks][kCommands];
+  for (int rank = 0; rank < device_.ranks(); ++rank)
+    for (const Command command : {column, Command::kActivate, Command::kPrecharge})
+      floor[rank][static_cast<int>(command)] =
+          is_draining(rank) ? kNever : std::max(now_, device_.earliest_in_rank(command, rank));
+  // With one rank all of whose requests only wait for the data bus, the first that may have it is the best.
+  const bool all_hits = device_.ranks() == 1 && waiting_hits_ == std::ssize(reads_) + std::ssize(writes_);
   Choice best;
   best.at = kNever;
   const auto& entries = queue(writing_);
-  const Command column = writing_ ? Command::kWrite : Command::kRead;
-  // With one rank all of whose requests only wait for the data bus, the first that may have it is the best.
-  const bool all_hits = device_.ranks() == 1 && waiting_hits_ == std::ssize(reads_) + std::ssize(writes_);
   for (size_t i = 0; i < entries.size(); ++i) {
-    const int rank = device_.rank_of(entries[i].bank);
-    if (is_draining(rank)) continue;
-    const Choice choice = choice_for(entries[i], i);
+    const Entry& entry = entries[i];
+    const int row = device_.open_row(entry.bank);
+    const Command closed = row == kNoRow ? Command::kActivate : Command::kPrecharge;
+    const Command command = row == entry.request.place.row ? column : closed;
+    const int64_t rank_at = floor[entry.request.place.rank][static_cast<int>(command)];
+    const int64_t at =
+        std::max({rank_at, entry.request.arrival + 1, device_.earliest_in_bank(command, entry.bank)});
+    const Choice choice{command, entry.bank, at, i};
+    if (!choice.before(best)) continue;
     // A row stays open for the request that it was opened for, while such requests have their turn.
-    if (choice.command == Command::kPrecharge && reserved_[static_cast<size_t>(choice.bank)] == reservation())
+    if (command == Command::kPrecharge && reserved_[static_cast<size_t>(entry.bank)] == reservation())
       continue;
-    if (choice.before(best)) best = choice;
-    if (best.is_column() &&
-        (best.at == now_ || (all_hits && best.at <= device_.earliest_in_rank(column, rank))))
-      break;
+    best = choice;
+    if (best.is_column() && (best.at == now_ || (all_hits && best.at <= rank_at))) break;
   }
   return best;
 }

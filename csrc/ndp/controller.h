@@ -25,7 +25,7 @@ struct ControllerOptions {
   int queue = 32;            // requests of each kind
   int drain_from = 24;       // writes that are worth a turn of the data bus
   int drain_to = 0;          // writes that may wait for the next one
-  int refresh_phase = 2000;  // clocks between the refreshes of two ranks
+  int refresh_apart = 1000;  // clocks between the refreshes of two ranks
 };
 
 class Controller {
@@ -69,7 +69,6 @@ class Controller {
   void choose_direction();
   Choice choose_refresh() const;
   Choice choose_request() const;
-  Choice choice_for(const Entry& entry, size_t index) const;
   void count_hits(int bank);
   void set_hits(int bank, int hits);
 

@@ -8,13 +8,17 @@
 namespace trimoe::ndp {
 
 Device::Device(const DramSpec& spec, int ranks) : spec_(spec), ranks_(ranks) {
-  check(ranks >= 1 && ranks <= 8, "1 to 8 ranks on a sub-channel", ranks, "1, 2 or 4");
+  check(ranks >= 1 && ranks <= kMaxRanks, "1 to 8 ranks on a sub-channel", ranks, "1, 2 or 4");
   for (const Rule& rule : rules_of(spec.timing))
     delays_[static_cast<size_t>(rule.scope)][static_cast<size_t>(rule.before)].push_back(
         {rule.after, rule.clocks});
   const auto n_ranks = static_cast<size_t>(ranks);
   const auto groups = n_ranks * static_cast<size_t>(spec.geometry.bank_groups);
   const auto n_banks = groups * static_cast<size_t>(spec.geometry.banks_per_group);
+  for (int bank = 0; bank < static_cast<int>(n_banks); ++bank) {
+    group_of_.push_back(bank / spec.geometry.banks_per_group);
+    rank_of_.push_back(bank / spec.geometry.banks());
+  }
   open_.assign(n_banks, kNoRow);
   open_in_rank_.assign(n_ranks, 0);
   bank_.resize(n_banks);

@@ -15,16 +15,13 @@ struct Place {
 };
 
 inline constexpr int kNoRow = -1;
+inline constexpr int kMaxRanks = 8;  // on a sub-channel
 
 class Device {
  public:
   Device(const DramSpec& spec, int ranks);
 
   const DramSpec& spec() const { return spec_; }
-  // The rank's part of earliest(): no bank of it can be sooner.
-  int64_t earliest_in_rank(Command command, int rank) const {
-    return std::max(bus_free_, rank_[static_cast<size_t>(rank)][static_cast<size_t>(command)]);
-  }
   int ranks() const { return ranks_; }
   int banks() const { return static_cast<int>(open_.size()); }
 
@@ -33,23 +30,25 @@ class Device {
     return (place.rank * spec_.geometry.bank_groups + place.group) * spec_.geometry.banks_per_group +
            place.bank;
   }
-  int group_of(int bank) const { return bank / spec_.geometry.banks_per_group; }
-  int rank_of(int bank) const { return bank / spec_.geometry.banks(); }
+  int group_of(int bank) const { return group_of_[static_cast<size_t>(bank)]; }
+  int rank_of(int bank) const { return rank_of_[static_cast<size_t>(bank)]; }
 
   int open_row(int bank) const { return open_[static_cast<size_t>(bank)]; }
   bool all_closed(int rank) const { return open_in_rank_[static_cast<size_t>(rank)] == 0; }
 
   // First clock at which the timing rules let the command be issued, whatever rows are open. For commands to
-  // a whole rank, any bank of it.
+  // a whole rank, any bank of it. In two parts: what holds for all banks of a rank, and what for one.
   int64_t earliest(Command command, int bank) const {
+    return std::max(earliest_in_rank(command, rank_of(bank)), earliest_in_bank(command, bank));
+  }
+  int64_t earliest_in_rank(Command command, int rank) const {
+    const auto r = static_cast<size_t>(rank);
+    const int64_t at = std::max(bus_free_, rank_[r][static_cast<size_t>(command)]);
+    return command == Command::kActivate ? std::max(at, activates_[r][next_activate_[r]]) : at;
+  }
+  int64_t earliest_in_bank(Command command, int bank) const {
     const auto c = static_cast<size_t>(command);
-    int64_t at = bank_[static_cast<size_t>(bank)][c];
-    at = std::max(at, group_[static_cast<size_t>(group_of(bank))][c]);
-    const auto rank = static_cast<size_t>(rank_of(bank));
-    at = std::max(at, rank_[rank][c]);
-    at = std::max(at, bus_free_);
-    if (command == Command::kActivate) at = std::max(at, activates_[rank][next_activate_[rank]]);
-    return at;
+    return std::max(bank_[static_cast<size_t>(bank)][c], group_[static_cast<size_t>(group_of(bank))][c]);
   }
 
   // Throws Error where `at` is before earliest(), or where the command does not fit the rows that are open.
@@ -71,8 +70,9 @@ class Device {
   const DramSpec spec_;
   const int ranks_;
   std::vector<Delay> delays_[static_cast<size_t>(Scope::kCount)][kCommands];
-  std::vector<int> open_;          // row of each bank
-  std::vector<int> open_in_rank_;  // banks with an open row
+  std::vector<int> group_of_, rank_of_;  // of each bank: looked up, because dividing takes longer
+  std::vector<int> open_;                // row of each bank
+  std::vector<int> open_in_rank_;        // banks with an open row
   std::vector<Earliest> bank_, group_, rank_;
   int64_t bus_free_ = 0;
   // When an activate may follow each of the last four.

@@ -11,7 +11,8 @@ namespace {
 
 // Clocks that a descriptor takes behind the channel: registering driver, data buffers, decoding.
 constexpr int kCommandPathClocks = 2 + 8 + 7;
-constexpr double kSumBytes = 4;  // fp32
+constexpr double kSumBytes = 4;            // fp32
+constexpr double kChannelPjPerBit = 22.0;  // off the DIMM; as recalled from RecNMP
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -109,6 +110,12 @@ ExpertTime simulate_expert(const DramSpec& spec, const CoreConfig& core, const E
   time.reduce_ns = reduce_ns(core, one);
   time.passes = passes;
   time.weight_bytes = 3 * bursts * spec.geometry.burst_bytes * kSubChannels * core.ranks;
+  time.channel_nj = 2 * channel_bytes * 8 * kChannelPjPerBit * 1e-3;
+  const auto issued = [&](Command command) { return static_cast<double>(stream.device().issued(command)); };
+  const DramEnergy& energy = spec.energy;
+  time.dram_nj = core.ranks * kSubChannels *
+                 (issued(Command::kRead) * energy.read_nj + issued(Command::kActivate) * energy.activate_nj +
+                  issued(Command::kRefresh) * energy.refresh_nj);
   time.activates = stream.device().issued(Command::kActivate);
   time.refreshes = stream.device().issued(Command::kRefresh);
   return time;

@@ -30,6 +30,8 @@ struct ExpertTime {
   int64_t passes;                // times that the weights are streamed
   int64_t weight_bytes;          // one pass, all ranks
   int64_t activates, refreshes;  // one rank of one sub-channel
+  double dram_nj;                // reading, opening rows, refreshing, all ranks; no background
+  double channel_nj;             // activations and results
   double total_ns() const { return command_ns + broadcast_ns + gate_up_ns + down_ns + reduce_ns + result_ns; }
 };
 

@@ -26,11 +26,17 @@ struct DramGeometry {
   constexpr int64_t row_bytes() const { return int64_t{bursts_per_row} * burst_bytes; }
 };
 
+// Nanojoules of one rank of one sub-channel: a burst, a row opened and closed, a refresh of all banks.
+struct DramEnergy {
+  double read_nj, write_nj, activate_nj, refresh_nj;
+};
+
 struct DramSpec {
   std::string_view name;
   double clock_ns;
   DramGeometry geometry;
   DramTiming timing;
+  DramEnergy energy;
   std::string_view source;
 
   constexpr double peak_gbps() const { return geometry.burst_bytes / (timing.nBL * clock_ns); }

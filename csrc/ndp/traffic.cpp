@@ -26,10 +26,10 @@ Place Traffic::next() {
   const DramGeometry& g = geometry_;
   Place place;
   switch (pattern_) {
-    case Pattern::kStream:  // every burst in another bank group, every row to its end
+    case Pattern::kStream:  // every burst in another bank group, then in another rank; every row to its end
       place.group = digit(g.bank_groups);
-      place.burst = digit(g.bursts_per_row);
       place.rank = digit(ranks_);
+      place.burst = digit(g.bursts_per_row);
       place.bank = digit(g.banks_per_group);
       place.row = digit(g.rows);
       break;

@@ -10,7 +10,14 @@ class Device:
 def specs() -> list[dict[str, Any]]: ...
 def patterns() -> list[str]: ...
 def bandwidth(
-    spec: str, pattern: str, read_pct: int, ranks: int, bursts: int, refresh: bool, seed: int
+    spec: str,
+    pattern: str,
+    read_pct: int,
+    ranks: int,
+    bursts: int,
+    refresh: bool,
+    refresh_apart: int,
+    seed: int,
 ) -> dict[str, Any]: ...
 def expert(
     spec: str,

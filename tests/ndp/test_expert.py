@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from trimoe.errors import InputError
-from trimoe.ndp import expert_time, specs
+from trimoe.ndp import expert_time, spec, specs
 from trimoe.ndp.expert import WEIGHT_BYTES
 
 SHAPES = [(2048, 768), (4096, 1408), (5120, 1536)]
@@ -19,12 +19,12 @@ SWEEP = [
 ]
 
 
-@pytest.mark.parametrize("spec", [one.name for one in specs()])
+@pytest.mark.parametrize("grade", [one.name for one in specs()])
 @pytest.mark.parametrize(("shape", "tokens", "ranks", "dtype", "tflops"), SWEEP)
 def test_the_closed_form_within_three_percent(
-    shape: tuple[int, int], tokens: int, ranks: int, dtype: str, tflops: float, spec: str
+    shape: tuple[int, int], tokens: int, ranks: int, dtype: str, tflops: float, grade: str
 ) -> None:
-    found = expert_time(*shape, tokens, spec=spec, dtype=dtype, ranks=ranks, tflops=tflops)
+    found = expert_time(*shape, tokens, spec=grade, dtype=dtype, ranks=ranks, tflops=tflops)
     assert found.total_ns == pytest.approx(found.closed_form_ns, rel=0.03)
     phases = (found.command_ns, found.broadcast_ns, found.gate_up_ns, found.down_ns)
     assert found.total_ns == pytest.approx(sum(phases) + found.reduce_ns + found.result_ns)
@@ -37,6 +37,17 @@ def test_the_published_expert() -> None:
     """DeepSeek-V2's, 47 MB, on four ranks of 4800B: 0.336 ms of stream."""
     found = expert_time(5120, 1536, 1)
     assert found.gate_up_ns + found.down_ns == pytest.approx(0.336e6, rel=0.01)
+    energy = spec("4800B").energy_nj
+    # 47 MB in bursts of 64 bytes and rows of 4 KiB; a refresh every 3.9 us in eight streams.
+    bursts, rows, refreshes = 737_280, 11_520, 8 * round(found.total_ns / 3900)
+    expected = bursts * energy["read"] + rows * energy["activate"] + refreshes * energy["refresh"]
+    assert found.dram_nj == pytest.approx(expected, rel=0.01)
+    assert found.channel_nj == pytest.approx(2 * 5120 * 2 * 8 * 0.022)
+
+
+def test_every_pass_costs_energy_again() -> None:
+    wide, narrow = (expert_time(2048, 768, 16, buffer_kib=buffer_kib) for buffer_kib in (1024, 64))
+    assert narrow.dram_nj == pytest.approx(narrow.passes * wide.dram_nj, rel=0.05)
 
 
 def test_what_decides() -> None:

@@ -30,6 +30,9 @@ def bench(
     ] = None,
     refresh: RefreshOption = True,
     ranks: Annotated[int, typer.Option(min=1, max=8, help="Ranks on the sub-channel.")] = 1,
+    refresh_apart: Annotated[
+        int, typer.Option(min=0, help="Clocks between the refreshes of two ranks; 0: all at once.")
+    ] = 1000,
     bursts: Annotated[int, typer.Option(min=1000, max=10**8, help="Bursts of 64 bytes.")] = 200_000,
     seed: SeedOption = 1,
     json_output: JsonOption = False,
@@ -133,6 +136,7 @@ def expert(
             "total": f"{human_ns(found.total_ns)}, by formula {human_ns(found.closed_form_ns)}",
             **{name.replace("_", " and "): human_ns(times[f"{name}_ns"]) for name in phases},
             "weights": f"{human_bytes(found.weight_bytes)}, streamed {found.passes} time(s)",
+            "energy": f"DRAM {found.dram_nj * 1e-6:.3g} mJ, channel {found.channel_nj * 1e-6:.3g} mJ",
         },
     )
 

@@ -18,7 +18,10 @@ _DEFAULT_BURSTS = 200_000
 
 @dataclass(frozen=True)
 class DramSpec:
-    """A speed grade: clock, geometry of one rank, timings in clocks of the DRAM (nRCD, ...), their source."""
+    """A speed grade: clock, geometry of one rank, timings in clocks of the DRAM (nRCD, ...), their source.
+
+    energy_nj: of a burst read or written, a row opened and closed ("activate"), a refresh of all banks.
+    """
 
     name: str
     clock_ns: float
@@ -29,6 +32,7 @@ class DramSpec:
     bursts_per_row: int
     burst_bytes: int
     timing_clocks: dict[str, int]
+    energy_nj: dict[str, float]
     source: str
 
 
@@ -96,6 +100,7 @@ def bandwidth(
     read_pct: int = 100,
     ranks: int = 1,
     refresh: bool = True,
+    refresh_apart: int = 1000,
     bursts: int = _DEFAULT_BURSTS,
     seed: int = 1,
 ) -> Bandwidth:
@@ -106,7 +111,8 @@ def bandwidth(
         pattern: one of `patterns()`.
         read_pct: share of reads; the others are writes, drawn by `seed`.
         ranks: on the shared bus of the sub-channel.
-        refresh: of all banks of a rank every nREFI, the ranks one after the other.
+        refresh: of all banks of a rank every nREFI.
+        refresh_apart: clocks between the refreshes of two ranks, 0 for all at once.
         bursts: 1000 or more.
         seed: of random addresses and kinds.
 
@@ -114,8 +120,9 @@ def bandwidth(
         InputError: a value out of range.
     """
     try:
-        found = _ndp.bandwidth(spec, pattern, read_pct, ranks, bursts, refresh, seed)
-        without = _ndp.bandwidth(spec, pattern, read_pct, ranks, bursts, False, seed) if refresh else found
+        case = (spec, pattern, read_pct, ranks, bursts)
+        found = _ndp.bandwidth(*case, refresh, refresh_apart, seed)
+        without = _ndp.bandwidth(*case, False, refresh_apart, seed) if refresh else found
     except ValueError as error:
         raise InputError.from_native(error) from None
     gbps = found["bandwidth_gbps"]

@@ -25,7 +25,9 @@ _MAX_TRAFFIC_BYTES = 10**11  # some minutes of simulation
 class ExpertTime:
     """Nanoseconds of each phase, and of all; closed_form_ns: the same by formula.
 
-    passes: times that the weights are streamed; weight_bytes: of one pass, on all ranks.
+    passes: times that the weights are streamed; weight_bytes: of one pass, on all ranks. dram_nj: reading,
+    opening rows and refreshing, without background; channel_nj: activations and results off the DIMM. The
+    core's own energy is unknown and in neither.
     """
 
     command_ns: float
@@ -36,6 +38,8 @@ class ExpertTime:
     result_ns: float
     total_ns: float
     closed_form_ns: float
+    dram_nj: float
+    channel_nj: float
     passes: int
     weight_bytes: int
 

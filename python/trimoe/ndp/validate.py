@@ -90,6 +90,10 @@ def _published(spec: DramSpec) -> Iterator[Check]:
         ("half reads, half writes", bandwidth(name, read_pct=50, refresh=False), 16.7, 0.10),
     ):
         yield Check(name, f"{what} (published)", "GB/s", found.bandwidth_gbps, target, share * target)
+    for ranks, target in ((2, 17.518), (4, 17.419)):
+        shared = bandwidth(name, ranks=ranks, refresh_apart=0)
+        what = f"{ranks} ranks, refreshed together (published)"
+        yield Check(name, what, "GB/s", shared.bandwidth_gbps, target, 0.01 * target)
     yield Check(name, "refresh loss (published)", "%", bandwidth(name).refresh_loss_pct, 8.59, 0.2)
     # At 80 % of the peak, probes counted in.
     loaded = latency(name, background_gbps=16.0)
