@@ -15,8 +15,7 @@ template <Format kStored, Product kMultiply, bool kScaleCodes, int kLines = kTil
 struct Plan {
   static constexpr Format kFormat = kStored;
   static constexpr Product kProduct = kMultiply;
-  static constexpr bool kScaled =
-      kScaleCodes;  // while expanding, where that is exact; else sums are, by group
+  static constexpr bool kScaled = kScaleCodes;  // while expanding: exact ones only; else sums are, by group
   static constexpr bool kStoredAsB = kStored == Format::kBf16 || kStored == Format::kInt8;
   static constexpr int kDepth = kLines;
   static constexpr int kExpandedBytes = kExpansion<kStored, kMultiply> * kStepBytes;   // of a stored k tile
@@ -112,11 +111,15 @@ void gemm_block(const GemmArgs& args, const std::byte* w, float* c, const RowBlo
     }
     if (fetches) advance(next, 2);
   }
-  if (P::kSumsAreResults || (P::kOneGroup && k_end < k_tiles)) {
+  if constexpr (P::kSumsAreResults) {
     store_block<kRowTiles>(c, args.c_stride);
-  } else if constexpr (P::kOneGroup && !P::kSumsAreResults) {
-    store_block<kRowTiles>(sums, kPanelCols);
-    finish_group<P>(sums, block.rows, args, w, a, 0, c);
+  } else if constexpr (P::kOneGroup) {
+    if (k_end < k_tiles) {
+      store_block<kRowTiles>(c, args.c_stride);
+    } else {
+      store_block<kRowTiles>(sums, kPanelCols);
+      finish_group<P>(sums, block.rows, args, w, a, 0, c);
+    }
   }
   *args.next = next;
 }

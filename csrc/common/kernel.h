@@ -9,6 +9,7 @@
 #include "common/dtype.h"
 #include "common/fetch.h"
 #include "common/format.h"
+#include "common/layout.h"
 
 namespace trimoe {
 
@@ -77,6 +78,15 @@ struct GemmArgs {
   int64_t c_stride;
   FetchCursor* next;  // what later calls will read, fetched meanwhile; never null
 };
+
+// What every call on a matrix has in common: all of k.
+constexpr GemmArgs gemm_on(const PackedMatrix& matrix) {
+  GemmArgs args{};
+  args.panel_bytes = matrix.panel_bytes();
+  args.k_tiles = args.k_end = matrix.k_tiles;
+  args.group_lines = matrix.group_lines;
+  return args;
+}
 
 // h[rows, columns of these panels] = act(C + bias).
 struct ActivateArgs {

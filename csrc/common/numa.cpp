@@ -2,19 +2,18 @@
 
 #include <algorithm>
 #include <charconv>
-#include <exception>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <optional>
 #include <string_view>
 #include <system_error>
-#include <thread>
 
 #include <sched.h>
 
 #include "common/env.h"
 #include "common/error.h"
+#include "common/own_threads.h"
 
 namespace trimoe {
 namespace {
@@ -123,22 +122,12 @@ int this_node() {
 
 void on_each_node(const std::function<void(int node)>& body) {
   const auto& nodes = numa_nodes();
-  std::vector<std::exception_ptr> failures(nodes.size());
-  {
-    std::vector<std::jthread> threads;
-    threads.reserve(nodes.size());
-    for (size_t node = 0; node < nodes.size(); ++node)
-      threads.emplace_back([&, node] {
-        try {
-          run_on(nodes[node]);
-          body(static_cast<int>(node));
-        } catch (...) {
-          failures[node] = std::current_exception();
-        }
-      });
-  }
-  for (const std::exception_ptr& failure : failures)
-    if (failure) std::rethrow_exception(failure);
+  // The first thread is the caller's, whose CPUs stay as they are.
+  on_own_threads(static_cast<int>(nodes.size()) + 1, [&](int thread) {
+    if (thread == 0) return;
+    run_on(nodes[static_cast<size_t>(thread) - 1]);
+    body(thread - 1);
+  });
 }
 
 }  // namespace trimoe

@@ -35,4 +35,12 @@ class OwnThreads final : public ThreadPool {
   int threads_;
 };
 
+// body(index) for every index below `threads`, each on a thread; the caller's own is the first.
+template <typename Body>
+void on_own_threads(int threads, const Body& body) {
+  OwnThreads(threads).run(
+      threads, [](void* opaque, int index) { (*static_cast<const Body*>(opaque))(index); },
+      const_cast<Body*>(&body));
+}
+
 }  // namespace trimoe

@@ -18,7 +18,7 @@ class ThreadPool {
   virtual void run(int workers, void (*body)(void* context, int worker), void* context) const = 0;
 };
 
-// Whose tasks are whose: in every row of `width` tasks, node n of N has those from n * width / N on.
+// Whose tasks, or panels, are whose: of every row of `width`, node n of N has those from n * width / N on.
 struct NodeShares {
   int64_t tasks, width;  // tasks: a multiple of width
   int nodes;

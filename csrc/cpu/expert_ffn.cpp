@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kChunkBytes = int64_t{256} << 20;  // intermediate rows of one chunk of tokens
 constexpr int64_t kChunkTokens = 8192;               // bounds the sums of one task
 constexpr size_t kKeptBytes = size_t{64} << 20;      // more than this is given back after the call
-constexpr int64_t kSumBytes = int64_t{512} << 10;    // sums of one task, likewise
+constexpr int64_t kSumBytes = int64_t{512} << 10;    // sums of one task: part of an L2
 constexpr int64_t kSerialFlops = int64_t{2} << 20;   // below this, waking a thread costs more
 constexpr int64_t kTasksPerWorker = 16;              // so that uneven tasks balance
 constexpr int64_t kLoadBytes = int64_t{64} << 10;    // rows that one task converts or quantises

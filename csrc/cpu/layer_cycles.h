@@ -1,6 +1,7 @@
 // The cycle model of the tile gemms, for one call of a layer.
 #pragma once
 
+#include <utility>
 #include <vector>
 
 #include "amx/cycles.h"

@@ -80,16 +80,13 @@ void walk_rows(const Kernel& kernel, const PackedMatrix& matrix, const PanelRun&
           next = {piece(panel, k), panel + 1 < end ? piece(panel + 1, k) : piece(first, k + k_step)};
         for (int64_t tile = 0; tile < tiles; ++tile) {
           const int64_t row = rows * tile / tiles;
-          GemmArgs gemm{};
+          GemmArgs gemm = gemm_on(matrix);
           gemm.rows = static_cast<int>(rows * (tile + 1) / tiles - row);
           gemm.a = a + row * stride;
           gemm.a_stride = stride;
           gemm.w = run.first + panel * matrix.panel_bytes();
-          gemm.panel_bytes = matrix.panel_bytes();
-          gemm.k_tiles = matrix.k_tiles;
           gemm.k_begin = k;
           gemm.k_end = std::min(k + k_step, matrix.k_tiles);
-          gemm.group_lines = matrix.group_lines;
           gemm.panels = static_cast<int>(std::min(group, end - panel));
           gemm.c_stride = gemm.panels * kPanelCols;
           gemm.c = whole ? results : results + ((panel - first) * tiles + tile) * kPanelResults;

@@ -20,13 +20,6 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-template <typename Body>
-void on_threads(int threads, const Body& body) {
-  OwnThreads(threads).run(
-      threads, [](void* opaque, int index) { (*static_cast<const Body*>(opaque))(index); },
-      const_cast<Body*>(&body));
-}
-
 // Four streams, as one stream alone does not keep enough lines in flight.
 uint64_t read_all(const std::byte* data, int64_t bytes) {
   constexpr int64_t kStreams = 4, kWords = 8;
@@ -48,12 +41,12 @@ void probe_bandwidth(int64_t bytes, int repeats, int threads, double* gbps) {
   PageBuffer buffer(static_cast<size_t>(bytes));
   const int64_t share = bytes / threads / 4096 * 4096;
   // Touched first by the thread that reads it: on several nodes, each reads its own memory.
-  on_threads(threads,
-             [&](int index) { std::memset(buffer.data() + index * share, 1, static_cast<size_t>(share)); });
+  on_own_threads(
+      threads, [&](int index) { std::memset(buffer.data() + index * share, 1, static_cast<size_t>(share)); });
   std::vector<uint64_t> sums(static_cast<size_t>(threads));  // keeps the reads alive
   for (int repeat = 0; repeat < repeats; ++repeat) {
     const auto start = Clock::now();
-    on_threads(threads, [&](int index) {
+    on_own_threads(threads, [&](int index) {
       sums[static_cast<size_t>(index)] ^= read_all(buffer.data() + index * share, share);
     });
     gbps[repeat] = static_cast<double>(share * threads) / seconds_since(start) * 1e-9;
@@ -68,18 +61,15 @@ void probe_flops(WeightFormat weights, double seconds, int repeats, int threads,
   const int64_t stride = row_bytes(kernel.a, shape) + kLineBytes;
   for (int repeat = 0; repeat < repeats; ++repeat) {
     std::vector<double> rates(static_cast<size_t>(threads));
-    on_threads(threads, [&](int index) {
+    on_own_threads(threads, [&](int index) {
       PageBuffer w(static_cast<size_t>(matrix.bytes())),
           a(static_cast<size_t>((kernel.max_rows + kRowSlack) * stride)),
           c(static_cast<size_t>((kernel.max_rows + kRowSlack) * kPanelCols * 4));
-      GemmArgs gemm{};
+      GemmArgs gemm = gemm_on(matrix);
       gemm.a = a.data();
       gemm.a_stride = stride;
       gemm.rows = kernel.max_rows;
       gemm.w = w.data();
-      gemm.panel_bytes = matrix.panel_bytes();
-      gemm.k_tiles = gemm.k_end = matrix.k_tiles;
-      gemm.group_lines = matrix.group_lines;
       gemm.panels = 1;
       gemm.c = reinterpret_cast<float*>(c.data());
       gemm.c_stride = kPanelCols;

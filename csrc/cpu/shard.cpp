@@ -2,7 +2,7 @@
 
 #include <unistd.h>
 
-#include "common/numa.h"
+#include "common/parallel.h"
 
 namespace trimoe::cpu {
 namespace {
@@ -25,12 +25,14 @@ void touch(const MemoryRange& range, Placing placing) {
 }  // namespace
 
 void place_experts(const LayerShape& shape, const std::byte* experts, Placing placing) {
-  const int64_t nodes = std::ssize(numa_nodes());
+  const auto nodes = static_cast<int>(numa_nodes().size());
   if (nodes == 1) return;
   on_each_node([&](int node) {
     const auto touch_share = [&](const std::byte* data, const PackedMatrix& matrix) {
-      const int64_t first = node * matrix.panels / nodes, last = (node + 1) * matrix.panels / nodes;
-      touch({data + first * matrix.panel_bytes(), data + last * matrix.panel_bytes()}, placing);
+      const NodeShares shares{matrix.panels, matrix.panels, nodes};
+      touch({data + shares.begin(node) * matrix.panel_bytes(),
+             data + shares.begin(node + 1) * matrix.panel_bytes()},
+            placing);
     };
     for (int64_t index = 0; index < shape.experts; ++index) {
       const std::byte* expert = experts + index * shape.expert_bytes();

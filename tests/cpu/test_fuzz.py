@@ -138,9 +138,8 @@ def test_packing_sees_values_not_their_place() -> None:
         for part, values in decode(layer, 0).items():
             expected = parts[part].double()
             largest = expected.abs().amax(1)
-            bound = (
-                largest * worst[spec.weights] + largest.max() * 1e-5
-            )  # fp8: a row may be subnormal in its block
+            # A row of fp8 may be subnormal in its block.
+            bound = largest * worst[spec.weights] + largest.max() * 1e-5
             assert bool(((values - expected).square().mean(1).sqrt() <= bound).all()), f"{what}, {part}"
 
 

@@ -137,14 +137,11 @@ void check(const Gemm& gemm, const Shape& shape, Values values, uint32_t seed, C
     fill_panel(gemm, matrix, w.data() + panel * matrix.panel_bytes(), random);
   for (int64_t i = 0; i < c_count; ++i) c.as<float>()[i] = expected.as<float>()[i] = -12345.0f;
 
-  GemmArgs args{};
+  GemmArgs args = gemm_on(matrix);
   args.a = a.data();
   args.a_stride = a_stride;
   args.rows = shape.rows;
   args.w = w.data();
-  args.panel_bytes = matrix.panel_bytes();
-  args.k_tiles = args.k_end = matrix.k_tiles;
-  args.group_lines = matrix.group_lines;
   args.panels = shape.panels;
   args.c_stride = c_stride;
   // Fetching ahead must not leave the memory that it is told of.
