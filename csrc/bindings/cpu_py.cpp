@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "bindings/errors_py.h"
 #include "bindings/source_py.h"
 #include "common/error.h"
 #include "common/numa.h"
@@ -226,12 +227,5 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("destroy_layer", &unregister_layer);
   m.def("layer_stats", &stats_dict);
   m.def("reset_stats", [](int64_t handle) { find_layer(handle)->reset_stats(); });
-
-  py::register_exception_translator([](std::exception_ptr pointer) {
-    try {
-      if (pointer) std::rethrow_exception(pointer);
-    } catch (const Error& error) {
-      PyErr_SetString(PyExc_ValueError, error.what());
-    }
-  });
+  translate_errors();
 }

@@ -2,7 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include "common/error.h"
+#include "bindings/errors_py.h"
 #include "ndp/expert.h"
 #include "ndp/measure.h"
 
@@ -96,7 +96,7 @@ py::dict bandwidth(const std::string& spec, const std::string& pattern, int read
   counts["PRE"] = found.precharges;
   counts["REF"] = found.refreshes;
   result["bandwidth_gbps"] = found.gbps;
-  result["clocks"] = found.clocks;
+  result["peak_gbps"] = grade.peak_gbps();
   result["commands"] = counts;
   return result;
 }
@@ -169,11 +169,5 @@ PYBIND11_MODULE(_ndp, m) {
         return std::pair(found.gbps, found.latency_ns);
       },
       py::arg("spec"), py::arg("background_gbps"), py::arg("probes"), py::arg("refresh"), py::arg("seed"));
-  py::register_local_exception_translator([](std::exception_ptr pointer) {
-    try {
-      if (pointer) std::rethrow_exception(pointer);
-    } catch (const Error& error) {
-      PyErr_SetString(PyExc_ValueError, error.what());
-    }
-  });
+  translate_errors();
 }

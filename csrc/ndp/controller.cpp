@@ -1,7 +1,6 @@
 #include "ndp/controller.h"
 
 #include <limits>
-#include <utility>
 
 #include "common/error.h"
 
@@ -13,44 +12,35 @@ constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 }  // namespace
 
 Controller::Controller(const DramSpec& spec, int ranks, const ControllerOptions& options)
-    : device_(spec, ranks),
-      options_(options),
-      hits_(static_cast<size_t>(device_.banks())),
-      reserved_(hits_.size()) {
-  check(options.queue >= 1 && options.drain_to < options.drain_from && options.drain_from <= options.queue,
-        "a queue, and writes drained from below its size to less", options.drain_from, "32, 24 and 0");
+    : device_(spec, ranks), options_(options), reserved_(static_cast<size_t>(device_.banks())) {
+  check(options.drain_from >= 1 && options.drain_from <= options.queue,
+        "writes drained from 1 to a full queue", options.drain_from, "24 of 32");
   check(options.refresh_apart >= 0 && int64_t{options.refresh_apart} * ranks <= spec.timing.nREFI,
-        "refreshes of all ranks within one nREFI", options.refresh_apart, "2000, or 0 for all together");
+        "refreshes of all ranks within one nREFI", options.refresh_apart, "1000, or 0 for all together");
   for (int rank = 0; rank < ranks; ++rank)
     due_.push_back(spec.timing.nREFI + int64_t{rank} * options.refresh_apart);
 }
 
 void Controller::push(const Request& request) {
-  auto& entries = request.write ? writes_ : reads_;
   const int bank = device_.bank_index(request.place);
-  entries.push_back({request, bank});
-  if (device_.open_row(bank) == request.place.row) set_hits(bank, hits_[static_cast<size_t>(bank)] + 1);
+  (request.write ? writes_ : reads_).push_back({request, bank, ++pushed_});
+  hits_ += device_.open_row(bank) == request.place.row;
 }
 
-void Controller::set_hits(int bank, int hits) {
-  waiting_hits_ += hits - std::exchange(hits_[static_cast<size_t>(bank)], hits);
-}
-
-void Controller::count_hits(int bank) {
-  int hits = 0;
+// After rows were opened or closed.
+void Controller::count_hits() {
+  hits_ = 0;
   for (const auto* entries : {&reads_, &writes_})
-    for (const Entry& entry : *entries)
-      hits += entry.bank == bank && entry.request.place.row == device_.open_row(bank);
-  set_hits(bank, hits);
+    for (const Entry& entry : *entries) hits_ += entry.request.place.row == device_.open_row(entry.bank);
 }
 
-// Turning the data bus round costs many clocks, so writes wait until there are enough of them.
+// Turning the data bus round costs many clocks, so writes wait until there are enough of them, or no reads.
 void Controller::choose_direction() {
-  const int waiting = static_cast<int>(writes_.size());
-  if (writing_)
-    writing_ = waiting > options_.drain_to && waiting > 0;
-  else
-    writing_ = waiting >= options_.drain_from || (reads_.empty() && waiting > 0);
+  const bool was_writing = writing_;
+  const bool enough = std::ssize(writes_) >= options_.drain_from || reads_.empty();
+  writing_ = !writes_.empty() && (writing_ || enough);
+  // Rows stay open for requests that have their turn.
+  if (writing_ != was_writing) std::ranges::fill(reserved_, 0);
 }
 
 Controller::Choice Controller::choose_refresh() const {
@@ -75,7 +65,7 @@ Controller::Choice Controller::choose_request() const {
       floor[rank][static_cast<int>(command)] =
           is_draining(rank) ? kNever : std::max(now_, device_.earliest_in_rank(command, rank));
   // With one rank all of whose requests only wait for the data bus, the first that may have it is the best.
-  const bool all_hits = device_.ranks() == 1 && waiting_hits_ == std::ssize(reads_) + std::ssize(writes_);
+  const bool all_hits = device_.ranks() == 1 && hits_ == std::ssize(reads_) + std::ssize(writes_);
   Choice best;
   best.at = kNever;
   const auto& entries = queue(writing_);
@@ -89,9 +79,8 @@ Controller::Choice Controller::choose_request() const {
         std::max({rank_at, entry.request.arrival + 1, device_.earliest_in_bank(command, entry.bank)});
     const Choice choice{command, entry.bank, at, i};
     if (!choice.before(best)) continue;
-    // A row stays open for the request that it was opened for, while such requests have their turn.
-    if (command == Command::kPrecharge && reserved_[static_cast<size_t>(entry.bank)] == reservation())
-      continue;
+    // A row stays open for the request that it was opened for.
+    if (command == Command::kPrecharge && reserved_[static_cast<size_t>(entry.bank)] > 0) continue;
     best = choice;
     if (best.is_column() && (best.at == now_ || (all_hits && best.at <= rank_at))) break;
   }
@@ -115,37 +104,34 @@ bool Controller::step(int64_t limit, Completion& done) {
     return false;
   }
   now_ = choice.at;
-  const auto rank = static_cast<size_t>(device_.rank_of(choice.bank));
+  if (choice.is_column()) {
+    done = complete(choice);
+    return true;
+  }
+  const auto& waiting = queue(writing_);
+  const bool is_row = choice.command == Command::kActivate;
+  device_.issue(choice.command, choice.bank, now_, is_row ? waiting[choice.index].request.place.row : 0);
+  if (is_row) reserved_[static_cast<size_t>(choice.bank)] = waiting[choice.index].order;
+  if (choice.command == Command::kPrechargeAll)
+    std::fill_n(reserved_.begin() + choice.bank, device_.spec().geometry.banks(), 0);
+  if (choice.command == Command::kRefresh)
+    due_[static_cast<size_t>(device_.rank_of(choice.bank))] += device_.spec().timing.nREFI;
+  else
+    count_hits();
+  return false;
+}
+
+Completion Controller::complete(const Choice& choice) {
   const DramTiming& timing = device_.spec().timing;
-  if (choice.command == Command::kRefresh) due_[rank] += timing.nREFI;
-  if (choice.command == Command::kRefresh || choice.command == Command::kPrechargeAll) {
-    device_.issue(choice.command, choice.bank, choice.at);
-    if (choice.command == Command::kPrechargeAll) {
-      const int banks = device_.spec().geometry.banks();
-      for (int bank = choice.bank; bank < choice.bank + banks; ++bank) {
-        set_hits(bank, 0);
-        reserved_[static_cast<size_t>(bank)] = Reserved::kNot;
-      }
-    }
-    return false;
-  }
   auto& entries = writing_ ? writes_ : reads_;
-  Entry& waiting = entries[choice.index];
-  const Entry entry = waiting;
-  device_.issue(choice.command, choice.bank, choice.at, entry.request.place.row);
-  if (choice.command == Command::kActivate) {
-    count_hits(choice.bank);
-    waiting.opened = true;
-    reserved_[static_cast<size_t>(choice.bank)] = reservation();
-  }
-  if (choice.command == Command::kPrecharge) set_hits(choice.bank, 0);
-  if (!choice.is_column()) return false;
-  set_hits(choice.bank, hits_[static_cast<size_t>(choice.bank)] - 1);
-  if (entry.opened) reserved_[static_cast<size_t>(choice.bank)] = Reserved::kNot;
+  const Entry entry = entries[choice.index];
   entries.erase(entries.begin() + static_cast<std::ptrdiff_t>(choice.index));
-  idle_from_ = choice.at + (writing_ ? timing.nCWL : timing.nCL) + timing.nBL;
-  done = {entry.request, idle_from_};
-  return true;
+  device_.issue(choice.command, choice.bank, now_);
+  --hits_;
+  auto& reserved = reserved_[static_cast<size_t>(choice.bank)];
+  if (reserved == entry.order) reserved = 0;
+  idle_from_ = now_ + (writing_ ? timing.nCWL : timing.nCL) + timing.nBL;
+  return {entry.request, idle_from_};
 }
 
 }  // namespace trimoe::ndp

@@ -23,8 +23,7 @@ struct Completion {
 struct ControllerOptions {
   bool refresh = true;
   int queue = 32;            // requests of each kind
-  int drain_from = 24;       // writes that are worth a turn of the data bus
-  int drain_to = 0;          // writes that may wait for the next one
+  int drain_from = 24;       // writes that are worth a turn of the data bus; all go then
   int refresh_apart = 1000;  // clocks between the refreshes of two ranks
 };
 
@@ -36,7 +35,6 @@ class Controller {
   int64_t now() const { return now_; }
   int64_t idle_from() const { return idle_from_; }  // clock behind the last data on the bus
   bool has_room(bool write) const { return std::ssize(queue(write)) < options_.queue; }
-  bool empty() const { return reads_.empty() && writes_.empty(); }
 
   // There must be room. Seen by the scheduler one clock after its arrival.
   void push(const Request& request);
@@ -49,9 +47,8 @@ class Controller {
   struct Entry {
     Request request;
     int bank;
-    bool opened = false;  // its row was opened for it
+    int64_t order;  // of arrival, from 1 on
   };
-  enum class Reserved : uint8_t { kNot, kForRead, kForWrite };
   struct Choice {
     Command command = Command::kCount;
     int bank = 0;
@@ -64,21 +61,21 @@ class Controller {
   };
 
   const std::vector<Entry>& queue(bool write) const { return write ? writes_ : reads_; }
-  Reserved reservation() const { return writing_ ? Reserved::kForWrite : Reserved::kForRead; }
   bool is_draining(int rank) const { return options_.refresh && now_ >= due_[static_cast<size_t>(rank)]; }
   void choose_direction();
   Choice choose_refresh() const;
   Choice choose_request() const;
-  void count_hits(int bank);
-  void set_hits(int bank, int hits);
+  void count_hits();
+  Completion complete(const Choice& choice);  // of a column command
 
   Device device_;
   ControllerOptions options_;
   std::vector<Entry> reads_, writes_;  // oldest first
-  std::vector<int> hits_;              // per bank: waiting requests to its open row
-  int waiting_hits_ = 0;               // of all banks
-  std::vector<Reserved> reserved_;     // per bank: opened for a request that still waits
-  std::vector<int64_t> due_;           // per rank: its next refresh
+  int64_t pushed_ = 0;
+  int64_t hits_ = 0;  // waiting requests to open rows
+  std::vector<int64_t>
+      reserved_;              // per bank: order of the request that its row was opened for, while it waits
+  std::vector<int64_t> due_;  // per rank: its next refresh
   bool writing_ = false;
   int64_t now_ = 0, idle_from_ = 0;
 };

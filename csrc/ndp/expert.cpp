@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "common/error.h"
+#include "common/layout.h"
 #include "ndp/traffic.h"
 
 namespace trimoe::ndp {
@@ -11,10 +12,15 @@ namespace {
 
 // Clocks that a descriptor takes behind the channel: registering driver, data buffers, decoding.
 constexpr int kCommandPathClocks = 2 + 8 + 7;
+constexpr double kActivationBytes = 2;     // bf16
 constexpr double kSumBytes = 4;            // fp32
 constexpr double kChannelPjPerBit = 22.0;  // off the DIMM; as recalled from RecNMP
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+// Bandwidth that refresh leaves of a stream, as a share of the peak.
+double stream_share(const DramSpec& spec) {
+  const DramTiming& t = spec.timing;
+  return 1.0 - static_cast<double>(t.nRTP + t.nRP + t.nRFC1 + t.nRCD) / t.nREFI;
+}
 
 // Of I, the part of the rank that has most.
 int64_t slice(const CoreConfig& core, const ExpertCase& one) { return ceil_div(one.inter, core.ranks); }
@@ -65,8 +71,8 @@ class Stream {
 void check_case(const CoreConfig& core, const ExpertCase& one) {
   check(one.hidden >= 1 && one.inter >= 1 && one.tokens >= 1, "a hidden and intermediate size and tokens",
         std::min({one.hidden, one.inter, one.tokens}), "positive numbers");
-  check(core.ranks >= 1 && core.ranks <= 8 && core.tflops > 0, "1 to 8 ranks and a positive FLOP/s",
-        core.ranks, "4 ranks, 0.5 TFLOP/s");
+  check(core.ranks >= 1 && core.ranks <= kMaxRanks, "1 to 8 ranks", core.ranks, "4");
+  check(core.tflops > 0, "a core of more than 0 TFLOP/s", core.tflops, "0.5");
   check(tokens_in_buffer(core, one) >= 1, "a buffer that holds one token", core.buffer_bytes,
         "a larger buffer, or more ranks");
 }
@@ -75,13 +81,8 @@ void check_case(const CoreConfig& core, const ExpertCase& one) {
 
 int64_t tokens_in_buffer(const CoreConfig& core, const ExpertCase& one) {
   const auto hidden = static_cast<double>(one.hidden), inter = static_cast<double>(slice(core, one));
-  const double bytes = hidden * (one.activation_bytes + kSumBytes) + 2 * inter * kSumBytes;
+  const double bytes = hidden * (kActivationBytes + kSumBytes) + 2 * inter * kSumBytes;
   return static_cast<int64_t>(static_cast<double>(core.buffer_bytes) / bytes);
-}
-
-double stream_share(const DramSpec& spec) {
-  const DramTiming& t = spec.timing;
-  return 1.0 - static_cast<double>(t.nRTP + t.nRP + t.nRFC1 + t.nRCD) / t.nREFI;
 }
 
 ExpertTime simulate_expert(const DramSpec& spec, const CoreConfig& core, const ExpertCase& one) {
@@ -93,7 +94,7 @@ ExpertTime simulate_expert(const DramSpec& spec, const CoreConfig& core, const E
   // The core's rate is shared evenly by what streams into it.
   const double macs_per_ns = core.tflops * 1e3 / 2 / (core.ranks * kSubChannels);
   const double macs_per_burst = spec.geometry.burst_bytes / one.weight_bytes_each;
-  const double channel_bytes = static_cast<double>(one.tokens * one.hidden) * one.activation_bytes;
+  const double channel_bytes = static_cast<double>(one.tokens * one.hidden) * kActivationBytes;
 
   ExpertTime time{};
   Stream stream(spec);
@@ -116,8 +117,6 @@ ExpertTime simulate_expert(const DramSpec& spec, const CoreConfig& core, const E
   time.dram_nj = core.ranks * kSubChannels *
                  (issued(Command::kRead) * energy.read_nj + issued(Command::kActivate) * energy.activate_nj +
                   issued(Command::kRefresh) * energy.refresh_nj);
-  time.activates = stream.device().issued(Command::kActivate);
-  time.refreshes = stream.device().issued(Command::kRefresh);
   return time;
 }
 
@@ -130,7 +129,7 @@ double expert_closed_form_ns(const DramSpec& spec, const CoreConfig& core, const
   const double stream_ns = passes * macs * one.weight_bytes_each / gbps;
   const double mac_ns = tokens * macs / (core.tflops * 1e3 / 2);
   const double channel_gbps = spec.peak_gbps() * kSubChannels;
-  const double channel_ns = tokens * static_cast<double>(one.hidden) * one.activation_bytes / channel_gbps;
+  const double channel_ns = tokens * static_cast<double>(one.hidden) * kActivationBytes / channel_gbps;
   return command_ns(spec) + 2 * channel_ns + std::max(stream_ns, mac_ns) + reduce_ns(core, one);
 }
 

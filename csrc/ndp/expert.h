@@ -18,7 +18,6 @@ inline constexpr int kSubChannels = 2;  // of a DIMM
 struct ExpertCase {
   int64_t hidden = 0, inter = 0, tokens = 0;
   double weight_bytes_each = 2.0;  // bytes of one weight, scales included
-  double activation_bytes = 2.0;
 };
 
 struct ExpertTime {
@@ -26,12 +25,11 @@ struct ExpertTime {
   double broadcast_ns;  // activations over the channel
   double gate_up_ns, down_ns;
   double reduce_ns;
-  double result_ns;              // results over the channel
-  int64_t passes;                // times that the weights are streamed
-  int64_t weight_bytes;          // one pass, all ranks
-  int64_t activates, refreshes;  // one rank of one sub-channel
-  double dram_nj;                // reading, opening rows, refreshing, all ranks; no background
-  double channel_nj;             // activations and results
+  double result_ns;      // results over the channel
+  int64_t passes;        // times that the weights are streamed
+  int64_t weight_bytes;  // one pass, all ranks
+  double dram_nj;        // reading, opening rows, refreshing, all ranks; no background
+  double channel_nj;     // activations and results
   double total_ns() const { return command_ns + broadcast_ns + gate_up_ns + down_ns + reduce_ns + result_ns; }
 };
 
@@ -43,8 +41,5 @@ ExpertTime simulate_expert(const DramSpec& spec, const CoreConfig& core, const E
 
 // The same by formula: t_cmd + broadcast + max(passes * W / B, MACs / F) + reduce + results.
 double expert_closed_form_ns(const DramSpec& spec, const CoreConfig& core, const ExpertCase& one);
-
-// Bandwidth that refresh leaves of a stream, as a share of the peak.
-double stream_share(const DramSpec& spec);
 
 }  // namespace trimoe::ndp

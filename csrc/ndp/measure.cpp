@@ -40,7 +40,7 @@ double idle_ns(const DramSpec& spec, const PlaceOf& place_of) {
 }  // namespace
 
 BandwidthResult measure_bandwidth(const DramSpec& spec, const BandwidthCase& one) {
-  check(one.bursts >= 1000, "at least 1000 bursts", one.bursts, "200000");
+  check(one.bursts >= 1000 && one.bursts <= 100'000'000, "1000 to 10^8 bursts", one.bursts, "200000");
   check(one.read_pct >= 0 && one.read_pct <= 100, "a share of reads of 0 to 100 %", one.read_pct, "100");
   Controller controller(spec, one.ranks, one.options);
   Traffic traffic(spec, one.ranks, one.pattern, one.seed);
@@ -56,10 +56,8 @@ BandwidthResult measure_bandwidth(const DramSpec& spec, const BandwidthCase& one
     }
     if (controller.step(kNever, done) && ++done_bursts == warm_up) start = controller.idle_from();
   }
-  const int64_t clocks = controller.idle_from() - start;
   const Device& device = controller.device();
-  return {gbps_of(spec, one.bursts, clocks),
-          clocks,
+  return {gbps_of(spec, one.bursts, controller.idle_from() - start),
           device.issued(Command::kRead),
           device.issued(Command::kWrite),
           device.issued(Command::kActivate),
@@ -87,7 +85,7 @@ LoadedResult measure_loaded_latency(const DramSpec& spec, double background_gbps
                                     const ControllerOptions& options, uint64_t seed) {
   check(background_gbps >= 0 && background_gbps < spec.peak_gbps(), "a background below the peak bandwidth",
         background_gbps, "0 for as much as fits");
-  check(probes >= 1, "at least one probe", probes, "2000");
+  check(probes >= 1 && probes <= 1'000'000, "1 to 10^6 probes", probes, "2000");
   constexpr int64_t kProbe = 1;  // tag
   Controller controller(spec, 1, options);
   Traffic stream(spec, 1, Pattern::kStream, seed), random(spec, 1, Pattern::kRandom, seed + 1);

@@ -17,7 +17,6 @@ struct BandwidthCase {
 
 struct BandwidthResult {
   double gbps;
-  int64_t clocks;
   int64_t reads, writes, activates, precharges, refreshes;
 };
 

@@ -15,7 +15,7 @@ constexpr DramEnergy kEnergy16GbX8{
     .read_nj = 3.49, .write_nj = 3.90, .activate_nj = 2.46, .refresh_nj = 287.0};
 
 // Core timings from the nanoseconds of the datasheet as floor(0.997 * t / tCK + 1), refresh timings rounded
-// up; docs/ndp.md has the rule and the origin of every figure.
+// up; docs/ndp.md says what is recalled.
 constexpr DramSpec kSpecs[] = {
     {"4800B",
      0.416,

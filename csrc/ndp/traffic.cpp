@@ -5,6 +5,33 @@
 #include "common/error.h"
 
 namespace trimoe::ndp {
+namespace {
+
+using Part = int Place::*;
+
+// The parts of an address that count up, or are drawn, the fastest first; the others stay 0.
+constexpr Part kOrders[][5] = {
+    {&Place::group, &Place::rank, &Place::burst, &Place::bank, &Place::row},  // stream: every row to its end
+    {&Place::rank, &Place::group, &Place::bank, &Place::row, &Place::burst},  // random
+    {&Place::row, &Place::burst},                                             // random-single-bank
+    {&Place::burst, &Place::bank, &Place::row},                               // single-bank-group
+    {&Place::burst, &Place::group, &Place::rank, &Place::bank, &Place::row},  // row-major
+};
+static_assert(std::size(kOrders) == std::size(kPatternNames));
+
+bool is_random(Pattern pattern) {
+  return pattern == Pattern::kRandom || pattern == Pattern::kRandomSingleBank;
+}
+
+// How many values a part has.
+int base_of(Part part, const DramGeometry& geometry, int ranks) {
+  if (part == &Place::rank) return ranks;
+  if (part == &Place::group) return geometry.bank_groups;
+  if (part == &Place::bank) return geometry.banks_per_group;
+  return part == &Place::row ? geometry.rows : geometry.bursts_per_row;
+}
+
+}  // namespace
 
 Pattern pattern_named(std::string_view name) {
   std::string known;
@@ -17,43 +44,16 @@ Pattern pattern_named(std::string_view name) {
 
 Place Traffic::next() {
   int64_t rest = index_++;
-  // The next digit of the burst's number, in a base.
-  const auto digit = [&rest](int base) {
-    const auto value = static_cast<int>(rest % base);
-    rest /= base;
-    return value;
-  };
-  const DramGeometry& g = geometry_;
   Place place;
-  switch (pattern_) {
-    case Pattern::kStream:  // every burst in another bank group, then in another rank; every row to its end
-      place.group = digit(g.bank_groups);
-      place.rank = digit(ranks_);
-      place.burst = digit(g.bursts_per_row);
-      place.bank = digit(g.banks_per_group);
-      place.row = digit(g.rows);
-      break;
-    case Pattern::kRowMajor:
-      place.burst = digit(g.bursts_per_row);
-      place.group = digit(g.bank_groups);
-      place.rank = digit(ranks_);
-      place.bank = digit(g.banks_per_group);
-      place.row = digit(g.rows);
-      break;
-    case Pattern::kSingleBankGroup:
-      place.burst = digit(g.bursts_per_row);
-      place.bank = digit(g.banks_per_group);
-      place.row = digit(g.rows);
-      break;
-    case Pattern::kRandom:
-      place.rank = random_.below(ranks_);
-      place.group = random_.below(g.bank_groups);
-      place.bank = random_.below(g.banks_per_group);
-      [[fallthrough]];
-    case Pattern::kRandomSingleBank:
-      place.row = random_.below(g.rows);
-      place.burst = random_.below(g.bursts_per_row);
-      break;
+  for (const auto part : kOrders[static_cast<size_t>(pattern_)]) {
+    if (part == nullptr) break;
+    const int base = base_of(part, geometry_, ranks_);
+    if (is_random(pattern_)) {
+      place.*part = random_.below(base);
+    } else {
+      place.*part = static_cast<int>(rest % base);
+      rest /= base;
+    }
   }
   return place;
 }

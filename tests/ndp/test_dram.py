@@ -76,11 +76,13 @@ def test_every_band_is_met() -> None:
         lambda: bandwidth("4800B", read_pct=101),
         lambda: bandwidth("4800B", ranks=0),
         lambda: bandwidth("4800B", bursts=10),
+        lambda: bandwidth("4800B", bursts=10**9),
         lambda: bandwidth("4800B", ranks=8, refresh_apart=2000),
         lambda: bandwidth("4800B", refresh_apart=-1),
         lambda: latency("4800B", background_gbps=19.3),
         lambda: latency("4800B", background_gbps=-1.0),
         lambda: latency("4800B", probes=0),
+        lambda: latency("4800B", probes=10**7),
         lambda: spec("4800"),
     ],
 )

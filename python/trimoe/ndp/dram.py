@@ -13,8 +13,6 @@ from trimoe.errors import InputError
 
 __all__ = ["Bandwidth", "DramSpec", "Latency", "bandwidth", "latency", "patterns", "spec", "specs"]
 
-_DEFAULT_BURSTS = 200_000
-
 
 @dataclass(frozen=True)
 class DramSpec:
@@ -101,7 +99,7 @@ def bandwidth(
     ranks: int = 1,
     refresh: bool = True,
     refresh_apart: int = 1000,
-    bursts: int = _DEFAULT_BURSTS,
+    bursts: int = 200_000,
     seed: int = 1,
 ) -> Bandwidth:
     """Simulates `bursts` bursts of 64 bytes with queues that are always full.
@@ -113,7 +111,7 @@ def bandwidth(
         ranks: on the shared bus of the sub-channel.
         refresh: of all banks of a rank every nREFI.
         refresh_apart: clocks between the refreshes of two ranks, 0 for all at once.
-        bursts: 1000 or more.
+        bursts: 1000 to 1e8.
         seed: of random addresses and kinds.
 
     Raises:
@@ -133,7 +131,7 @@ def bandwidth(
         ranks=ranks,
         refresh=refresh,
         bandwidth_gbps=gbps,
-        peak_gbps=next(one.peak_gbps for one in specs() if one.name == spec),
+        peak_gbps=found["peak_gbps"],
         refresh_loss_pct=100 * (1 - gbps / without["bandwidth_gbps"]),
         commands=found["commands"],
     )

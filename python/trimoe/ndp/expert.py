@@ -19,6 +19,7 @@ __all__ = ["WEIGHT_BYTES", "ExpertTime", "expert_time"]
 # Of one weight, scales included: int8 has one fp32 for each row, too little to count; int4 a bf16 for 128.
 WEIGHT_BYTES = {"bf16": 2.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5 + 2 / 128}
 _MAX_TRAFFIC_BYTES = 10**11  # some minutes of simulation
+_MAX_BUFFER_KIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def expert_time(
     """
     if dtype not in WEIGHT_BYTES:
         raise InputError(expected=f"dtype {', '.join(WEIGHT_BYTES)}", got=dtype, hint="bf16")
+    if not 1 <= buffer_kib <= _MAX_BUFFER_KIB:
+        raise InputError(expected="a buffer of 1 KiB to 1 TiB", got=f"{buffer_kib} KiB", hint="256")
     traffic_bytes = 3.0 * hidden * inter * WEIGHT_BYTES[dtype] * max(tokens, 1)
     if traffic_bytes > _MAX_TRAFFIC_BYTES:
         raise InputError(

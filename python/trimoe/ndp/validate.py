@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from trimoe.ndp.dram import DramSpec, bandwidth, latency, specs
+from trimoe.ndp.dram import Bandwidth, DramSpec, bandwidth, latency, specs
 from trimoe.ndp.expert import expert_time
 
 __all__ = ["Check", "validate"]
@@ -40,18 +40,18 @@ class Check:
 def validate() -> Iterator[Check]:
     """Runs every check, speed grade by speed grade."""
     for spec in specs():
-        yield from _closed_forms(spec)
+        stream = bandwidth(spec.name)
+        yield from _closed_forms(spec, stream)
         if spec.name == "4800B":
-            yield from _published(spec)
+            yield from _published(spec, stream)
 
 
-def _closed_forms(spec: DramSpec) -> Iterator[Check]:
+def _closed_forms(spec: DramSpec, stream: Bandwidth) -> Iterator[Check]:
     t, name = spec.timing_clocks, spec.name
 
     def near(what: str, unit: str, found: float, target: float, share: float) -> Check:
         return Check(name, what, unit, found, target, share * target)
 
-    stream = bandwidth(name)
     still = bandwidth(name, refresh=False)
     yield near("stream, no refresh", "GB/s", still.bandwidth_gbps, spec.peak_gbps, 0.002)
     # Rows must be closed before a refresh and opened after it.
@@ -81,10 +81,10 @@ def _closed_forms(spec: DramSpec) -> Iterator[Check]:
         yield Check(name, what, "clocks", found / spec.clock_ns, clocks, 2)
 
 
-def _published(spec: DramSpec) -> Iterator[Check]:
+def _published(spec: DramSpec, stream: Bandwidth) -> Iterator[Check]:
     name = spec.name
     for what, found, target, share in (
-        ("stream, refresh", bandwidth(name), 17.58, 0.01),
+        ("stream, refresh", stream, 17.58, 0.01),
         ("single bank group", bandwidth(name, "single-bank-group", refresh=False), 12.6, 0.03),
         ("random, all banks", bandwidth(name, "random", refresh=False), 19.0, 0.05),
         ("half reads, half writes", bandwidth(name, read_pct=50, refresh=False), 16.7, 0.10),
@@ -94,7 +94,7 @@ def _published(spec: DramSpec) -> Iterator[Check]:
         shared = bandwidth(name, ranks=ranks, refresh_apart=0)
         what = f"{ranks} ranks, refreshed together (published)"
         yield Check(name, what, "GB/s", shared.bandwidth_gbps, target, 0.01 * target)
-    yield Check(name, "refresh loss (published)", "%", bandwidth(name).refresh_loss_pct, 8.59, 0.2)
+    yield Check(name, "refresh loss (published)", "%", stream.refresh_loss_pct, 8.59, 0.2)
     # At 80 % of the peak, probes counted in.
     loaded = latency(name, background_gbps=16.0)
     yield Check(name, "random read at 80 % load (published)", "ns", loaded.loaded_random_ns, 64.5, 6.45)
