@@ -42,7 +42,7 @@ bench-native: $(BUILT)
 	$(BIN)/cmake -DTRIMOE_BENCH=ON build/native > build/native/bench.log
 	$(BIN)/cmake --build build/native --target bench_native
 	cd build/native/bench && for program in membw avx_gemm amx_gemm expert_ffn ndp_bench; do test ! -x native/$$program || \
-	  native/$$program --benchmark_out=$$program.json || test $$program = amx_gemm; done
+	  native/$$program --benchmark_out=$$program.json || test $$program = amx_gemm || exit 1; done
 
 # The core on processors that this machine is not; see the script for what it needs.
 emulate: $(DEPS)
