@@ -59,8 +59,11 @@ CPP_LAYERS = {
     "cpu/avx2": CPU_INTERFACES | {"cpu/avx2"},
     "cpu/avx512": CPU_INTERFACES | {"common/x86", "cpu/avx512"},
     "cpu/x86": CPU_INTERFACES | {"cpu/x86"},
-    "ndp": {"common", "ndp"},
-    "bindings": CPU_INTERFACES | {"bindings", "ndp"},
+    "ndp/dram": {"common", "ndp/dram"},
+    "ndp/core": {"common", "ndp/core"},
+    "ndp": {"common", "ndp/dram", "ndp/core", "ndp"},
+    "ndp/commands": {"common", "ndp/dram", "ndp/core", "ndp", "ndp/commands"},
+    "bindings": CPU_INTERFACES | {"bindings", "ndp/dram", "ndp"},
 }
 FRAMEWORK_HEADERS = re.compile(r"^(torch|ATen|c10|pybind11)/|^Python\.h$")
 X86_HEADERS = re.compile(r"^(cpuid|x86intrin|\w*mmintrin|\w*intrin)\.h$")

@@ -4,7 +4,7 @@
 #include <benchmark/benchmark.h>
 
 #include "ndp/expert.h"
-#include "ndp/measure.h"
+#include "ndp/dram/measure.h"
 
 namespace {
 

@@ -77,13 +77,11 @@ LayerShape make_shape(int64_t experts, int64_t hidden, int64_t inter, const std:
         "activations auto, int8 or bf16", activations, "auto");
   const Format format = format_named(weights);
   const bool integer = format == Format::kInt8 || format == Format::kInt4;
-  LayerShape shape{experts,
-                   hidden,
-                   inter,
-                   {format, group},
-                   activations == "auto" ? integer : activations == "int8",
-                   {activation_named(activation), gated, alpha, limit},
-                   bias};
+  LayerShape shape;
+  static_cast<ExpertShape&>(shape) = {
+      hidden, inter, {format, group}, {activation_named(activation), gated, alpha, limit}, bias};
+  shape.experts = experts;
+  shape.int8_activations = activations == "auto" ? integer : activations == "int8";
   shape.validate();
   return shape;
 }

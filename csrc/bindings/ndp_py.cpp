@@ -4,7 +4,7 @@
 
 #include "bindings/errors_py.h"
 #include "ndp/expert.h"
-#include "ndp/measure.h"
+#include "ndp/dram/measure.h"
 
 namespace py = pybind11;
 using namespace trimoe;

@@ -5,39 +5,22 @@
 #include <memory>
 #include <vector>
 
-#include "common/activation.h"
+#include "common/expert_shape.h"
 #include "common/kernel.h"
-#include "common/layout.h"
 #include "common/memory.h"
 
 namespace trimoe::cpu {
 
-// Shape of a layer and, derived from it, of its packed experts. An expert is one block:
-//   [gate/up matrix][down matrix][gate/up bias][down bias], every part a multiple of 64 bytes.
-struct LayerShape {
+struct LayerShape : ExpertShape {
   int64_t experts = 0;
-  int64_t hidden = 0;
-  int64_t inter = 0;
-  WeightFormat weights;
   bool int8_activations = false;  // int4 only: whether rows are quantised too (W4A8)
-  ActivationSpec activation;
-  bool bias = false;
 
   void validate() const;
-
-  // Columns of h that one gate/up panel yields.
-  int64_t panel_width() const { return activation.gated ? kTileCols : kPanelCols; }
-  PackedMatrix gate_up() const { return {weights, ceil_div(inter, panel_width()), hidden}; }
-  PackedMatrix down() const { return {weights, ceil_div(hidden, kPanelCols), inter}; }
 
   // Rows of A for the two matrices.
   RowShape gate_up_rows() const { return rows_of(gate_up()); }
   RowShape down_rows() const { return rows_of(down()); }
 
-  int64_t down_offset() const { return gate_up().bytes(); }
-  int64_t gate_up_bias_offset() const { return down_offset() + down().bytes(); }
-  int64_t down_bias_offset() const { return gate_up_bias_offset() + bias_bytes(gate_up()); }
-  int64_t expert_bytes() const { return down_bias_offset() + bias_bytes(down()); }
   int64_t layer_bytes() const { return experts * expert_bytes(); }
 
  private:
@@ -45,7 +28,6 @@ struct LayerShape {
     return {matrix.k_padded, matrix.groups, weights.group ? weights.group : matrix.k_padded,
             facts(weights.format).zero};
   }
-  int64_t bias_bytes(const PackedMatrix& matrix) const { return bias ? matrix.panels * kPanelCols * 4 : 0; }
 };
 
 // What a layer has done; read at any time, so every counter is atomic.

@@ -5,7 +5,7 @@
 
 #include "common/error.h"
 #include "common/layout.h"
-#include "ndp/traffic.h"
+#include "ndp/dram/traffic.h"
 
 namespace trimoe::ndp {
 namespace {

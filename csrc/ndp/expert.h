@@ -1,7 +1,7 @@
 // One expert FFN on one DIMM, in time: every rank streams its slice of the weights past the core.
 #pragma once
 
-#include "ndp/controller.h"
+#include "ndp/dram/controller.h"
 
 namespace trimoe::ndp {
 

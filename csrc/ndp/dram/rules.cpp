@@ -1,4 +1,4 @@
-#include "ndp/rules.h"
+#include "ndp/dram/rules.h"
 
 namespace trimoe::ndp {
 

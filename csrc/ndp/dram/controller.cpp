@@ -1,4 +1,4 @@
-#include "ndp/controller.h"
+#include "ndp/dram/controller.h"
 
 #include <limits>
 

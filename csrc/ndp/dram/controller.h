@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "ndp/device.h"
+#include "ndp/dram/device.h"
 
 namespace trimoe::ndp {
 

@@ -1,8 +1,8 @@
 // What a sub-channel does under load: bandwidth and latency, simulated.
 #pragma once
 
-#include "ndp/controller.h"
-#include "ndp/traffic.h"
+#include "ndp/dram/controller.h"
+#include "ndp/dram/traffic.h"
 
 namespace trimoe::ndp {
 

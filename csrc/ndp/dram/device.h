@@ -5,7 +5,7 @@
 #include <array>
 #include <vector>
 
-#include "ndp/rules.h"
+#include "ndp/dram/rules.h"
 
 namespace trimoe::ndp {
 

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "ndp/spec.h"
+#include "ndp/dram/spec.h"
 
 namespace trimoe::ndp {
 

@@ -1,7 +1,7 @@
 #include <string>
 
 #include "common/error.h"
-#include "ndp/spec.h"
+#include "ndp/dram/spec.h"
 
 namespace trimoe::ndp {
 namespace {

@@ -1,4 +1,4 @@
-#include "ndp/device.h"
+#include "ndp/dram/device.h"
 
 #include <algorithm>
 #include <string>

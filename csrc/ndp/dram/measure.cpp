@@ -1,4 +1,4 @@
-#include "ndp/measure.h"
+#include "ndp/dram/measure.h"
 
 #include <cmath>
 #include <limits>

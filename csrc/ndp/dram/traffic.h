@@ -3,7 +3,7 @@
 
 #include <string_view>
 
-#include "ndp/device.h"
+#include "ndp/dram/device.h"
 
 namespace trimoe::ndp {
 

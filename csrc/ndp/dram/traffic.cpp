@@ -1,4 +1,4 @@
-#include "ndp/traffic.h"
+#include "ndp/dram/traffic.h"
 
 #include <string>
 
