@@ -1,0 +1,93 @@
+"""`trimoe ndp bench` and `latency`: one DDR5 sub-channel."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from trimoe.cli.ndp.options import JsonOption, RefreshOption, SeedOption, SpecOption, ndp_app
+from trimoe.cli.render import print_facts, print_json
+
+
+@ndp_app.command()
+def bench(
+    spec: SpecOption = "4800B",
+    pattern: Annotated[
+        str,
+        typer.Option(help="stream, random, random-single-bank, single-bank-group, row-major or mix."),
+    ] = "stream",
+    read_pct: Annotated[
+        int | None, typer.Option(min=0, max=100, help="Reads, in percent; 50 for mix, else 100.")
+    ] = None,
+    refresh: RefreshOption = True,
+    ranks: Annotated[int, typer.Option(min=1, max=8, help="Ranks on the sub-channel.")] = 1,
+    refresh_apart: Annotated[
+        int, typer.Option(min=0, help="Clocks between the refreshes of two ranks; 0: all at once.")
+    ] = 1000,
+    bursts: Annotated[int, typer.Option(min=1000, max=10**8, help="Bursts of 64 bytes.")] = 200_000,
+    seed: SeedOption = 1,
+    json_output: JsonOption = False,
+) -> None:
+    """Simulate the bandwidth of one DDR5 sub-channel (32 bits; a DIMM has two), queues always full.
+
+    mix is the stream with reads and writes.
+
+    \b
+    Examples:
+      trimoe ndp bench
+      trimoe ndp bench --spec 5600B --pattern random --no-refresh
+      trimoe ndp bench --pattern mix --read-pct 67 --json
+    """
+    from trimoe.ndp import bandwidth
+
+    reads = read_pct if read_pct is not None else 50 if pattern == "mix" else 100
+    addresses = "stream" if pattern == "mix" else pattern
+    found = bandwidth(spec, addresses, read_pct=reads, ranks=ranks, refresh=refresh, bursts=bursts, seed=seed)
+    if json_output:
+        print_json({**found.as_dict(), "pattern": pattern})
+        return
+    share = 100 * found.bandwidth_gbps / found.peak_gbps
+    print_facts(
+        f"One sub-channel of {spec}, {ranks} rank(s), {pattern}, {reads} % reads (simulated)",
+        {
+            "bandwidth": f"{found.bandwidth_gbps:.3f} GB/s, {share:.1f} % of the peak",
+            "peak": f"{found.peak_gbps:.3f} GB/s",
+            "lost to refresh": f"{found.refresh_loss_pct:.2f} %" if refresh else "none, it is off",
+            "commands": ", ".join(f"{count} {name}" for name, count in found.commands.items()),
+        },
+    )
+
+
+@ndp_app.command()
+def latency(
+    spec: SpecOption = "4800B",
+    background_gbps: Annotated[
+        float, typer.Option(min=0, help="Stream beside the random reads; 0: as much as fits.")
+    ] = 0.0,
+    refresh: RefreshOption = True,
+    probes: Annotated[int, typer.Option(min=1, max=10**6, help="Random reads that are timed.")] = 2000,
+    seed: SeedOption = 1,
+    json_output: JsonOption = False,
+) -> None:
+    """Simulate the latency of one sub-channel, from the controller to the end of the data.
+
+    \b
+    Examples:
+      trimoe ndp latency --background-gbps 15.4
+      trimoe ndp latency --spec 5600B --json
+    """
+    from trimoe.ndp import latency as simulate
+
+    found = simulate(spec, background_gbps=background_gbps, refresh=refresh, probes=probes, seed=seed)
+    if json_output:
+        print_json(found.as_dict())
+        return
+    print_facts(
+        f"One sub-channel of {spec} (simulated; no mesh, no cache)",
+        {
+            "row hit, idle": f"{found.row_hit_ns:.1f} ns",
+            "row conflict, idle": f"{found.row_conflict_ns:.1f} ns",
+            "random, loaded": f"{found.loaded_random_ns:.1f} ns at {found.loaded_gbps:.2f} GB/s",
+        },
+    )
