@@ -1,0 +1,167 @@
+// How the host has a DIMM do something: descriptors, completions, and what they say.
+#include <algorithm>
+#include <atomic>
+
+#include "common/layout.h"
+#include "ndp/system/fleet.h"
+
+namespace trimoe::ndp {
+namespace {
+
+template <typename T>
+std::span<const std::byte> bytes_of(const T& one) {
+  return std::as_bytes(std::span(&one, 1));
+}
+
+Descriptor descriptor_of(Opcode opcode, uint8_t flags = 0) {
+  Descriptor d;
+  d.opcode = static_cast<uint8_t>(opcode);
+  d.flags = flags;
+  d.rank_mask = 0xff;
+  return d;
+}
+
+// Sends descriptors to one DIMM and keeps the first failure.
+class Batch {
+ public:
+  explicit Batch(Dimm& dimm) : dimm_(dimm) {}
+
+  // Returns the tag.
+  uint16_t send(Descriptor descriptor, uint16_t after, const Payload& payload = {}) {
+    descriptor.tag = tag_ = tag_ == 0xffff ? uint16_t{1} : static_cast<uint16_t>(tag_ + 1);
+    descriptor.dep_tag = after;
+    seal(descriptor);
+    if (dimm_.submit(descriptor, payload) == Status::kQueueFull) {
+      wait();
+      dimm_.submit(descriptor, payload);
+    }
+    return tag_;
+  }
+  Status wait() {
+    dimm_.run();
+    while (const auto ended = dimm_.poll())
+      if (status_ == Status::kOk) status_ = ended->status;
+    return status_;
+  }
+
+ private:
+  Dimm& dimm_;
+  Status status_ = Status::kOk;
+  uint16_t tag_ = 0;
+};
+
+template <typename Body>
+void run_on(const ThreadPool& pool, int workers, const Body& body) {
+  pool.run(
+      workers, [](void* context, int worker) { (*static_cast<const Body*>(context))(worker); },
+      const_cast<Body*>(&body));
+}
+
+}  // namespace
+
+void Fleet::reset(int index) {
+  const std::lock_guard lock(mutex_);
+  Descriptor d = descriptor_of(Opcode::kReset);
+  seal(d);
+  Dimm& one = dimm(index);
+  const Status status = one.submit(d);
+  while (one.poll()) {
+  }
+  if (status != Status::kOk) throw DimmError(index, status, "RESET");
+  for (const auto& [expert, resident] : residents_)
+    if (resident.dimm == index) one.state().slots[resident.number] = resident.slot;
+}
+
+Status Fleet::command(int index, Descriptor descriptor, const Payload& payload) {
+  Batch batch(dimm(index));
+  batch.send(descriptor, 0, payload);
+  return batch.wait();
+}
+
+Status Fleet::set_mode(int index, Mode mode) {
+  Descriptor d = descriptor_of(Opcode::kModeSet);
+  d.bytes = static_cast<uint32_t>(mode);
+  return command(index, d);
+}
+
+Status Fleet::configure(const Resident& resident) {
+  const ExpertShape& shape = resident.slot.shape;
+  ExpertConfig config;
+  config.hidden = static_cast<uint32_t>(shape.hidden);
+  config.inter = static_cast<uint32_t>(shape.inter);
+  config.group = static_cast<uint16_t>(shape.weights.group);
+  config.activation = static_cast<uint8_t>(shape.activation.kind);
+  config.gated = shape.activation.gated;
+  config.bias = shape.bias;
+  config.alpha = shape.activation.alpha;
+  config.limit = shape.activation.limit;
+  const auto number = static_cast<unsigned>(resident.slot.number) << kNumberShift;
+  Descriptor d = descriptor_of(Opcode::kCfgExpert, static_cast<uint8_t>(number));
+  d.slot = resident.number;
+  d.weight_addr = local_of(resident.slot.pieces[0].address);
+  d.stride = crc32c(&config, sizeof config);
+  return command(resident.dimm, d, {bytes_of(config), {}});
+}
+
+Status Fleet::drive(int index, std::span<const ExpertJob* const> jobs) {
+  Batch batch(dimm(index));
+  Descriptor mode = descriptor_of(Opcode::kModeSet);
+  mode.bytes = static_cast<uint32_t>(Mode::kExclusive);
+  batch.send(mode, 0);
+  for (const ExpertJob* job : jobs) {
+    const Resident& resident = find(job->expert);
+    const int64_t hidden = resident.slot.shape.hidden, fitting = tokens_that_fit(resident.slot.shape);
+    for (int64_t first = 0; first < job->tokens; first += fitting) {
+      const int64_t tokens = std::min(fitting, job->tokens - first);
+      const auto x = std::as_bytes(std::span(job->x + first * hidden, static_cast<size_t>(tokens * hidden)));
+      const auto out =
+          std::as_writable_bytes(std::span(job->out + first * hidden, static_cast<size_t>(tokens * hidden)));
+      Descriptor load = descriptor_of(Opcode::kActBcast), run = descriptor_of(Opcode::kExpertFfn),
+                 read = descriptor_of(Opcode::kResRead, kWideResult);
+      load.bytes = static_cast<uint32_t>(x.size());
+      run.slot = resident.number;
+      run.tokens = static_cast<uint16_t>(tokens);
+      run.buf_out = static_cast<uint32_t>(round_up(load.bytes, kLineBytes));
+      read.bytes = static_cast<uint32_t>(out.size());
+      read.buf_in = run.buf_out;
+      batch.send(read, batch.send(run, batch.send(load, 0, {x, {}})), {{}, out});
+    }
+  }
+  mode.flags = kLastInBatch;
+  mode.bytes = static_cast<uint32_t>(Mode::kHost);
+  batch.send(mode, 0);
+  return batch.wait();
+}
+
+double Fleet::run(std::span<const ExpertJob> jobs, const ThreadPool& pool) {
+  const std::lock_guard lock(mutex_);
+  std::map<int, std::vector<const ExpertJob*>> by_dimm;
+  for (const ExpertJob& job : jobs) {
+    const Resident& resident = find(job.expert);
+    check(resident.slot.pieces.size() == 1, "an expert that lies on one DIMM", "a striped one",
+          "relayout() to localized, or another domain");
+    if (job.tokens > 0) by_dimm[resident.dimm].push_back(&job);
+  }
+  const double start = start_step();
+  const std::vector<std::pair<int, std::vector<const ExpertJob*>>> work(by_dimm.begin(), by_dimm.end());
+  std::vector<Status> ended(work.size());
+  std::atomic<size_t> next{0};
+  const auto take = [&](int) {
+    for (size_t task = next++; task < work.size(); task = next++)
+      ended[task] = drive(work[task].first, work[task].second);
+  };
+  run_on(pool, std::min<int>(pool.max_workers(), static_cast<int>(work.size())), take);
+  const double ns = step_ns(start);
+  ++counters_.steps;
+  counters_.busy_ns += ns;
+  for (size_t i = 0; i < work.size(); ++i) {
+    if (ended[i] != Status::kOk) throw DimmError(work[i].first, ended[i], "its experts");
+    for (const ExpertJob* job : work[i].second) {
+      ++counters_.experts;
+      counters_.rows += job->tokens;
+    }
+  }
+  return ns;
+}
+
+}  // namespace trimoe::ndp
