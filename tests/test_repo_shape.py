@@ -63,7 +63,7 @@ CPP_LAYERS = {
     "ndp/core": {"common", "ndp/core"},
     "ndp": {"common", "ndp/dram", "ndp/core", "ndp"},
     "ndp/commands": {"common", "ndp/dram", "ndp/core", "ndp", "ndp/commands"},
-    "bindings": CPU_INTERFACES | {"bindings", "ndp/dram", "ndp"},
+    "bindings": CPU_INTERFACES | {"bindings", "ndp/dram", "ndp/core", "ndp"},
 }
 FRAMEWORK_HEADERS = re.compile(r"^(torch|ATen|c10|pybind11)/|^Python\.h$")
 X86_HEADERS = re.compile(r"^(cpuid|x86intrin|\w*mmintrin|\w*intrin)\.h$")
