@@ -7,6 +7,22 @@ class Device:
         self, command: str, at: int, rank: int = 0, group: int = 0, bank: int = 0, row: int = 0
     ) -> None: ...
 
+def core_ffn(
+    weights: bytes | bytearray | memoryview,
+    activations: bytes | bytearray | memoryview,
+    hidden: int,
+    inter: int,
+    number: str,
+    group: int,
+    activation: str,
+    gated: bool,
+    bias: bool,
+    alpha: float,
+    limit: float,
+    ranks: int,
+    scale: float,
+    onto: bytes | bytearray | memoryview | None,
+) -> bytes: ...
 def specs() -> list[dict[str, Any]]: ...
 def patterns() -> list[str]: ...
 def bandwidth(
