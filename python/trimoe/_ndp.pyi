@@ -48,3 +48,19 @@ def idle_latency_ns(spec: str) -> tuple[float, float]: ...
 def loaded_latency(
     spec: str, background_gbps: float, probes: int, refresh: bool, seed: int
 ) -> tuple[float, float]: ...
+def sharing(
+    spec: str,
+    mode: str,
+    pattern: str,
+    ranks: int,
+    host_gbps: float,
+    write_pct: int,
+    max_window_ns: float,
+    duration_ns: float,
+    row_hit_cap: int,
+    ndp_window: int,
+    host_outstanding: int,
+    postpone: int,
+    seed: int,
+    traced: bool = False,
+) -> dict[str, Any]: ...
