@@ -9,5 +9,6 @@ PYBIND11_MODULE(_ndp, m) {
   trimoe::ndp::bind_dram(m);
   trimoe::ndp::bind_expert(m);
   trimoe::ndp::bind_fleet(m);
+  trimoe::ndp::bind_sharing(m);
   trimoe::translate_errors();
 }
