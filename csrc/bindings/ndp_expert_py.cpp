@@ -1,6 +1,6 @@
 // One expert in time, for trimoe._ndp.
 #include "bindings/ndp_py.h"
-#include "ndp/expert.h"
+#include "ndp/closed_form.h"
 
 namespace trimoe::ndp {
 namespace {

@@ -1,0 +1,109 @@
+#include "ndp/stream.h"
+
+#include <algorithm>
+#include <atomic>
+#include <limits>
+#include <map>
+#include <mutex>
+
+namespace trimoe::ndp {
+namespace {
+
+constexpr int64_t kMaxKeptRuns = int64_t{1} << 21;  // of 16 bytes, over all streams
+constexpr size_t kMaxKeptStreams = 256;             // a controller each
+
+std::atomic<int64_t> kept_runs = 0;
+
+int64_t runs_of(const StreamPass& pass) { return std::ssize(pass.gate_up) + std::ssize(pass.down); }
+
+}  // namespace
+
+std::vector<Run> WeightStream::phase(int64_t bursts) {
+  const int gap = controller_.device().spec().timing.nBL;
+  std::vector<Run> runs;
+  Completion done{};
+  for (int64_t sent = 0, finished = 0; finished < bursts;) {
+    for (; sent < bursts && controller_.has_room(false); ++sent)
+      controller_.push({traffic_.next(), false, controller_.now(), 0});
+    if (!controller_.step(std::numeric_limits<int64_t>::max(), done)) continue;
+    ++finished;
+    if (runs.empty() || done.data_end != runs.back().first_end + runs.back().bursts * gap)
+      runs.push_back({done.data_end, 0});
+    ++runs.back().bursts;
+  }
+  return runs;
+}
+
+StreamPass WeightStream::next() {
+  const auto issued = [&](Command command) { return controller_.device().issued(command); };
+  const int64_t reads = issued(Command::kRead), activates = issued(Command::kActivate);
+  const int64_t refreshes = issued(Command::kRefresh);
+  StreamPass pass;
+  pass.gate_up = phase(2 * matrix_bursts_);
+  pass.down = phase(matrix_bursts_);
+  pass.reads = issued(Command::kRead) - reads;
+  pass.activates = issued(Command::kActivate) - activates;
+  pass.refreshes = issued(Command::kRefresh) - refreshes;
+  return pass;
+}
+
+// The first passes of one stream. Who needs more than there is room for goes on alone.
+class PassReader::Kept {
+ public:
+  Kept(const DramSpec& spec, int64_t matrix_bursts) : simulation_(spec, matrix_bursts) {}
+  Kept(const Kept&) = delete;
+  Kept& operator=(const Kept&) = delete;
+  ~Kept() {
+    for (const auto& pass : passes_) kept_runs -= runs_of(*pass);
+  }
+
+  // The pass of that number; or null, and in `beyond` a simulation that goes on from there.
+  std::shared_ptr<const StreamPass> pass(size_t index, std::unique_ptr<WeightStream>& beyond) {
+    const std::lock_guard lock(mutex_);
+    if (index < passes_.size()) return passes_[index];
+    // Asked in order: this is the next one.
+    if (kept_runs >= kMaxKeptRuns) {
+      beyond = std::make_unique<WeightStream>(simulation_);
+      return nullptr;
+    }
+    passes_.push_back(std::make_shared<const StreamPass>(simulation_.next()));
+    kept_runs += runs_of(*passes_.back());
+    return passes_.back();
+  }
+
+ private:
+  std::mutex mutex_;
+  WeightStream simulation_;
+  std::vector<std::shared_ptr<const StreamPass>> passes_;
+};
+
+std::shared_ptr<PassReader::Kept> PassReader::kept(const DramSpec& spec, int64_t matrix_bursts) {
+  static std::mutex mutex;
+  static std::map<std::pair<const DramSpec*, int64_t>, std::shared_ptr<Kept>> streams;
+  const std::lock_guard lock(mutex);
+  auto& found = streams[{&spec, matrix_bursts}];
+  if (found) return found;
+  // All are forgotten at once: simpler than knowing which is used least, and rare.
+  if (streams.size() > kMaxKeptStreams || kept_runs >= kMaxKeptRuns) streams.clear();
+  return streams[{&spec, matrix_bursts}] = std::make_shared<Kept>(spec, matrix_bursts);
+}
+
+bool is_listed(const DramSpec& spec) {
+  const auto listed = dram_specs();
+  return std::any_of(listed.begin(), listed.end(), [&](const DramSpec& one) { return &one == &spec; });
+}
+
+PassReader::PassReader(const DramSpec& spec, int64_t matrix_bursts) {
+  if (is_listed(spec))
+    kept_ = kept(spec, matrix_bursts);
+  else
+    simulation_ = std::make_unique<WeightStream>(spec, matrix_bursts);
+}
+
+std::shared_ptr<const StreamPass> PassReader::next() {
+  if (!simulation_)
+    if (auto pass = kept_->pass(passes_++, simulation_)) return pass;
+  return std::make_shared<const StreamPass>(simulation_->next());
+}
+
+}  // namespace trimoe::ndp
