@@ -1,5 +1,6 @@
 #include "ndp/dram/controller.h"
 
+#include <bit>
 #include <limits>
 
 #include "common/error.h"
@@ -9,10 +10,18 @@ namespace {
 
 constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 
+// One number to compare commands by: first the clock, then reads and writes before others, then the age.
+constexpr int kClockShift = 41;
+constexpr int64_t kNoColumn = int64_t{1} << 40;
+
 }  // namespace
 
 Controller::Controller(const DramSpec& spec, int ranks, const ControllerOptions& options)
-    : device_(spec, ranks), options_(options), reserved_(static_cast<size_t>(device_.banks())) {
+    : device_(spec, ranks),
+      options_(options),
+      waiting_{{device_, options.queue}, {device_, options.queue}},
+      reserved_(static_cast<size_t>(ranks)),
+      next_due_(spec.timing.nREFI) {
   check(options.drain_from >= 1 && options.drain_from <= options.queue,
         "writes drained from 1 to a full queue", options.drain_from, "24 of 32");
   check(options.refresh_apart >= 0 && int64_t{options.refresh_apart} * ranks <= spec.timing.nREFI,
@@ -22,23 +31,18 @@ Controller::Controller(const DramSpec& spec, int ranks, const ControllerOptions&
 }
 
 void Controller::push(const Request& request) {
+  check(has_room(request.write), "room in the queue", waiting_[request.write].size(), "has_room() before");
+  check(request.arrival <= now_, "a request that has arrived", request.arrival, "the clock that it is");
   const int bank = device_.bank_index(request.place);
-  (request.write ? writes_ : reads_).push_back({request, bank, ++pushed_});
-  hits_ += device_.open_row(bank) == request.place.row;
-}
-
-// After rows were opened or closed.
-void Controller::count_hits() {
-  hits_ = 0;
-  for (const auto* entries : {&reads_, &writes_})
-    for (const Entry& entry : *entries) hits_ += entry.request.place.row == device_.open_row(entry.bank);
+  seen_ = std::max(seen_, request.arrival + 1);
+  waiting_[request.write].push({request, ++pushed_, seen_, 0}, bank, device_.open_row(bank));
 }
 
 // Turning the data bus round costs many clocks, so writes wait until there are enough of them, or no reads.
 void Controller::choose_direction() {
+  const int reads = waiting_[0].size(), writes = waiting_[1].size();
   const bool was_writing = writing_;
-  const bool enough = std::ssize(writes_) >= options_.drain_from || reads_.empty();
-  writing_ = !writes_.empty() && (writing_ || enough);
+  writing_ = writes > 0 && (writing_ || writes >= options_.drain_from || reads == 0);
   // Rows stay open for requests that have their turn.
   if (writing_ != was_writing) std::ranges::fill(reserved_, 0);
 }
@@ -51,39 +55,41 @@ Controller::Choice Controller::choose_refresh() const {
     const int bank = rank * device_.spec().geometry.banks();
     const Command command = device_.all_closed(rank) ? Command::kRefresh : Command::kPrechargeAll;
     const int64_t at = std::max(now_, device_.earliest(command, bank));
-    if (at < best.at) best = {command, bank, at, 0};
+    if (at < best.at) best = {command, bank, at};
   }
   return best;
 }
 
 Controller::Choice Controller::choose_request() const {
   const Command column = writing_ ? Command::kWrite : Command::kRead;
-  // What holds for a whole rank, once for all entries.
-  int64_t floor[kMaxRanks][kCommands];
-  for (int rank = 0; rank < device_.ranks(); ++rank)
-    for (const Command command : {column, Command::kActivate, Command::kPrecharge})
-      floor[rank][static_cast<int>(command)] =
-          is_draining(rank) ? kNever : std::max(now_, device_.earliest_in_rank(command, rank));
-  // With one rank all of whose requests only wait for the data bus, the first that may have it is the best.
-  const bool all_hits = device_.ranks() == 1 && hits_ == std::ssize(reads_) + std::ssize(writes_);
+  const Waiting& waiting = waiting_[writing_];
   Choice best;
-  best.at = kNever;
-  const auto& entries = queue(writing_);
-  for (size_t i = 0; i < entries.size(); ++i) {
-    const Entry& entry = entries[i];
-    const int row = device_.open_row(entry.bank);
-    const Command closed = row == kNoRow ? Command::kActivate : Command::kPrecharge;
-    const Command command = row == entry.request.place.row ? column : closed;
-    const int64_t rank_at = floor[entry.request.place.rank][static_cast<int>(command)];
-    const int64_t at =
-        std::max({rank_at, entry.request.arrival + 1, device_.earliest_in_bank(command, entry.bank)});
-    const Choice choice{command, entry.bank, at, i};
-    if (!choice.before(best)) continue;
+  int64_t best_key = kNever;
+  const auto look = [&](Command command, int rank, uint64_t banks) {
+    const int64_t floor = std::max<int64_t>(0, device_.earliest_in_rank(command, rank) - now_);
+    const bool is_column = command == column;
+    const int64_t kind = is_column ? 0 : kNoColumn;
+    if (((floor << kClockShift) | kind) > best_key) return;
+    const int first = rank * device_.spec().geometry.banks();
+    for (; banks != 0; banks &= banks - 1) {
+      const int bank = first + std::countr_zero(banks);
+      const Waiting::Entry& entry = is_column ? waiting.hit(bank) : waiting.other(bank);
+      const int64_t in_bank = std::max(device_.earliest_in_bank(command, bank), entry.seen) - now_;
+      const int64_t key = (std::max(floor, in_bank) << kClockShift) | kind | entry.order;
+      if (key >= best_key) continue;
+      best_key = key;
+      best = {command, bank, 0};
+    }
+  };
+  for (int rank = 0; rank < device_.ranks(); ++rank) {
+    if (is_draining(rank)) continue;
+    const uint64_t others = waiting.others(rank), open = device_.open_banks(rank);
+    look(column, rank, waiting.hits(rank));
+    look(Command::kActivate, rank, others & ~open);
     // A row stays open for the request that it was opened for.
-    if (command == Command::kPrecharge && reserved_[static_cast<size_t>(entry.bank)] > 0) continue;
-    best = choice;
-    if (best.is_column() && (best.at == now_ || (all_hits && best.at <= rank_at))) break;
+    look(Command::kPrecharge, rank, others & open & ~reserved_[static_cast<size_t>(rank)]);
   }
+  best.at = best_key == kNever ? kNever : now_ + (best_key >> kClockShift);
   return best;
 }
 
@@ -91,8 +97,10 @@ bool Controller::step(int64_t limit, Completion& done) {
   choose_direction();
   Choice choice = choose_request();
   if (options_.refresh) {
-    const Choice refresh = choose_refresh();
-    if (refresh.at <= choice.at) choice = refresh;
+    if (now_ >= next_due_) {
+      const Choice refresh = choose_refresh();
+      if (refresh.at <= choice.at) choice = refresh;
+    }
     // A refresh that falls due first changes what may be chosen.
     for (const int64_t due : due_)
       if (due > now_) limit = std::min(limit, due);
@@ -104,34 +112,38 @@ bool Controller::step(int64_t limit, Completion& done) {
     return false;
   }
   now_ = choice.at;
-  if (choice.is_column()) {
-    done = complete(choice);
-    return true;
-  }
-  const auto& waiting = queue(writing_);
-  const bool is_row = choice.command == Command::kActivate;
-  device_.issue(choice.command, choice.bank, now_, is_row ? waiting[choice.index].request.place.row : 0);
-  if (is_row) reserved_[static_cast<size_t>(choice.bank)] = waiting[choice.index].order;
-  if (choice.command == Command::kPrechargeAll)
-    std::fill_n(reserved_.begin() + choice.bank, device_.spec().geometry.banks(), 0);
-  if (choice.command == Command::kRefresh)
-    due_[static_cast<size_t>(device_.rank_of(choice.bank))] += device_.spec().timing.nREFI;
+  const bool is_column = choice.command == Command::kRead || choice.command == Command::kWrite;
+  const int row = choice.command == Command::kActivate ? waiting_[writing_].other(choice.bank).request.place.row : 0;
+  device_.issue(choice.command, choice.bank, now_, row);
+  if (log_ != nullptr) log_->push_back({choice.command, choice.bank, now_, row});
+  if (is_column)
+    done = complete(choice.bank);
   else
-    count_hits();
-  return false;
+    rows_changed(choice);
+  return is_column;
 }
 
-Completion Controller::complete(const Choice& choice) {
+void Controller::rows_changed(const Choice& choice) {
+  const auto rank = static_cast<size_t>(device_.rank_of(choice.bank));
+  if (choice.command == Command::kRefresh) {
+    due_[rank] += device_.spec().timing.nREFI;
+    next_due_ = std::ranges::min(due_);
+    return;
+  }
+  const bool is_all = choice.command == Command::kPrechargeAll;
+  if (is_all) reserved_[rank] = 0;
+  if (choice.command == Command::kActivate) reserved_[rank] |= device_.bit_of(choice.bank);
+  const int end = choice.bank + (is_all ? device_.spec().geometry.banks() : 1);
+  for (int bank = choice.bank; bank < end; ++bank)
+    for (Waiting& waiting : waiting_) waiting.row_changed(bank, device_.open_row(bank));
+}
+
+Completion Controller::complete(int bank) {
   const DramTiming& timing = device_.spec().timing;
-  auto& entries = writing_ ? writes_ : reads_;
-  const Entry entry = entries[choice.index];
-  entries.erase(entries.begin() + static_cast<std::ptrdiff_t>(choice.index));
-  device_.issue(choice.command, choice.bank, now_);
-  --hits_;
-  auto& reserved = reserved_[static_cast<size_t>(choice.bank)];
-  if (reserved == entry.order) reserved = 0;
+  // The row was opened for the oldest of the bank, which is served first.
+  reserved_[static_cast<size_t>(device_.rank_of(bank))] &= ~device_.bit_of(bank);
   idle_from_ = now_ + (writing_ ? timing.nCWL : timing.nCL) + timing.nBL;
-  return {entry.request, idle_from_};
+  return {waiting_[writing_].take_hit(bank, device_.open_row(bank)), idle_from_};
 }
 
 }  // namespace trimoe::ndp

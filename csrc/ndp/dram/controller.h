@@ -4,16 +4,9 @@
 
 #include <vector>
 
-#include "ndp/dram/device.h"
+#include "ndp/dram/waiting.h"
 
 namespace trimoe::ndp {
-
-struct Request {
-  Place place;
-  bool write = false;
-  int64_t arrival = 0;  // clock
-  int64_t tag = 0;      // the caller's
-};
 
 struct Completion {
   Request request;
@@ -27,6 +20,14 @@ struct ControllerOptions {
   int refresh_apart = 1000;  // clocks between the refreshes of two ranks
 };
 
+// A command as it was issued.
+struct Issued {
+  Command command;
+  int bank;  // in the sub-channel; of a command to a whole rank its first
+  int64_t at;
+  int row;  // of an activate
+};
+
 class Controller {
  public:
   Controller(const DramSpec& spec, int ranks, const ControllerOptions& options);
@@ -34,50 +35,43 @@ class Controller {
   const Device& device() const { return device_; }
   int64_t now() const { return now_; }
   int64_t idle_from() const { return idle_from_; }  // clock behind the last data on the bus
-  bool has_room(bool write) const { return std::ssize(queue(write)) < options_.queue; }
+  bool has_room(bool write) const { return waiting_[write].size() < options_.queue; }
 
-  // There must be room. Seen by the scheduler one clock after its arrival.
+  // There must be room, and it must have arrived. Seen by the scheduler one clock after its arrival, and not
+  // before those that were pushed earlier.
   void push(const Request& request);
 
   // Issues one command, at the earliest clock that one can be issued, or goes on to `limit` if that is
   // sooner. True when it completed a request, which is then in `done`.
   bool step(int64_t limit, Completion& done);
 
+  // Appends every command to `log` from now on; null: no longer.
+  void record(std::vector<Issued>* log) { log_ = log; }
+
  private:
-  struct Entry {
-    Request request;
-    int bank;
-    int64_t order;  // of arrival, from 1 on
-  };
   struct Choice {
     Command command = Command::kCount;
     int bank = 0;
     int64_t at = 0;
-    size_t index = 0;  // in the active queue
-    bool is_column() const { return command == Command::kRead || command == Command::kWrite; }
-    bool before(const Choice& other) const {
-      return at != other.at ? at < other.at : is_column() && !other.is_column();
-    }
   };
 
-  const std::vector<Entry>& queue(bool write) const { return write ? writes_ : reads_; }
   bool is_draining(int rank) const { return options_.refresh && now_ >= due_[static_cast<size_t>(rank)]; }
   void choose_direction();
   Choice choose_refresh() const;
   Choice choose_request() const;
-  void count_hits();
-  Completion complete(const Choice& choice);  // of a column command
+  void rows_changed(const Choice& choice);
+  Completion complete(int bank);  // its hit
 
   Device device_;
   ControllerOptions options_;
-  std::vector<Entry> reads_, writes_;  // oldest first
-  int64_t pushed_ = 0;
-  int64_t hits_ = 0;  // waiting requests to open rows
-  std::vector<int64_t>
-      reserved_;              // per bank: order of the request that its row was opened for, while it waits
-  std::vector<int64_t> due_;  // per rank: its next refresh
+  Waiting waiting_[2];  // reads, writes
+  int64_t pushed_ = 0, seen_ = 0;
+  std::vector<uint64_t> reserved_;  // per rank: banks whose row still waits for the request it was opened for
+  std::vector<int64_t> due_;        // per rank: its next refresh
+  int64_t next_due_ = 0;            // of any
   bool writing_ = false;
   int64_t now_ = 0, idle_from_ = 0;
+  std::vector<Issued>* log_ = nullptr;
 };
 
 }  // namespace trimoe::ndp

@@ -34,7 +34,12 @@ class Device {
   int rank_of(int bank) const { return rank_of_[static_cast<size_t>(bank)]; }
 
   int open_row(int bank) const { return open_[static_cast<size_t>(bank)]; }
-  bool all_closed(int rank) const { return open_in_rank_[static_cast<size_t>(rank)] == 0; }
+  bool all_closed(int rank) const { return open_banks(rank) == 0; }
+  // Sets of the banks of a rank: a bit for each.
+  uint64_t open_banks(int rank) const { return open_banks_[static_cast<size_t>(rank)]; }
+  uint64_t bit_of(int bank) const {
+    return uint64_t{1} << (bank - rank_of(bank) * spec_.geometry.banks());
+  }
 
   // First clock at which the timing rules let the command be issued, whatever rows are open. For commands to
   // a whole rank, any bank of it. In two parts: what holds for all banks of a rank, and what for one.
@@ -59,20 +64,16 @@ class Device {
 
  private:
   using Earliest = std::array<int64_t, kCommands>;
-  struct Delay {
-    Command after;
-    int clocks;
-  };
 
   void check_state(Command command, int bank, int64_t at) const;
   void raise(Scope scope, Command before, Earliest& earliest, int64_t at) const;
 
   const DramSpec spec_;
   const int ranks_;
-  std::vector<Delay> delays_[static_cast<size_t>(Scope::kCount)][kCommands];
+  std::array<Earliest, kCommands> delays_[static_cast<size_t>(Scope::kCount)];  // of each command after each
   std::vector<int> group_of_, rank_of_;  // of each bank: looked up, because dividing takes longer
   std::vector<int> open_;                // row of each bank
-  std::vector<int> open_in_rank_;        // banks with an open row
+  std::vector<uint64_t> open_banks_;     // of each rank
   std::vector<Earliest> bank_, group_, rank_;
   int64_t bus_free_ = 0;
   // When an activate may follow each of the last four.
