@@ -2,18 +2,12 @@
 #include <cstring>
 #include <vector>
 
-#include "bindings/activation_py.h"
+#include "bindings/core_expert_py.h"
 #include "bindings/ndp_py.h"
 #include "ndp/core/core.h"
 
 namespace trimoe::ndp {
 namespace {
-
-Number number_named(const std::string& name) {
-  for (size_t i = 0; i < kNumberNames.size(); ++i)
-    if (name == kNumberNames[i]) return static_cast<Number>(i);
-  throw Error("weights of bf16, fp16, int8 or int4", name, "one of the four");
-}
 
 py::buffer_info contiguous(const py::buffer& buffer, const char* expected) {
   py::buffer_info info = buffer.request();

@@ -96,7 +96,7 @@ DimmConfig config_of(const std::string& spec, int ranks, double tflops, int64_t 
   config.core.ranks = ranks;
   config.core.tflops = tflops;
   config.core.buffer_bytes = buffer_bytes;
-  config.link_gbps = link_gbps;
+  config.core.link_gbps = link_gbps;
   config.timeout_ns = timeout_ns;
   config.ring = ring;
   check(ranks == 1 || ranks == 2 || ranks == 4 || ranks == 8, "1, 2, 4 or 8 ranks", ranks, "4");

@@ -27,10 +27,9 @@ Work work_of(const Call& call) {
 
 ExpertTime time_of(const DimmState& dimm, const Work& work) {
   const ExpertShape& shape = work.expert.shape;
-  const double matrices = shape.activation.gated ? 3 : 2;
   const double each =
-      static_cast<double>(work.weight_bytes) / (matrices * static_cast<double>(shape.hidden * shape.inter));
-  return simulate_expert(*dimm.config.spec, dimm.config.core, {shape.hidden, shape.inter, work.tokens, each});
+      static_cast<double>(work.weight_bytes) / (3.0 * static_cast<double>(shape.hidden * shape.inter));
+  return expert_time(*dimm.config.spec, dimm.config.core, {shape.hidden, shape.inter, work.tokens, each});
 }
 
 void count_stream(DimmState& dimm, const Work& work, double weights_share, double share) {

@@ -2,8 +2,8 @@
 //   weight_addr, dst_addr (local), bytes.
 #include <cstring>
 
+#include "ndp/closed_form.h"
 #include "ndp/commands/command.h"
-#include "ndp/dimm/rates.h"
 
 namespace trimoe::ndp {
 
@@ -19,7 +19,7 @@ Outcome plan_copy_rank(const Call& call) {
   const DramTiming& t = spec.timing;
   // One rank reads while another writes; the writes begin a read and a turn of the bus later.
   const double ns =
-      d.bytes / internal_gbps(spec, 1) + (t.nRCD + t.nCL + t.nBL + t.nRTRS + t.nCWL) * spec.clock_ns;
+      d.bytes / stream_gbps(spec, 1) + (t.nRCD + t.nCL + t.nBL + t.nRTRS + t.nCWL) * spec.clock_ns;
   return {Status::kOk, ns, [&dimm, from, to, bytes = d.bytes](double share) {
             const auto done = static_cast<int64_t>(bytes * share);
             std::memmove(to, from, static_cast<size_t>(done));

@@ -25,7 +25,6 @@ struct DimmConfig {
   int ring = 64;               // descriptors
   int slots = 65536;           // experts
   double timeout_ns = 1e6;     // after which the host gives a command up
-  double link_gbps = 25.0;     // DIMM to DIMM
   double silu_per_ns = 256.0;  // elements, over the ranks
 
   // Two sub-channels; the last row of the first bank holds the ring.

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "ndp/dimm/rates.h"
+#include "ndp/closed_form.h"
 
 namespace trimoe::ndp {
 namespace {
@@ -34,8 +34,8 @@ double reserve_link(DimmState& dimm, const std::vector<int>& others, int64_t byt
   for (const int id : others)
     if (const DimmState* other = dimm.peers->peer(id)) start = std::max(start, other->link_free_ns);
   const auto amount = static_cast<double>(bytes);
-  const double end = start + std::max(amount / internal_gbps(*dimm.config.spec, dimm.config.core.ranks),
-                                      amount / dimm.config.link_gbps);
+  const double end = start + std::max(amount / stream_gbps(*dimm.config.spec, dimm.config.core.ranks),
+                                      amount / dimm.config.core.link_gbps);
   dimm.link_free_ns = end;
   for (const int id : others)
     if (DimmState* other = dimm.peers->peer(id)) other->link_free_ns = end;
@@ -87,11 +87,10 @@ bool is_same(Peers& peers, const std::vector<Piece>& one, const std::vector<Piec
 }
 
 void count_link(DimmState& from, DimmState& to, int64_t bytes) {
-  constexpr double kPjPerBit = 1.17;  // Hermes (HPCA 2025)
   from.counters.dram_read_bytes += bytes;
   to.counters.dram_written_bytes += bytes;
   from.counters.link_bytes += bytes;
-  from.counters.link_nj += static_cast<double>(bytes) * 8 * kPjPerBit * 1e-3;
+  from.counters.link_nj += static_cast<double>(bytes) * 8 * kLinkPjPerBit * 1e-3;
 }
 
 int64_t bytes_of(const std::vector<Piece>& pieces) {

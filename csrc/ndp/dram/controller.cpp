@@ -113,7 +113,8 @@ bool Controller::step(int64_t limit, Completion& done) {
   }
   now_ = choice.at;
   const bool is_column = choice.command == Command::kRead || choice.command == Command::kWrite;
-  const int row = choice.command == Command::kActivate ? waiting_[writing_].other(choice.bank).request.place.row : 0;
+  const int row =
+      choice.command == Command::kActivate ? waiting_[writing_].other(choice.bank).request.place.row : 0;
   device_.issue(choice.command, choice.bank, now_, row);
   if (log_ != nullptr) log_->push_back({choice.command, choice.bank, now_, row});
   if (is_column)

@@ -37,9 +37,7 @@ class Device {
   bool all_closed(int rank) const { return open_banks(rank) == 0; }
   // Sets of the banks of a rank: a bit for each.
   uint64_t open_banks(int rank) const { return open_banks_[static_cast<size_t>(rank)]; }
-  uint64_t bit_of(int bank) const {
-    return uint64_t{1} << (bank - rank_of(bank) * spec_.geometry.banks());
-  }
+  uint64_t bit_of(int bank) const { return uint64_t{1} << (bank - rank_of(bank) * spec_.geometry.banks()); }
 
   // First clock at which the timing rules let the command be issued, whatever rows are open. For commands to
   // a whole rank, any bank of it. In two parts: what holds for all banks of a rank, and what for one.

@@ -34,7 +34,8 @@ Request Waiting::take_hit(int bank, int open_row) {
   const int next = entry(slot).next;
   (before == kNone ? list.first : entry(before).next) = next;
   if (next == kNone) list.last = before;
-  for (list.hit = next; list.hit != kNone && entry(list.hit).request.place.row != open_row;) list.hit = entry(list.hit).next;
+  for (list.hit = next; list.hit != kNone && entry(list.hit).request.place.row != open_row;)
+    list.hit = entry(list.hit).next;
   mark(list);
   entry(slot).next = free_;
   free_ = slot;

@@ -43,7 +43,7 @@ class Descriptor:
     buf_in: int = 0
     buf_out: int = 0
     dst_addr: int = 0
-    bytes: int = 0
+    nbytes: int = 0
     stride: int = 0
     scale: float = 1.0
     dep_tag: int = 0
@@ -53,7 +53,7 @@ class Descriptor:
         body = _LAYOUT.pack(
             self.opcode, self.flags, self.tag, self.rank_mask, self.subch_mask, self.tokens, self.slot,
             self.rows_16, self.cols_16, self.weight_addr, self.buf_in, self.buf_out, self.dst_addr,
-            self.bytes, self.stride, self.scale, self.dep_tag, 0, 0,
+            self.nbytes, self.stride, self.scale, self.dep_tag, 0, 0,
         )  # fmt: skip
         return body + struct.pack("<I", _ndp.crc32c(body))
 
