@@ -7,7 +7,7 @@
 #include "bindings/core_expert_py.h"
 #include "bindings/ndp_py.h"
 #include "common/own_threads.h"
-#include "ndp/system/fleet.h"
+#include "ndp/system/domain.h"
 
 namespace trimoe::ndp {
 namespace {
@@ -115,6 +115,9 @@ void bind_fleet(py::module_& m) {
     const auto view = bytes_in(info);
     return crc32c(view.data(), view.size());
   });
+  m.def("detach", &detach, py::arg("layer"));
+  m.def("expert_key", &expert_key, py::arg("layer"), py::arg("expert"));
+  m.attr("FIRST_DOMAIN") = kFirstDomain;
   m.def("commands", [] {
     std::vector<std::string> names;
     for (int opcode = 0; opcode < kOpcodes; ++opcode)
@@ -227,6 +230,18 @@ void bind_fleet(py::module_& m) {
            [](PyFleet& self, int64_t expert, bool striped) { return self.fleet->relayout(expert, striped); })
       .def("evacuate", [](PyFleet& self, int from) { return self.fleet->evacuate(from); })
       .def("reset", [](PyFleet& self, int dimm) { self.fleet->reset(dimm); })
+      .def("attach",
+           [](PyFleet& self, int64_t layer, const std::string& arithmetic) {
+             const auto who = index_of(kArithmeticNames, arithmetic, "arithmetic of host or core");
+             attach(layer, {self.fleet, static_cast<Arithmetic>(who)});
+           })
+      .def("failures",
+           [](PyFleet& self) {
+             py::dict result;
+             for (const auto& [dimm, status] : self.fleet->failures())
+               result[py::int_(dimm)] = name_of(status);
+             return result;
+           })
       .def("fleet_counters", [](PyFleet& self) {
         const FleetCounters found = self.fleet->counters();
         py::dict result;
@@ -234,6 +249,7 @@ void bind_fleet(py::module_& m) {
         result["experts"] = found.experts;
         result["rows"] = found.rows;
         result["busy_ns"] = found.busy_ns;
+        result["host_ns"] = found.host_ns;
         result["moves"] = found.moves;
         result["move_ns"] = found.move_ns;
         return result;

@@ -38,7 +38,11 @@ Outcome plan_expert_ffn(const Call& call) {
     effects.push_back(std::move(outcome.effect));
   }
   const ExpertTime time = time_of(dimm, work);
-  return {Status::kOk, time.gate_up_ns + time.down_ns + time.reduce_ns, [effects](double share) {
+  return {Status::kOk, time.gate_up_ns + time.down_ns + time.reduce_ns, [&dimm, work, effects](double share) {
+            if (!dimm.computes) {
+              count_stream(dimm, work, 1, share);
+              return share < 1 ? Status::kAborted : Status::kOk;
+            }
             Status status = Status::kOk;
             for (const auto& effect : effects) status = effect(share);
             return status;

@@ -100,6 +100,7 @@ struct DimmState {
   std::vector<Window> windows;
   DimmCounters counters;
   double link_free_ns = 0;
+  bool computes = true;  // false: time alone, results are somebody else's
   double dies_at_ns = std::numeric_limits<double>::infinity();
   bool irq_masked = false, irq_pending = false;
 };

@@ -1,8 +1,10 @@
 // How the host has a DIMM do something: descriptors, completions, and what they say.
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 
 #include "common/layout.h"
+#include "ndp/system/batch.h"
 #include "ndp/system/fleet.h"
 
 namespace trimoe::ndp {
@@ -20,35 +22,6 @@ Descriptor descriptor_of(Opcode opcode, uint8_t flags = 0) {
   d.rank_mask = 0xff;
   return d;
 }
-
-// Sends descriptors to one DIMM and keeps the first failure.
-class Batch {
- public:
-  explicit Batch(Dimm& dimm) : dimm_(dimm) {}
-
-  // Returns the tag.
-  uint16_t send(Descriptor descriptor, uint16_t after, const Payload& payload = {}) {
-    descriptor.tag = tag_ = tag_ == 0xffff ? uint16_t{1} : static_cast<uint16_t>(tag_ + 1);
-    descriptor.dep_tag = after;
-    seal(descriptor);
-    if (dimm_.submit(descriptor, payload) == Status::kQueueFull) {
-      wait();
-      dimm_.submit(descriptor, payload);
-    }
-    return tag_;
-  }
-  Status wait() {
-    dimm_.run();
-    while (const auto ended = dimm_.poll())
-      if (status_ == Status::kOk) status_ = ended->status;
-    return status_;
-  }
-
- private:
-  Dimm& dimm_;
-  Status status_ = Status::kOk;
-  uint16_t tag_ = 0;
-};
 
 template <typename Body>
 void run_on(const ThreadPool& pool, int workers, const Body& body) {
@@ -68,6 +41,7 @@ void Fleet::reset(int index) {
   while (one.poll()) {
   }
   if (status != Status::kOk) throw DimmError(index, status, "RESET");
+  failures_.erase(index);
   for (const auto& [expert, resident] : residents_)
     if (resident.dimm == index) one.state().slots[resident.number] = resident.slot;
 }
@@ -103,30 +77,42 @@ Status Fleet::configure(const Resident& resident) {
   return command(resident.dimm, d, {bytes_of(config), {}});
 }
 
+// One job's tokens, as many at a time as fit the buffer.
+void Fleet::send(Batch& batch, const ExpertJob& job, std::span<std::byte> unused) const {
+  const Resident& resident = find(job.expert);
+  const int64_t hidden = resident.slot.shape.hidden, fitting = tokens_that_fit(resident.slot.shape);
+  for (int64_t first = 0; first < job.tokens; first += fitting) {
+    const int64_t tokens = std::min(fitting, job.tokens - first);
+    const auto values = static_cast<size_t>(tokens * hidden);
+    std::span<const std::byte> x = unused.first(job.x ? 0 : values * sizeof(Bf16));
+    std::span<std::byte> out = unused.first(job.x ? 0 : values * sizeof(float));
+    if (job.x) {
+      x = std::as_bytes(std::span(job.x + first * hidden, values));
+      out = std::as_writable_bytes(std::span(job.out + first * hidden, values));
+    }
+    Descriptor load = descriptor_of(Opcode::kActBcast), run = descriptor_of(Opcode::kExpertFfn),
+               read = descriptor_of(Opcode::kResRead, kWideResult);
+    load.bytes = static_cast<uint32_t>(x.size());
+    run.slot = resident.number;
+    run.tokens = static_cast<uint16_t>(tokens);
+    run.buf_out = static_cast<uint32_t>(round_up(load.bytes, kLineBytes));
+    read.bytes = static_cast<uint32_t>(out.size());
+    read.buf_in = run.buf_out;
+    batch.send(read, batch.send(run, batch.send(load, 0, {x, {}})), {{}, out});
+  }
+}
+
 Status Fleet::drive(int index, std::span<const ExpertJob* const> jobs) {
+  DimmState& state = dimm(index).state();
+  state.computes = jobs[0]->x != nullptr;
+  thread_local std::vector<std::byte> unused;  // crosses the channel where nobody looks at it
+  if (!state.computes)
+    unused.resize(std::max(unused.size(), static_cast<size_t>(state.config.core.buffer_bytes)));
   Batch batch(dimm(index));
   Descriptor mode = descriptor_of(Opcode::kModeSet);
   mode.bytes = static_cast<uint32_t>(Mode::kExclusive);
   batch.send(mode, 0);
-  for (const ExpertJob* job : jobs) {
-    const Resident& resident = find(job->expert);
-    const int64_t hidden = resident.slot.shape.hidden, fitting = tokens_that_fit(resident.slot.shape);
-    for (int64_t first = 0; first < job->tokens; first += fitting) {
-      const int64_t tokens = std::min(fitting, job->tokens - first);
-      const auto x = std::as_bytes(std::span(job->x + first * hidden, static_cast<size_t>(tokens * hidden)));
-      const auto out =
-          std::as_writable_bytes(std::span(job->out + first * hidden, static_cast<size_t>(tokens * hidden)));
-      Descriptor load = descriptor_of(Opcode::kActBcast), run = descriptor_of(Opcode::kExpertFfn),
-                 read = descriptor_of(Opcode::kResRead, kWideResult);
-      load.bytes = static_cast<uint32_t>(x.size());
-      run.slot = resident.number;
-      run.tokens = static_cast<uint16_t>(tokens);
-      run.buf_out = static_cast<uint32_t>(round_up(load.bytes, kLineBytes));
-      read.bytes = static_cast<uint32_t>(out.size());
-      read.buf_in = run.buf_out;
-      batch.send(read, batch.send(run, batch.send(load, 0, {x, {}})), {{}, out});
-    }
-  }
+  for (const ExpertJob* job : jobs) send(batch, *job, unused);
   mode.flags = kLastInBatch;
   mode.bytes = static_cast<uint32_t>(Mode::kHost);
   batch.send(mode, 0);
@@ -142,6 +128,8 @@ double Fleet::run(std::span<const ExpertJob> jobs, const ThreadPool& pool) {
           "relayout() to localized, or another domain");
     if (job.tokens > 0) by_dimm[resident.dimm].push_back(&job);
   }
+  using Clock = std::chrono::steady_clock;
+  const auto begun = Clock::now();
   const double start = start_step();
   const std::vector<std::pair<int, std::vector<const ExpertJob*>>> work(by_dimm.begin(), by_dimm.end());
   std::vector<Status> ended(work.size());
@@ -154,13 +142,20 @@ double Fleet::run(std::span<const ExpertJob> jobs, const ThreadPool& pool) {
   const double ns = step_ns(start);
   ++counters_.steps;
   counters_.busy_ns += ns;
+  counters_.host_ns += std::chrono::nanoseconds(Clock::now() - begun).count();
   for (size_t i = 0; i < work.size(); ++i) {
-    if (ended[i] != Status::kOk) throw DimmError(work[i].first, ended[i], "its experts");
+    if (ended[i] != Status::kOk) {
+      failures_[work[i].first] = ended[i];
+      continue;
+    }
+    failures_.erase(work[i].first);
     for (const ExpertJob* job : work[i].second) {
       ++counters_.experts;
       counters_.rows += job->tokens;
     }
   }
+  for (size_t i = 0; i < work.size(); ++i)
+    if (ended[i] != Status::kOk) throw DimmError(work[i].first, ended[i], "its experts");
   return ns;
 }
 

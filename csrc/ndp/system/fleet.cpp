@@ -67,6 +67,15 @@ void Fleet::remove(int64_t expert) {
   residents_.erase(expert);
 }
 
+void Fleet::remove_all(int64_t first, int64_t end) {
+  const std::lock_guard lock(mutex_);
+  for (auto one = residents_.lower_bound(first); one != residents_.end() && one->first < end;) {
+    dimm(one->second.dimm).state().slots.erase(one->second.number);
+    release(one->second.slot.pieces);
+    one = residents_.erase(one);
+  }
+}
+
 Location Fleet::where(int64_t expert) const {
   const std::lock_guard lock(mutex_);
   const Resident& found = find(expert);
@@ -87,6 +96,19 @@ std::vector<std::byte> Fleet::read(int64_t expert) const {
     bytes.insert(bytes.end(), from, from + piece.bytes);
   }
   return bytes;
+}
+
+std::map<int, Status> Fleet::failures() const {
+  const std::lock_guard lock(mutex_);
+  return failures_;
+}
+
+const std::byte* Fleet::bytes_at(int64_t expert) const {
+  const std::lock_guard lock(mutex_);
+  const auto& pieces = find(expert).slot.pieces;
+  check(pieces.size() == 1, "an expert that lies on one DIMM", "a striped one", "relayout()");
+  const Memory& memory = dimms_[static_cast<size_t>(dimm_of(pieces[0].address))]->state().memory;
+  return memory.read(local_of(pieces[0].address), pieces[0].bytes);
 }
 
 FleetCounters Fleet::counters() const {

@@ -8,7 +8,10 @@
 
 namespace trimoe::ndp {
 
-// Tokens of one expert: x [tokens, H], out [tokens, H], without router weights.
+class Batch;
+
+// Tokens of one expert: x [tokens, H], out [tokens, H], without router weights. Without x and out, in all
+// jobs of a step, time alone is emulated: the host computes elsewhere, on bytes_at().
 struct ExpertJob {
   int64_t expert;  // the key that it was placed with
   const Bf16* x;
@@ -26,6 +29,7 @@ struct Location {
 struct FleetCounters {
   int64_t steps = 0, experts = 0, rows = 0;  // rows: (token, expert) pairs
   double busy_ns = 0;                        // emulated: of each step its slowest DIMM
+  int64_t host_ns = 0;                       // real: what the host took to compute and emulate the same
   int64_t moves = 0;
   double move_ns = 0;
 };
@@ -43,10 +47,12 @@ class Fleet final : public Peers {
   void place(int64_t expert, const ExpertShape& shape, Number number, const std::byte* data,
              std::shared_ptr<const void> owner, int dimm);
   void remove(int64_t expert);
+  void remove_all(int64_t first, int64_t end);  // experts of that range of keys
   Location where(int64_t expert) const;
   int64_t hidden_of(int64_t expert) const;
-  // The bytes as they lie on the DIMMs now.
+  // The bytes as they lie on the DIMMs now; bytes_at(): of a localized one, in place.
   std::vector<std::byte> read(int64_t expert) const;
+  const std::byte* bytes_at(int64_t expert) const;
 
   // Runs every job on the DIMM of its expert, the DIMMs at once; emulated nanoseconds. Throws DimmError for
   // the first DIMM that failed; the jobs of the others are done then.
@@ -61,6 +67,10 @@ class Fleet final : public Peers {
 
   // RESET of a DIMM that hangs; its experts get their slots back.
   void reset(int index);
+
+  // DIMMs whose last step failed, and how; empty when all is well. reset() and a step that goes well clear
+  // it.
+  std::map<int, Status> failures() const;
 
   FleetCounters counters() const;
 
@@ -82,6 +92,7 @@ class Fleet final : public Peers {
   Status command(int dimm, Descriptor descriptor, const Payload& payload = {});
   Status set_mode(int dimm, Mode mode);
   Status configure(const Resident& resident);
+  void send(Batch& batch, const ExpertJob& job, std::span<std::byte> unused) const;
   Status drive(int dimm, std::span<const ExpertJob* const> jobs);
   void commit(int64_t expert, const Resident& old, const Resident& moved, const Descriptor& descriptor,
               const Payload& payload);
@@ -92,6 +103,7 @@ class Fleet final : public Peers {
   mutable std::mutex mutex_;
   std::vector<std::unique_ptr<Dimm>> dimms_;
   std::map<int64_t, Resident> residents_;
+  std::map<int, Status> failures_;
   FleetCounters counters_;
   double clock_ns_ = 0;
 };

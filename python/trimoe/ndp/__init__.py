@@ -1,11 +1,13 @@
 """The emulator of DIMMs with near-data processing (DIMM-NDP). Needs no torch.
 
-Today: the DRAM of one sub-channel and one expert FFN, in time. What it is checked against:
-`trimoe ndp validate`.
+The DRAM of one sub-channel (`bandwidth`, `latency`), one expert FFN in time (`expert_time`), host and NDP on
+one DIMM (`contention`), and DIMMs that do it all by command (`Fleet`). What it is checked against: `validate`.
 """
 
+from trimoe.ndp.descriptor import Descriptor, Flag, Opcode, expert_config
 from trimoe.ndp.dram import Bandwidth, DramSpec, Latency, bandwidth, latency, patterns, spec, specs
 from trimoe.ndp.expert import ExpertTime, expert_time
+from trimoe.ndp.fleet import Completion, Fleet, Location, NdpError
 from trimoe.ndp.sharing import SHARING_MODES, Contention, contention, contention_sweep
 from trimoe.ndp.validate import Check, validate
 
@@ -13,13 +15,21 @@ __all__ = [
     "SHARING_MODES",
     "Bandwidth",
     "Check",
+    "Completion",
     "Contention",
+    "Descriptor",
     "DramSpec",
     "ExpertTime",
+    "Flag",
+    "Fleet",
     "Latency",
+    "Location",
+    "NdpError",
+    "Opcode",
     "bandwidth",
     "contention",
     "contention_sweep",
+    "expert_config",
     "expert_time",
     "latency",
     "patterns",

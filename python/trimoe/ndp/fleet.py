@@ -157,8 +157,21 @@ class Fleet:
         with _errors():
             self.native.reset(dimm)
 
+    def attach(self, layer: int, arithmetic: str = "host") -> None:
+        """Has the op find this fleet for a layer (`ExpertLayer.handle`); see `trimoe.runtime.ndp`."""
+        with _errors():
+            self.native.attach(layer, arithmetic)
+
+    def failures(self) -> dict[int, str]:
+        """DIMMs whose last run failed, and the code; `reset` and a run that goes well clear it."""
+        with _errors():
+            return self.native.failures()
+
     def stats(self) -> dict[str, Any]:
-        """Steps, experts, rows and emulated time (ns) since the start; `dimms`: the counters of each."""
+        """What the fleet did since the start; `dimms`: the counters of each.
+
+        busy_ns: emulated, of each step its slowest DIMM; host_ns: real, what the host took for the same.
+        """
         return {
             **self.native.fleet_counters(),
             "dimms": [self.native.counters(dimm) for dimm in range(self.dimms)],

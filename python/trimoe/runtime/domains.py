@@ -18,8 +18,9 @@ class DomainReport:
     """One domain's share of the work since the last reset of the counters.
 
     experts: experts that lie in the domain, over all layers; experts_used: those that had tokens;
-    rows: (token, expert) pairs computed; busy_ns: time inside the op; weight_bytes: packed bytes read,
-    each expert once per call; roofline_pct: the least time that these bytes and flops need on this
+    rows: (token, expert) pairs computed; busy_ns: time of the host inside the op; emulated_ns: for a domain
+    that is emulated, what its hardware would have taken, of each call its slowest part; weight_bytes: packed
+    bytes read, each expert once per call; roofline_pct: the least time that these bytes and flops need on this
     machine, over busy_ns; None where there is nothing to compare.
     """
 
@@ -30,6 +31,7 @@ class DomainReport:
     tokens: int = 0
     rows: int = 0
     busy_ns: int = 0
+    emulated_ns: float | None = None
     weight_bytes: int = 0
     flops: int = 0
     roofline_pct: float | None = None
