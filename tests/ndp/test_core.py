@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import replace
 from typing import Any
@@ -31,34 +32,33 @@ KINDS = [
     *((name, gated) for name in ("silu", "gelu", "gelu_tanh", "relu2") for gated in (True, False)),
     ("swiglu_oai", True),
 ]
+LIMITS = {"alpha": 0.9, "limit": 0.6}  # of swiglu_oai
 every_number = pytest.mark.parametrize("number", NUMBERS)
 
 SHAPES = [
     Case(hidden=37, inter=29, tokens=2),
     Case(hidden=1, inter=1, tokens=1),
     Case(hidden=31, inter=15, tokens=9, bias=True),
-    Case(hidden=131, inter=260, tokens=3, bias=True),  # leaves that cut groups, panels of 32 and lines
+    Case(hidden=131, inter=260, tokens=3, bias=True),  # leaves that cut groups and tiles of k
     Case(hidden=70, inter=290, tokens=4, gated=False, bias=True),
-    Case(hidden=300, inter=129, tokens=1),
 ]
 
 
-def some_cases(count: int, seed: int) -> list[Case]:
-    """Cases that cycle through numbers and kinds, of random sizes."""
+def every_kind(seed: int) -> list[Case]:
+    """Every type of numbers with every activation, in random sizes."""
     choose = random.Random(seed)
     cases = []
-    for n in range(count):
-        name, gated = KINDS[n % len(KINDS)]
+    for number, (name, gated) in itertools.product(NUMBERS, KINDS):
         cases.append(
             Case(
-                NUMBERS[n // 2 % len(NUMBERS)],
+                number,
                 hidden=choose.randint(16, 300),
                 inter=choose.randint(16, 300),
                 tokens=choose.randint(0, 9),
                 activation=name,
                 gated=gated,
                 bias=choose.random() < 0.5,
-                options={"alpha": 0.9, "limit": 0.6} if name == "swiglu_oai" and n % 2 else {},
+                options=LIMITS if name == "swiglu_oai" and choose.random() < 0.5 else {},
             )
         )
     return cases
@@ -78,13 +78,13 @@ def test_the_bits_of_the_prescribed_order(case: Case, number: str) -> None:
 @pytest.mark.parametrize(("name", "gated"), KINDS)
 @pytest.mark.parametrize("bias", [False, True])
 def test_the_bits_of_every_activation(name: str, gated: bool, bias: bool) -> None:
-    options = {"alpha": 0.9, "limit": 0.6} if name == "swiglu_oai" and bias else {}
+    options = LIMITS if name == "swiglu_oai" and bias else {}
     case = Case(hidden=40, inter=70, tokens=5, activation=name, gated=gated, bias=bias, options=options)
     problem = make_problem(case)
     assert same_bits(problem.run(scale=0.3), in_order(problem, 0.3))
 
 
-@pytest.mark.parametrize("case", some_cases(72, seed=4), ids=str)
+@pytest.mark.parametrize("case", every_kind(seed=4), ids=str)
 def test_the_same_bits_for_any_number_of_ranks_within_the_formats_error(case: Case) -> None:
     problem = make_problem(case)
     found = [problem.run(ranks) for ranks in RANKS]
@@ -116,6 +116,34 @@ def test_every_bf16_through_the_activation(name: str) -> None:
     assert bool(((result - true).abs() <= rounding + 0.75e-7 * wide.abs() * (name == "gelu")).all())
 
 
+@pytest.mark.parametrize("name", [name for name, gated in KINDS if not gated])
+def test_the_activation_of_fp32_sums(name: str) -> None:
+    """64 000 sums of two bf16, some of which lie close to where h is rounded up or down."""
+    side, generator = 64, torch.Generator().manual_seed(1)
+    coarse = torch.rand(1000, side, generator=generator) * 24 - 12
+    x = torch.cat([coarse, coarse * torch.rand(coarse.shape, generator=generator) / 256], dim=1).bfloat16()
+    layer = ExpertLayer(LayerSpec(1, 2 * side, side, activation=name, gated=False))
+    both, back = torch.eye(side).repeat(1, 2).bfloat16(), torch.eye(side).repeat(2, 1).bfloat16()
+    layer.pack_expert(0, None, source_of(both), source_of(back))
+    found = expert_ffn(layer.memory, bytes_of(x), hidden=2 * side, inter=side, activation=name, gated=False)
+    result = torch.tensor(list(memoryview(found).cast("f"))).view(x.shape)
+    sums = x[:, :side].float() + x[:, side:].float()
+    expected = activation(Case(activation=name, gated=False), None, sums).float().bfloat16().float()
+    assert torch.equal(result, expected.repeat(1, 2))
+
+
+def test_an_overflowing_gate_is_seen() -> None:
+    """As in the CPU's reference: silu(-inf) is NaN, not a number that could be taken for one."""
+    problem = make_problem(Case(hidden=1, inter=1, tokens=1))
+    layer = problem.layer = ExpertLayer(problem.case.spec)
+    gate, one = torch.full((1, 1), -2.0).bfloat16(), torch.ones(1, 1).bfloat16()
+    layer.pack_expert(0, source_of(gate), source_of(one), source_of(one))
+    problem.x = torch.full((1, 1), 3e38).bfloat16()
+    assert problem.run().isnan().all()
+    there = forward_on("ref", problem.x, torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1), layer.handle)
+    assert there.isnan().all()
+
+
 @pytest.mark.parametrize("case", [*SHAPES, Case(hidden=200, inter=136, tokens=9)], ids=str)
 def test_beside_the_cpus_reference(case: Case) -> None:
     """Both are within the bound of the exact result, which says the same about each other."""
@@ -126,7 +154,7 @@ def test_beside_the_cpus_reference(case: Case) -> None:
     assert bool(((problem.run(scale=0.7) - there).abs() <= 2 * 0.7 * bound).all())
 
 
-@pytest.mark.parametrize("number", ["bf16", "fp16", "int8", "int4_g128"])
+@pytest.mark.parametrize("number", ["bf16", "int4_g128"])
 def test_a_real_shape(number: str) -> None:
     """An expert of Qwen3-30B-A3B."""
     problem = make_problem(Case(number, hidden=2048, inter=768, tokens=3))

@@ -141,12 +141,12 @@ def in_order(problem: Problem, scale: float = 1.0) -> torch.Tensor:
 
 def _sum_in_order(matrix: Matrix, x: torch.Tensor, begin: int, end: int) -> torch.Tensor:
     """x [T, end - begin] times the codes of those k: a sum per group, times its scale, groups in order."""
-    codes, scales = matrix.codes.float(), matrix.scales.float()
-    total = torch.zeros(len(x), len(codes))
+    codes, scales = matrix.codes.T.float().contiguous(), matrix.scales.float()
+    x, total = x.T.contiguous()[:, :, None], torch.zeros(len(x), codes.shape[1])
     for group in range(begin // matrix.group, -(-end // matrix.group)):
         part = torch.zeros_like(total)
         for k in range(max(begin, group * matrix.group), min(end, (group + 1) * matrix.group)):
-            part = part + x[:, k - begin, None] * codes[None, :, k]
+            part = part + x[k - begin] * codes[k]
         total = total + part * scales[None, :, group]
     return total
 
