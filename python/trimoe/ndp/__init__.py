@@ -4,6 +4,7 @@ The DRAM of one sub-channel (`bandwidth`, `latency`), one expert FFN in time (`e
 one DIMM (`contention`), and DIMMs that do it all by command (`Fleet`). What it is checked against: `validate`.
 """
 
+from trimoe.ndp.core import expert_ffn
 from trimoe.ndp.descriptor import Descriptor, Flag, Opcode, expert_config
 from trimoe.ndp.dram import Bandwidth, DramSpec, Latency, bandwidth, latency, patterns, spec, specs
 from trimoe.ndp.expert import ExpertTime, expert_time
@@ -30,6 +31,7 @@ __all__ = [
     "contention",
     "contention_sweep",
     "expert_config",
+    "expert_ffn",
     "expert_time",
     "latency",
     "patterns",

@@ -1,7 +1,7 @@
 """The arithmetic of the NDP core: one expert FFN on its packed bytes, the same bits for any number of ranks.
 
-Products and sums are fp32, weights bf16, fp16, int8 or int4, activations bf16; the order of every sum is fixed
-(docs/ndp.md). What it costs in time is `trimoe.ndp.expert_time`.
+Weights are bf16, fp16, int8 or int4, activations bf16, products and sums fp32; the order of every sum is
+fixed (docs/ndp.md). What it costs in time is `trimoe.ndp.expert_time`.
 """
 
 from __future__ import annotations
