@@ -44,6 +44,7 @@ double expert_closed_form_ns(const DramSpec& spec, const CoreConfig& core, const
 }
 
 double ridge_tokens(const DramSpec& spec, const CoreConfig& core, double weight_bytes_each) {
+  check_core(core);
   return core.tflops * 1e3 / 2 * weight_bytes_each / stream_gbps(spec, core.ranks);
 }
 

@@ -1,24 +1,34 @@
 """The emulator of DIMMs with near-data processing (DIMM-NDP). Needs no torch.
 
-Today: the DRAM of one sub-channel and one expert FFN, in time. What it is checked against:
+Today: the DRAM of one sub-channel, one expert FFN and a decode step's, in time. What it is checked against:
 `trimoe ndp validate`.
 """
 
 from trimoe.ndp.dram import Bandwidth, DramSpec, Latency, bandwidth, latency, patterns, spec, specs
-from trimoe.ndp.expert import ExpertTime, expert_time
+from trimoe.ndp.expert import ExpertTime, RelayoutTime, expert_time, relayout_time, ridge_tokens
+from trimoe.ndp.step import StepTime, draw_counts, step_time
+from trimoe.ndp.sweep import ExpertSweep, sweep_expert
 from trimoe.ndp.validate import Check, validate
 
 __all__ = [
     "Bandwidth",
     "Check",
     "DramSpec",
+    "ExpertSweep",
     "ExpertTime",
     "Latency",
+    "RelayoutTime",
+    "StepTime",
     "bandwidth",
+    "draw_counts",
     "expert_time",
     "latency",
     "patterns",
+    "relayout_time",
+    "ridge_tokens",
     "spec",
     "specs",
+    "step_time",
+    "sweep_expert",
     "validate",
 ]
