@@ -9,5 +9,6 @@ namespace py = pybind11;
 
 void bind_dram(py::module_& m);
 void bind_expert(py::module_& m);
+void bind_sharing(py::module_& m);
 
 }  // namespace trimoe::ndp

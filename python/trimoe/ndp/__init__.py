@@ -6,13 +6,16 @@ Today: the DRAM of one sub-channel, one expert FFN and a decode step's, in time.
 
 from trimoe.ndp.dram import Bandwidth, DramSpec, Latency, bandwidth, latency, patterns, spec, specs
 from trimoe.ndp.expert import ExpertTime, RelayoutTime, expert_time, relayout_time, ridge_tokens
+from trimoe.ndp.sharing import SHARING_MODES, Contention, contention, contention_sweep
 from trimoe.ndp.step import StepTime, draw_counts, step_time
 from trimoe.ndp.sweep import ExpertSweep, sweep_expert
 from trimoe.ndp.validate import Check, validate
 
 __all__ = [
+    "SHARING_MODES",
     "Bandwidth",
     "Check",
+    "Contention",
     "DramSpec",
     "ExpertSweep",
     "ExpertTime",
@@ -20,6 +23,8 @@ __all__ = [
     "RelayoutTime",
     "StepTime",
     "bandwidth",
+    "contention",
+    "contention_sweep",
     "draw_counts",
     "expert_time",
     "latency",
