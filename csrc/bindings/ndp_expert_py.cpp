@@ -4,6 +4,7 @@
 #include "bindings/ndp_py.h"
 #include "ndp/closed_form.h"
 #include "ndp/relayout.h"
+#include "ndp/sharing.h"
 #include "ndp/step.h"
 #include "ndp/stream.h"
 
@@ -21,10 +22,12 @@ CoreConfig core_of(int ranks, double tflops, int64_t buffer_bytes, double link_g
 
 py::dict expert(const std::string& spec, int64_t hidden, int64_t inter, int64_t tokens,
                 double weight_bytes_each, int ranks, double tflops, int64_t buffer_bytes, int striped_over,
-                double link_gbps, double stream_share, bool remember) {
+                double link_gbps, double share, double closed_form_share, bool remember) {
   const DramSpec& grade = dram_spec(spec);
   const CoreConfig core = core_of(ranks, tflops, buffer_bytes, link_gbps);
-  const ExpertCase one{hidden, inter, tokens, weight_bytes_each, striped_over, stream_share};
+  const ExpertCase one{hidden, inter, tokens, weight_bytes_each, striped_over, share};
+  ExpertCase by_formula = one;
+  by_formula.stream_share = closed_form_share;
   const ExpertTime found = [&] {
     const py::gil_scoped_release unlocked;
     return remember ? expert_time(grade, core, one) : simulate_expert(grade, core, one);
@@ -38,7 +41,7 @@ py::dict expert(const std::string& spec, int64_t hidden, int64_t inter, int64_t 
   result["reduce_ns"] = found.reduce_ns;
   result["result_ns"] = found.result_ns;
   result["total_ns"] = found.total_ns();
-  result["closed_form_ns"] = expert_closed_form_ns(grade, core, one);
+  result["closed_form_ns"] = expert_closed_form_ns(grade, core, by_formula);
   result["dram_nj"] = found.dram_nj;
   result["channel_nj"] = found.channel_nj;
   result["link_nj"] = found.link_nj;
@@ -116,7 +119,7 @@ void bind_expert(py::module_& m) {
   m.def("expert", &expert, py::arg("spec"), py::arg("hidden"), py::arg("inter"), py::arg("tokens"),
         py::arg("weight_bytes_each"), py::arg("ranks"), py::arg("tflops"), py::arg("buffer_bytes"),
         py::arg("striped_over") = 1, py::arg("link_gbps") = 25.0, py::arg("stream_share") = 1.0,
-        py::arg("remember") = true);
+        py::arg("closed_form_share") = 1.0, py::arg("remember") = true);
   m.def("relayout", &relayout, py::arg("spec"), py::arg("hidden"), py::arg("inter"),
         py::arg("weight_bytes_each"), py::arg("ranks"), py::arg("dimms"), py::arg("link_gbps"),
         py::arg("migrate"));
@@ -125,6 +128,12 @@ void bind_expert(py::module_& m) {
         py::arg("home"), py::arg("dimms"), py::arg("dimms_per_channel"));
   m.def("weight_stream", &weight_stream, py::arg("spec"), py::arg("matrix_bursts"), py::arg("passes"));
   m.def("keep_streams", &keep_streams, py::arg("max_runs"));
+  m.def(
+      "closed_form_share",
+      [](const std::string& spec, const std::string& mode, double host_gbps) {
+        return stream_share(dram_spec(spec), sharing_mode_named(mode), host_gbps);
+      },
+      py::arg("spec"), py::arg("mode"), py::arg("host_gbps"));
   m.def(
       "ridge_tokens",
       [](const std::string& spec, double weight_bytes_each, int ranks, double tflops) {

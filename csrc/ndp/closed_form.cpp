@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/error.h"
+
 namespace trimoe::ndp {
 namespace {
 
 // Clocks that a descriptor takes behind the channel: registering driver, data buffers, decoding.
 constexpr int kCommandPathClocks = 2 + 8 + 7;
+constexpr double kRowSwitchLoss = 0.03;
 
 }  // namespace
 
@@ -41,6 +44,16 @@ double expert_closed_form_ns(const DramSpec& spec, const CoreConfig& core, const
   const double channel_ns = tokens * static_cast<double>(one.hidden) * kActivationBytes / channel_gbps;
   return command_ns(spec) + 2 * channel_ns + first_ns + std::max({stream_ns, mac_ns, link_ns}) +
          reduce_ns(core, one);
+}
+
+double stream_share(const DramSpec& spec, SharingMode mode, double host_gbps) {
+  check(mode != SharingMode::kHost, "a mode in which the core may run", "host", "exclusive or concurrent");
+  const double left = 1 - host_gbps / stream_gbps(spec, 1);
+  check(host_gbps >= 0 && left > 0, "a host of less than the bandwidth of a rank, in GB/s", host_gbps, "10");
+  if (host_gbps == 0) return 1;
+  if (mode == SharingMode::kConcurrent) return left * (1 - kRowSwitchLoss);
+  const double switch_ns = (spec.timing.nRP + spec.timing.nRCD) * spec.clock_ns + command_ns(spec);
+  return std::max(left, 0.5) / (1 + switch_ns / (spec.timing.nREFI * spec.clock_ns));
 }
 
 double ridge_tokens(const DramSpec& spec, const CoreConfig& core, double weight_bytes_each) {

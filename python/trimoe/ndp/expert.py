@@ -3,7 +3,8 @@
 The weights of every rank stream past the core burst by burst, through the simulated DRAM with its refreshes;
 a burst is multiplied when it is there and the one before it is done. Where the buffer does not hold all
 tokens, the weights are streamed once for every buffer full. Of a striped expert the DIMM owns an equal part
-and gets the others over the DIMM link meanwhile, in every pass again.
+and gets the others over the DIMM link meanwhile, in every pass again. Of a rank that the host reads
+meanwhile, the core keeps a share of the stream; all ranks do equal parts, so that all wait for it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from trimoe import _ndp
 from trimoe.errors import InputError
+from trimoe.ndp.sharing import contention
 
 __all__ = [
     "LAYOUTS",
@@ -40,7 +42,7 @@ class ExpertTime:
     times that the weights are streamed; weight_bytes: of one pass, on all ranks of this DIMM; link_bytes: of
     one pass, from other DIMMs. dram_nj: reading, opening rows and refreshing, on all DIMMs, without
     background; channel_nj: activations and results off the DIMM; link_nj: from DIMM to DIMM. The core's own
-    energy is unknown and in none.
+    energy is unknown and in none. stream_share: what the host leaves of the stream of the rank that it reads.
     """
 
     command_ns: float
@@ -58,6 +60,7 @@ class ExpertTime:
     passes: int
     weight_bytes: int
     link_bytes: int
+    stream_share: float
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -111,6 +114,17 @@ def check_traffic(hidden: int, inter: int, tokens: int, dtype: str) -> None:
         )
 
 
+@functools.lru_cache(maxsize=1024)
+def _stream_shares(spec: str, mode: str, host_gbps: float) -> tuple[float, float]:
+    """What the host leaves of one rank's stream: simulated, and by formula."""
+    try:
+        closed_form = _ndp.closed_form_share(spec, mode, host_gbps)
+    except ValueError as error:
+        raise InputError.from_native(error) from None
+    found = contention(spec, mode, ranks=1, host_gbps=host_gbps).in_step_share if host_gbps else 1.0
+    return min(found, 1.0), closed_form
+
+
 @functools.lru_cache(maxsize=4096)
 def expert_time(
     hidden: int,
@@ -125,6 +139,8 @@ def expert_time(
     layout: str = "localized",
     dimms: int = 16,
     link_gbps: float = 25.0,
+    mode: str = "exclusive",
+    host_gbps: float = 0.0,
 ) -> ExpertTime:
     """Simulates one expert; remembers what it has simulated.
 
@@ -140,9 +156,12 @@ def expert_time(
         layout: "localized", all weights on this DIMM, or "striped", an equal part on each of `dimms`.
         dimms: that a striped expert lies on.
         link_gbps: from all other DIMMs together into this one.
+        mode: how host and core share a rank, "exclusive" in turns or "concurrent" at once.
+        host_gbps: that the host reads of one rank meanwhile, less than its bandwidth.
 
     Raises:
-        InputError: a size out of range, or a buffer that holds no token.
+        InputError: a size out of range, a buffer that holds no token, or mode "host", in which the core may
+            not run.
     """
     each = weight_bytes_each(dtype)
     if layout not in LAYOUTS:
@@ -150,11 +169,12 @@ def expert_time(
     check_traffic(hidden, inter, tokens, dtype)
     core = (ranks, tflops, buffer_bytes(buffer_kib))
     striped_over = dimms if layout == "striped" else 1
+    shares = _stream_shares(spec, mode, host_gbps)
     try:
-        found = _ndp.expert(spec, hidden, inter, tokens, each, *core, striped_over, link_gbps)
+        found = _ndp.expert(spec, hidden, inter, tokens, each, *core, striped_over, link_gbps, *shares)
     except ValueError as error:
         raise InputError.from_native(error) from None
-    return ExpertTime(**found)
+    return ExpertTime(**found, stream_share=shares[0])
 
 
 @functools.lru_cache(maxsize=4096)

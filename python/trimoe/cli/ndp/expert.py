@@ -36,6 +36,10 @@ def expert(
     ] = "localized",
     dimms: Annotated[int, typer.Option(min=1, max=4096, help="That a striped expert lies on.")] = 16,
     link_gbps: LinkOption = 25.0,
+    mode: Annotated[
+        str, typer.Option(help="How host and core share a rank: exclusive, in turns, or concurrent.")
+    ] = "exclusive",
+    host_gbps: Annotated[float, typer.Option(min=0, help="That the host reads of a rank meanwhile.")] = 0.0,
     json_output: JsonOption = False,
 ) -> None:
     """Simulate one expert FFN on one DIMM-NDP. Core and link are assumptions; the DRAM below is checked.
@@ -45,12 +49,14 @@ def expert(
       trimoe ndp expert --tokens 16
       trimoe ndp expert --hidden 4096 --inter 1408 --dtype int4 --ranks 2 --json
       trimoe ndp expert --layout striped --dimms 16 --link-gbps 50
+      trimoe ndp expert --mode concurrent --host-gbps 10
     """
     from trimoe.ndp import expert_time
 
     core = {"ranks": ranks, "tflops": tflops, "buffer_kib": buffer_kib}
     lies = {"layout": layout, "dimms": dimms, "link_gbps": link_gbps}
-    found = expert_time(hidden, inter, tokens, spec=spec, dtype=dtype, **core, **lies)
+    shared = {"mode": mode, "host_gbps": host_gbps}
+    found = expert_time(hidden, inter, tokens, spec=spec, dtype=dtype, **core, **lies, **shared)
     if json_output:
         print_json(found.as_dict())
         return
@@ -66,6 +72,7 @@ def expert(
         {
             "total": f"{human_ns(found.total_ns)}, by formula {human_ns(found.closed_form_ns)}",
             **{name.replace("_", " and "): human_ns(times[f"{name}_ns"]) for name in phases},
+            **({"kept of the stream": f"{100 * found.stream_share:.1f} %, {mode}"} if host_gbps else {}),
             "weights": f"{human_bytes(found.weight_bytes)}{over}, streamed {found.passes} time(s)",
             "energy": f"DRAM {found.dram_nj * 1e-6:.3g} mJ, channel {found.channel_nj * 1e-6:.3g} mJ{link}",
         },
