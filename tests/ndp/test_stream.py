@@ -98,7 +98,7 @@ def test_multiplying_about_as_fast_as_bursts_come(name: str, relative: float) ->
 
 @pytest.mark.parametrize("odd_bit", range(18, 44, 2))
 def test_sums_that_lie_half_way_between_two_doubles(odd_bit: int) -> None:
-    """Multiplying takes 5 ns and a small power of two: where sums are spaced twice that, every one is a tie."""
+    """Multiplying takes 5 ns and a small power of two: where doubles are twice that apart, sums are ties."""
     wanted = 5 + 2.0**-odd_bit
     macs = 32 / wanted
     rates = (macs * (1 + step * 2**-52) * 4 * 2 / 1e3 for step in range(-8, 9))
