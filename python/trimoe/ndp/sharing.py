@@ -23,8 +23,8 @@ class Contention:
     """What host and NDP get while both want one rank.
 
     Bandwidth: `undisturbed_gbps` is the NDP's without a host; `ndp_gbps` with it, where no rank waits for
-    another, and `ndp_share` of undisturbed; `in_step_share`: what is left where all ranks do equal parts of one
-    thing and wait for the shared one. `host_gbps`: what the host got of `offered_gbps`.
+    another, and `ndp_share` of undisturbed; `in_step_share`: what is left where all ranks do equal parts of
+    one thing and wait for the shared one. `host_gbps`: what the host got of `offered_gbps`.
     `row_switch_loss`: 1 - ndp / (undisturbed - host), the cost of rows opened again and of switches; None in
     mode "host", where the NDP gets nothing.
 
