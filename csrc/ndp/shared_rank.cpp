@@ -37,7 +37,11 @@ void SharedRank::push(const RankRequest& request) {
   Queues& queues = !of_host ? ndp_ : request.write ? writes_ : reads_;
   queues[bank].push_back({request, ++pushed_, ndp_bursts_});
   ++(!of_host ? n_ndp_ : request.write ? n_writes_ : n_reads_);
-  if (of_host) fifo_commands_[bank] += request.commands;
+  if (!of_host) return;
+  fifo_commands_[bank] += request.commands;
+  if (mode_ != SharingMode::kConcurrent) return;
+  deepest_fifo_ = std::max(deepest_fifo_, static_cast<int>(reads_[bank].size() + writes_[bank].size()));
+  deepest_commands_ = std::max(deepest_commands_, fifo_commands_[bank]);
 }
 
 // Turning the data bus round costs many clocks, so writes wait until there are enough of them, or long

@@ -247,6 +247,27 @@ def test_latency_grows_with_the_protocol_the_load_and_the_cap() -> None:
     assert [one.latency_p99_ns for one in capped] == sorted(one.latency_p99_ns or 0 for one in capped)
 
 
+def test_a_bank_holds_eight_requests_and_eight_commands() -> None:
+    """Reads of one row after the other need one command each; random ones, three."""
+    stream, random_reads = (run("concurrent", host_gbps=30.0, pattern=name) for name in ("stream", "random"))
+    assert (stream.deepest_fifo, stream.deepest_commands) == (8, 8)
+    assert (random_reads.deepest_fifo, random_reads.deepest_commands) == (3, 8)  # of the first, two
+    assert run("exclusive", host_gbps=30.0).deepest_fifo == 0
+
+
+def test_offloading_takes_its_way() -> None:
+    """There: three commands, driver, decoder; back: the ready line, a command, driver, buffers, a burst."""
+    times: dict[tuple[str, int], float] = {}
+    for mode, ranks in (("host", 1), ("concurrent", 1), ("concurrent", 8)):
+        lone = {"host_gbps": 0.1, "host_outstanding": 1, "ndp_window": 1, "row_hit_cap": 1}
+        found = contention(mode=mode, ranks=ranks, pattern="random-single-bank", **lone)
+        times[mode, ranks] = (found.latency_mean_ns or 0) / spec("4800B").clock_ns
+    way = 3 * 2 + 2 + 7 + 0 + 2 + 2 + 8 + T["nBL"]
+    # The NDP's own burst may be in the way.
+    assert way <= times["concurrent", 1] - times["host", 1] <= way + 15
+    assert times["concurrent", 8] - times["concurrent", 1] == pytest.approx(8 // 2, abs=0.2)
+
+
 def test_a_host_with_few_requests_outstanding_is_throttled_by_windows() -> None:
     few, many = (run("exclusive", host_gbps=8.0, host_outstanding=count) for count in (64, 1024))
     assert few.host_gbps < 0.5 * many.host_gbps

@@ -31,8 +31,8 @@ class Contention:
     Latency is that of host reads, from arrival to the end of the data; None without any.
 
     Counts are of the shared rank's sub-channel that was simulated for `clocks`: switches of owner or mode;
-    refreshes issued by each owner, due, and the most that were owed; requests made, served exactly once, and
-    bursts of the DRAM.
+    refreshes issued by each owner, due, and the most that were owed; requests made and served exactly once; the
+    most offloaded requests, and commands for them, that a bank held; bursts of the DRAM.
     """
 
     spec: str
@@ -60,6 +60,8 @@ class Contention:
     host_served_once: int
     ndp_requests: int
     ndp_served: int
+    deepest_fifo: int
+    deepest_commands: int
     reads: int
     writes: int
 
