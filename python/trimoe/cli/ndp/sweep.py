@@ -16,7 +16,7 @@ from trimoe.cli.ndp.options import (
     SpecOption,
     ndp_app,
 )
-from trimoe.cli.render import human_ns, print_json, print_line, print_table
+from trimoe.cli.render import print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from trimoe.ndp.sweep import ExpertSweep, SweepRow
@@ -47,15 +47,19 @@ def sweep(
     if json_output:
         print_json(found.as_dict())
         return
-    what = f"H {hidden}, I {inter}, {dtype}, DIMMs of {spec} (a model; nothing here was measured)"
+    what = f"µs of H {hidden}, I {inter}, {dtype}, on {spec} (a model; nothing here was measured)"
     _print_localized(what, found)
-    _print_striped(f"Striped over {dimms} DIMMs, 0.5 TFLOP/s, 4 ranks", found)
+    _print_striped(f"µs striped over {dimms} DIMMs, 0.5 TFLOP/s, 4 ranks", found)
 
 
 def _times(rows: Sequence[SweepRow]) -> list[str]:
-    """Of the tokens that are shown."""
+    """Of the tokens that are shown, in microseconds."""
     times = {row.tokens: row.total_ns for row in rows}
-    return [human_ns(times[tokens]) for tokens in _SHOWN_TOKENS]
+    return [_us(times[tokens]) for tokens in _SHOWN_TOKENS]
+
+
+def _us(time_ns: float) -> str:
+    return f"{time_ns * 1e-3:.0f}"
 
 
 def _token_columns() -> list[str]:
@@ -83,6 +87,6 @@ def _print_striped(title: str, found: ExpertSweep) -> None:
     for move in found.relayout:
         case = (0.5, 4, move.link_gbps)
         rows = [row for row in found.striped if (row.tflops, row.ranks, row.link_gbps) == case]
-        moved = [human_ns(move.time.link_ns), human_ns(move.time.host_ns)]
+        moved = [_us(move.time.link_ns), _us(move.time.host_ns)]
         table.append([move.link_gbps, *_times(rows), *moved])
     print_table(title, columns, table, right=columns)
