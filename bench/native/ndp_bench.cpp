@@ -31,7 +31,7 @@ void expert(benchmark::State& state, const std::string& spec, Known known) {
   const ExpertCase one{5120, 1536, 1};
   double total_ns = 0;
   for (auto _ : state) {
-    if (known == Known::kNothing) keep_streams(1 << 21);
+    if (known == Known::kNothing) keep_streams(32 << 20);
     const auto time = known == Known::kAnswer ? expert_time : simulate_expert;
     total_ns = time(dram_spec(spec), {}, one).total_ns();
   }

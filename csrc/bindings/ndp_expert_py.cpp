@@ -127,7 +127,7 @@ void bind_expert(py::module_& m) {
         py::arg("ranks"), py::arg("tflops"), py::arg("buffer_bytes"), py::arg("layers"), py::arg("tokens"),
         py::arg("home"), py::arg("dimms"), py::arg("dimms_per_channel"));
   m.def("weight_stream", &weight_stream, py::arg("spec"), py::arg("matrix_bursts"), py::arg("passes"));
-  m.def("keep_streams", &keep_streams, py::arg("max_runs"));
+  m.def("keep_streams", &keep_streams, py::arg("max_bytes"));
   m.def(
       "closed_form_share",
       [](const std::string& spec, const std::string& mode, double host_gbps) {

@@ -12,10 +12,14 @@ namespace {
 constexpr size_t kMaxKeptStreams = 256;  // a controller each
 
 // Over all streams.
-std::atomic<int64_t> max_runs = int64_t{1} << 21;
-std::atomic<int64_t> kept_runs = 0;
+std::atomic<int64_t> max_bytes = int64_t{32} << 20;
+std::atomic<int64_t> kept_bytes = 0;
 
-int64_t runs_of(const StreamPass& pass) { return std::ssize(pass.gate_up) + std::ssize(pass.down); }
+// With what a pass takes beside its runs: three allocations, a counter, a pointer to it.
+int64_t bytes_of(const StreamPass& pass) {
+  const size_t runs = pass.gate_up.capacity() + pass.down.capacity();
+  return static_cast<int64_t>(sizeof(StreamPass) + runs * sizeof(Run) + 96);
+}
 
 }  // namespace
 
@@ -55,7 +59,7 @@ class KeptPasses {
   KeptPasses(const KeptPasses&) = delete;
   KeptPasses& operator=(const KeptPasses&) = delete;
   ~KeptPasses() {
-    for (const auto& pass : passes_) kept_runs -= runs_of(*pass);
+    for (const auto& pass : passes_) kept_bytes -= bytes_of(*pass);
   }
 
   // The pass of that number; or null, and in `beyond` a simulation that goes on from there.
@@ -63,12 +67,12 @@ class KeptPasses {
     const std::lock_guard lock(mutex_);
     if (index < passes_.size()) return passes_[index];
     // Asked in order: this is the next one.
-    if (kept_runs >= max_runs) {
+    if (kept_bytes >= max_bytes) {
       beyond = std::make_unique<WeightStream>(simulation_);
       return nullptr;
     }
     passes_.push_back(std::make_shared<const StreamPass>(simulation_.next()));
-    kept_runs += runs_of(*passes_.back());
+    kept_bytes += bytes_of(*passes_.back());
     return passes_.back();
   }
 
@@ -95,17 +99,17 @@ std::shared_ptr<KeptPasses> kept_passes(const DramSpec& spec, int64_t matrix_bur
   const std::lock_guard lock(mutex);
   if (const auto found = kept.find({&spec, matrix_bursts}); found != kept.end()) return found->second;
   // All are forgotten at once: simpler than knowing which was used last, and rare.
-  if (kept.size() >= kMaxKeptStreams || kept_runs >= max_runs) kept.clear();
+  if (kept.size() >= kMaxKeptStreams || kept_bytes >= max_bytes) kept.clear();
   return kept[{&spec, matrix_bursts}] = std::make_shared<KeptPasses>(spec, matrix_bursts);
 }
 
 }  // namespace
 
-int64_t keep_streams(int64_t runs) {
+int64_t keep_streams(int64_t bytes) {
   auto& [mutex, kept] = streams();
   const std::lock_guard lock(mutex);
   kept.clear();
-  return max_runs.exchange(runs);
+  return max_bytes.exchange(bytes);
 }
 
 bool is_listed(const DramSpec& spec) {

@@ -55,8 +55,8 @@ class PassReader {
   size_t passes_ = 0;
 };
 
-// Forgets all streams; from now on keeps so many runs (16 bytes each; 2^21 at first, an expert of 47 MB on
-// four ranks has 90 a pass). Returns how many it was.
-int64_t keep_streams(int64_t max_runs);
+// Forgets all streams; from now on keeps so many bytes of them, 32 MiB at first. Returns how many it was. An
+// expert of 47 MB on four ranks takes 1.7 KB a pass.
+int64_t keep_streams(int64_t max_bytes);
 
 }  // namespace trimoe::ndp
