@@ -34,6 +34,8 @@ py::dict result_dict(const SharingResult& found) {
   result["host_served_once"] = found.host_served_once;
   result["ndp_requests"] = found.ndp_requests;
   result["ndp_served"] = found.ndp_served;
+  result["deepest_fifo"] = found.deepest_fifo;
+  result["deepest_commands"] = found.deepest_commands;
   result["reads"] = found.reads;
   result["writes"] = found.writes;
   return result;

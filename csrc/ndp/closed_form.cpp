@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/error.h"
+
 namespace trimoe::ndp {
 namespace {
 
 // Clocks that a descriptor takes behind the channel: registering driver, data buffers, decoding.
 constexpr int kCommandPathClocks = 2 + 8 + 7;
+constexpr double kRowSwitchLoss = 0.03;
 
 }  // namespace
 
@@ -43,7 +46,18 @@ double expert_closed_form_ns(const DramSpec& spec, const CoreConfig& core, const
          reduce_ns(core, one);
 }
 
+double stream_share(const DramSpec& spec, SharingMode mode, double host_gbps) {
+  check(mode != SharingMode::kHost, "a mode in which the core may run", "host", "exclusive or concurrent");
+  const double left = 1 - host_gbps / stream_gbps(spec, 1);
+  check(host_gbps >= 0 && left > 0, "a host of less than the bandwidth of a rank, in GB/s", host_gbps, "10");
+  if (host_gbps == 0) return 1;
+  if (mode == SharingMode::kConcurrent) return left * (1 - kRowSwitchLoss);
+  const double switch_ns = (spec.timing.nRP + spec.timing.nRCD) * spec.clock_ns + command_ns(spec);
+  return std::max(left, 0.5) / (1 + switch_ns / (spec.timing.nREFI * spec.clock_ns));
+}
+
 double ridge_tokens(const DramSpec& spec, const CoreConfig& core, double weight_bytes_each) {
+  check_core(core);
   return core.tflops * 1e3 / 2 * weight_bytes_each / stream_gbps(spec, core.ranks);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "ndp/expert.h"
+#include "ndp/shared_rank.h"
 
 namespace trimoe::ndp {
 
@@ -22,6 +23,14 @@ double first_link_ns(const DramSpec& spec, double link_gbps);
 // DIMMs the middle is t_first + max(passes * W / D / B, MACs / F, passes * (D - 1) / D * W / link). B:
 // stream_gbps times the share that the host leaves.
 double expert_closed_form_ns(const DramSpec& spec, const CoreConfig& core, const ExpertCase& one);
+
+// Of the stream of the rank that a host reads at so many GB/s, u of the rank's bandwidth, what the core
+// keeps:
+//   exclusive:  max(1 - u, 1/2) / (1 + (nRP + nRCD + t_cmd) / nREFI): turns of at most one nREFI each
+//   concurrent: (1 - u) * (1 - 0.03): rows that are opened again
+// 1 without a host. Throws Error for mode host, in which the core may not run, and a host beyond the
+// bandwidth.
+double stream_share(const DramSpec& spec, SharingMode mode, double host_gbps);
 
 // Tokens from which the core is slower than the stream: F / B for two bytes a weight.
 double ridge_tokens(const DramSpec& spec, const CoreConfig& core, double weight_bytes_each);

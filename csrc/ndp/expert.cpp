@@ -43,19 +43,23 @@ int64_t tokens_in_buffer(const CoreConfig& core, const ExpertCase& one) {
   return static_cast<int64_t>(static_cast<double>(core.buffer_bytes) / bytes);
 }
 
+void check_core(const CoreConfig& core) {
+  check(core.ranks >= 1 && core.ranks <= kMaxRanks, "1 to 8 ranks", core.ranks, "4");
+  check(core.tflops > 0, "a core of more than 0 TFLOP/s", core.tflops, "0.5");
+  check(core.link_gbps > 0, "a link of more than 0 GB/s", core.link_gbps, "25");
+}
+
 void check_case(const DramSpec& spec, const CoreConfig& core, const ExpertCase& one) {
   check(one.hidden >= 1 && one.inter >= 1 && one.tokens >= 1, "a hidden and intermediate size and tokens",
         std::min({one.hidden, one.inter, one.tokens}), "positive numbers");
   check(std::max({one.hidden, one.inter, one.tokens}) <= int64_t{1} << 30, "sizes of at most 2^30",
         std::max({one.hidden, one.inter, one.tokens}), "the sizes of one expert");
-  check(core.ranks >= 1 && core.ranks <= kMaxRanks, "1 to 8 ranks", core.ranks, "4");
-  check(core.tflops > 0, "a core of more than 0 TFLOP/s", core.tflops, "0.5");
+  check_core(core);
   check(tokens_in_buffer(core, one) >= 1, "a buffer that holds one token", core.buffer_bytes,
         "a larger buffer, or more ranks");
   check(one.weight_bytes_each > 0 && one.weight_bytes_each <= 8, "weights of up to 8 bytes",
         one.weight_bytes_each, "2");
   check(one.striped_over >= 1, "one DIMM or more", one.striped_over, "16");
-  check(core.link_gbps > 0, "a link of more than 0 GB/s", core.link_gbps, "25");
   check(one.stream_share > 0 && one.stream_share <= 1, "a share of the stream between 0 and 1",
         one.stream_share, "1");
   const DramGeometry& geometry = spec.geometry;

@@ -51,6 +51,9 @@ int64_t tokens_in_buffer(const CoreConfig& core, const ExpertCase& one);
 // Sums of the ranks' partial results.
 double reduce_ns(const CoreConfig& core, const ExpertCase& one);
 
+// Throws Error for ranks, a rate or a link that cannot be.
+void check_core(const CoreConfig& core);
+
 // Throws Error for sizes that are not positive, weights that do not fit the DIMM, or a buffer that holds no
 // token.
 void check_case(const DramSpec& spec, const CoreConfig& core, const ExpertCase& one);

@@ -37,7 +37,11 @@ void SharedRank::push(const RankRequest& request) {
   Queues& queues = !of_host ? ndp_ : request.write ? writes_ : reads_;
   queues[bank].push_back({request, ++pushed_, ndp_bursts_});
   ++(!of_host ? n_ndp_ : request.write ? n_writes_ : n_reads_);
-  if (of_host) fifo_commands_[bank] += request.commands;
+  if (!of_host) return;
+  fifo_commands_[bank] += request.commands;
+  if (mode_ != SharingMode::kConcurrent) return;
+  deepest_fifo_ = std::max(deepest_fifo_, static_cast<int>(reads_[bank].size() + writes_[bank].size()));
+  deepest_commands_ = std::max(deepest_commands_, fifo_commands_[bank]);
 }
 
 // Turning the data bus round costs many clocks, so writes wait until there are enough of them, or long
@@ -119,7 +123,6 @@ Served SharedRank::serve(const Choice& choice) {
 }
 
 bool SharedRank::step(int64_t limit, Served& served) {
-  const Owner owner = ledger_.owner();
   // Once one is issued, all that are owed are: the rows are closed.
   const int64_t debt = ledger_.debt(now_);
   refreshing_ = debt > (refreshing_ ? 0 : policy_.postpone);
@@ -136,10 +139,14 @@ bool SharedRank::step(int64_t limit, Served& served) {
     served = serve(choice);
     return true;
   }
-  const Entry* entry = choice.queue != nullptr ? &choice.queue->front() : nullptr;
-  const int row = choice.command == Command::kActivate ? entry->request.place.row : kNoRow;
-  issue(choice.command, choice.bank, row, entry != nullptr ? entry->request.from : owner, 0);
-  if (choice.command == Command::kRefresh) ledger_.issue(owner, now_);
+  if (choice.queue == nullptr) {
+    issue(choice.command, choice.bank, kNoRow, ledger_.owner(), 0);
+    if (choice.command == Command::kRefresh) ledger_.issue(ledger_.owner(), now_);
+  } else {
+    const RankRequest& request = choice.queue->front().request;
+    const bool opens = choice.command == Command::kActivate;
+    issue(choice.command, choice.bank, opens ? request.place.row : kNoRow, request.from, 0);
+  }
   return false;
 }
 

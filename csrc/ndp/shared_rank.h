@@ -58,6 +58,8 @@ class SharedRank {
   int64_t waiting_reads() const { return n_reads_; }  // of the host
   int64_t waiting_writes() const { return n_writes_; }
   int64_t waiting_ndp() const { return n_ndp_; }
+  int deepest_fifo() const { return deepest_fifo_; }  // requests that a bank's had at once
+  int deepest_commands() const { return deepest_commands_; }
 
   // Whether the queue of the host's controller, or in kConcurrent the FIFOs of the bank, take it.
   bool has_room(const RankRequest& request) const;
@@ -106,6 +108,7 @@ class SharedRank {
   int64_t n_reads_ = 0, n_writes_ = 0, n_ndp_ = 0;
   int64_t pushed_ = 0, ndp_bursts_ = 0, switches_ = 0;
   int64_t now_ = 0;
+  int deepest_fifo_ = 0, deepest_commands_ = 0;
   SharingMode mode_ = SharingMode::kHost;
   bool writing_ = false, refreshing_ = false;
 };

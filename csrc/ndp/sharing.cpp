@@ -160,6 +160,8 @@ void set_counts(const Simulation& simulation, SharingResult& result) {
   result.ndp_served = simulation.given();
   result.reads = device.issued(Command::kRead);
   result.writes = device.issued(Command::kWrite);
+  result.deepest_fifo = simulation.rank().deepest_fifo();
+  result.deepest_commands = simulation.rank().deepest_commands();
   result.clocks = simulation.rank().now();
 }
 

@@ -44,6 +44,7 @@ struct SharingResult {
   int64_t clocks, switches;
   int64_t host_refreshes, ndp_refreshes, due_refreshes, largest_debt;
   int64_t host_requests, host_served_once, ndp_requests, ndp_served, reads, writes;
+  int deepest_fifo, deepest_commands;  // of any bank in kConcurrent
 
   double share() const { return ndp_gbps / undisturbed_gbps; }
   // Where all ranks do equal parts of one thing, all wait for the shared one.

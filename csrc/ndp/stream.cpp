@@ -9,12 +9,17 @@
 namespace trimoe::ndp {
 namespace {
 
-constexpr int64_t kMaxKeptRuns = int64_t{1} << 21;  // of 16 bytes, over all streams
-constexpr size_t kMaxKeptStreams = 256;             // a controller each
+constexpr size_t kMaxKeptStreams = 256;  // a controller each
 
-std::atomic<int64_t> kept_runs = 0;
+// Over all streams.
+std::atomic<int64_t> max_bytes = int64_t{32} << 20;
+std::atomic<int64_t> kept_bytes = 0;
 
-int64_t runs_of(const StreamPass& pass) { return std::ssize(pass.gate_up) + std::ssize(pass.down); }
+// With what a pass takes beside its runs: three allocations, a counter, a pointer to it.
+int64_t bytes_of(const StreamPass& pass) {
+  const size_t runs = pass.gate_up.capacity() + pass.down.capacity();
+  return static_cast<int64_t>(sizeof(StreamPass) + runs * sizeof(Run) + 96);
+}
 
 }  // namespace
 
@@ -48,13 +53,13 @@ StreamPass WeightStream::next() {
 }
 
 // The first passes of one stream. Who needs more than there is room for goes on alone.
-class PassReader::Kept {
+class KeptPasses {
  public:
-  Kept(const DramSpec& spec, int64_t matrix_bursts) : simulation_(spec, matrix_bursts) {}
-  Kept(const Kept&) = delete;
-  Kept& operator=(const Kept&) = delete;
-  ~Kept() {
-    for (const auto& pass : passes_) kept_runs -= runs_of(*pass);
+  KeptPasses(const DramSpec& spec, int64_t matrix_bursts) : simulation_(spec, matrix_bursts) {}
+  KeptPasses(const KeptPasses&) = delete;
+  KeptPasses& operator=(const KeptPasses&) = delete;
+  ~KeptPasses() {
+    for (const auto& pass : passes_) kept_bytes -= bytes_of(*pass);
   }
 
   // The pass of that number; or null, and in `beyond` a simulation that goes on from there.
@@ -62,12 +67,12 @@ class PassReader::Kept {
     const std::lock_guard lock(mutex_);
     if (index < passes_.size()) return passes_[index];
     // Asked in order: this is the next one.
-    if (kept_runs >= kMaxKeptRuns) {
+    if (kept_bytes >= max_bytes) {
       beyond = std::make_unique<WeightStream>(simulation_);
       return nullptr;
     }
     passes_.push_back(std::make_shared<const StreamPass>(simulation_.next()));
-    kept_runs += runs_of(*passes_.back());
+    kept_bytes += bytes_of(*passes_.back());
     return passes_.back();
   }
 
@@ -77,15 +82,34 @@ class PassReader::Kept {
   std::vector<std::shared_ptr<const StreamPass>> passes_;
 };
 
-std::shared_ptr<PassReader::Kept> PassReader::kept(const DramSpec& spec, int64_t matrix_bursts) {
-  static std::mutex mutex;
-  static std::map<std::pair<const DramSpec*, int64_t>, std::shared_ptr<Kept>> streams;
+namespace {
+
+struct Streams {
+  std::mutex mutex;
+  std::map<std::pair<const DramSpec*, int64_t>, std::shared_ptr<KeptPasses>> kept;
+};
+
+Streams& streams() {
+  static Streams all;
+  return all;
+}
+
+std::shared_ptr<KeptPasses> kept_passes(const DramSpec& spec, int64_t matrix_bursts) {
+  auto& [mutex, kept] = streams();
   const std::lock_guard lock(mutex);
-  auto& found = streams[{&spec, matrix_bursts}];
-  if (found) return found;
-  // All are forgotten at once: simpler than knowing which is used least, and rare.
-  if (streams.size() > kMaxKeptStreams || kept_runs >= kMaxKeptRuns) streams.clear();
-  return streams[{&spec, matrix_bursts}] = std::make_shared<Kept>(spec, matrix_bursts);
+  if (const auto found = kept.find({&spec, matrix_bursts}); found != kept.end()) return found->second;
+  // All are forgotten at once: simpler than knowing which was used last, and rare.
+  if (kept.size() >= kMaxKeptStreams || kept_bytes >= max_bytes) kept.clear();
+  return kept[{&spec, matrix_bursts}] = std::make_shared<KeptPasses>(spec, matrix_bursts);
+}
+
+}  // namespace
+
+int64_t keep_streams(int64_t bytes) {
+  auto& [mutex, kept] = streams();
+  const std::lock_guard lock(mutex);
+  kept.clear();
+  return max_bytes.exchange(bytes);
 }
 
 bool is_listed(const DramSpec& spec) {
@@ -95,7 +119,7 @@ bool is_listed(const DramSpec& spec) {
 
 PassReader::PassReader(const DramSpec& spec, int64_t matrix_bursts) {
   if (is_listed(spec))
-    kept_ = kept(spec, matrix_bursts);
+    kept_ = kept_passes(spec, matrix_bursts);
   else
     simulation_ = std::make_unique<WeightStream>(spec, matrix_bursts);
 }

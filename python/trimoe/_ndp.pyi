@@ -60,7 +60,42 @@ def expert(
     ranks: int,
     tflops: float,
     buffer_bytes: int,
+    striped_over: int = 1,
+    link_gbps: float = 25.0,
+    stream_share: float = 1.0,
+    closed_form_share: float = 1.0,
+    remember: bool = True,
 ) -> dict[str, Any]: ...
+def relayout(
+    spec: str,
+    hidden: int,
+    inter: int,
+    weight_bytes_each: float,
+    ranks: int,
+    dimms: int,
+    link_gbps: float,
+    migrate: bool,
+) -> dict[str, Any]: ...
+def step(
+    spec: str,
+    hidden: int,
+    inter: int,
+    weight_bytes_each: float,
+    ranks: int,
+    tflops: float,
+    buffer_bytes: int,
+    layers: int,
+    tokens: list[int],
+    home: list[int],
+    dimms: int,
+    dimms_per_channel: int,
+) -> dict[str, Any]: ...
+def weight_stream(
+    spec: str, matrix_bursts: int, passes: int
+) -> list[tuple[list[int], list[int], tuple[int, int, int]]]: ...
+def keep_streams(max_bytes: int) -> int: ...
+def closed_form_share(spec: str, mode: str, host_gbps: float) -> float: ...
+def ridge_tokens(spec: str, weight_bytes_each: float, ranks: int, tflops: float) -> float: ...
 def idle_latency_ns(spec: str) -> tuple[float, float]: ...
 def loaded_latency(
     spec: str, background_gbps: float, probes: int, refresh: bool, seed: int

@@ -7,9 +7,11 @@ one DIMM (`contention`), and DIMMs that do it all by command (`Fleet`). What it 
 from trimoe.ndp.core import expert_ffn
 from trimoe.ndp.descriptor import Descriptor, Flag, Opcode, expert_config
 from trimoe.ndp.dram import Bandwidth, DramSpec, Latency, bandwidth, latency, patterns, spec, specs
-from trimoe.ndp.expert import ExpertTime, expert_time
+from trimoe.ndp.expert import ExpertTime, RelayoutTime, expert_time, relayout_time, ridge_tokens
 from trimoe.ndp.fleet import Completion, Fleet, Location, NdpError
 from trimoe.ndp.sharing import SHARING_MODES, Contention, contention, contention_sweep
+from trimoe.ndp.step import StepTime, draw_counts, step_time
+from trimoe.ndp.sweep import ExpertSweep, sweep_expert
 from trimoe.ndp.validate import Check, validate
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "Contention",
     "Descriptor",
     "DramSpec",
+    "ExpertSweep",
     "ExpertTime",
     "Flag",
     "Fleet",
@@ -27,15 +30,22 @@ __all__ = [
     "Location",
     "NdpError",
     "Opcode",
+    "RelayoutTime",
+    "StepTime",
     "bandwidth",
     "contention",
     "contention_sweep",
+    "draw_counts",
     "expert_config",
     "expert_ffn",
     "expert_time",
     "latency",
     "patterns",
+    "relayout_time",
+    "ridge_tokens",
     "spec",
     "specs",
+    "step_time",
+    "sweep_expert",
     "validate",
 ]

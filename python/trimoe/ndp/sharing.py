@@ -22,17 +22,17 @@ SHARING_MODES = ("host", "exclusive", "concurrent")
 class Contention:
     """What host and NDP get while both want one rank.
 
-    Bandwidth: `undisturbed_gbps` is the NDP's without a host, `ndp_gbps` with it, where no rank waits for
-    another, `ndp_share` of undisturbed. `in_step_share`: the share that is left where all ranks do equal parts
-    of one thing, and wait for the shared one. `host_gbps`: what the host got of `offered_gbps`.
+    Bandwidth: `undisturbed_gbps` is the NDP's without a host; `ndp_gbps` with it, where no rank waits for
+    another, and `ndp_share` of undisturbed; `in_step_share`: what is left where all ranks do equal parts of
+    one thing and wait for the shared one. `host_gbps`: what the host got of `offered_gbps`.
     `row_switch_loss`: 1 - ndp / (undisturbed - host), the cost of rows opened again and of switches; None in
     mode "host", where the NDP gets nothing.
 
     Latency is that of host reads, from arrival to the end of the data; None without any.
 
     Counts are of the shared rank's sub-channel that was simulated for `clocks`: switches of owner or mode;
-    refreshes issued by each owner, due, and the most that were owed; requests made, served exactly once, and
-    bursts of the DRAM.
+    refreshes issued by each owner, due, and the most that were owed; requests made and served exactly once; the
+    most offloaded requests, and commands for them, that a bank held; bursts of the DRAM.
     """
 
     spec: str
@@ -60,6 +60,8 @@ class Contention:
     host_served_once: int
     ndp_requests: int
     ndp_served: int
+    deepest_fifo: int
+    deepest_commands: int
     reads: int
     writes: int
 
