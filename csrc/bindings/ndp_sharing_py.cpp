@@ -21,6 +21,7 @@ py::dict result_dict(const SharingResult& found) {
   result["host_gbps"] = found.host_gbps;
   result["row_switch_loss"] = found.row_switch_loss;
   result["host_reads"] = found.host_reads;
+  result["latency_min_ns"] = found.latency_min_ns;
   result["latency_mean_ns"] = found.latency_mean_ns;
   result["latency_p99_ns"] = found.latency_p99_ns;
   result["latency_max_ns"] = found.latency_max_ns;

@@ -140,6 +140,7 @@ void set_latency(const Simulation& simulation, double clock_ns, SharingResult& r
   std::ranges::sort(waits);
   double sum = 0;
   for (const int64_t wait : waits) sum += static_cast<double>(wait);
+  result.latency_min_ns = static_cast<double>(waits.front()) * clock_ns;
   result.latency_mean_ns = sum / static_cast<double>(waits.size()) * clock_ns;
   result.latency_p99_ns = static_cast<double>(waits[waits.size() * 99 / 100]) * clock_ns;
   result.latency_max_ns = static_cast<double>(waits.back()) * clock_ns;

@@ -39,7 +39,7 @@ struct SharingResult {
   double row_switch_loss;
   // Of reads that arrived after the warm-up, from arrival to the end of the data; 0 without any.
   int64_t host_reads;
-  double latency_mean_ns, latency_p99_ns, latency_max_ns;
+  double latency_min_ns, latency_mean_ns, latency_p99_ns, latency_max_ns;
   // Of the shared rank's sub-channel that was simulated, from the first to the last clock.
   int64_t clocks, switches;
   int64_t host_refreshes, ndp_refreshes, due_refreshes, largest_debt;

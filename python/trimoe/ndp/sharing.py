@@ -31,8 +31,8 @@ class Contention:
     Latency is that of host reads, from arrival to the end of the data; None without any.
 
     Counts are of the shared rank's sub-channel that was simulated for `clocks`: switches of owner or mode;
-    refreshes issued by each owner, due, and the most that were owed; requests made and served exactly once; the
-    most offloaded requests, and commands for them, that a bank held; bursts of the DRAM.
+    refreshes issued by each owner, due, and the most that were owed; requests made and served exactly once;
+    the most offloaded requests, and commands for them, that a bank held; bursts of the DRAM.
     """
 
     spec: str
@@ -47,6 +47,7 @@ class Contention:
     ndp_share: float
     in_step_share: float
     row_switch_loss: float | None
+    latency_min_ns: float | None
     latency_mean_ns: float | None
     latency_p99_ns: float | None
     latency_max_ns: float | None
@@ -126,7 +127,7 @@ def contention(
     except ValueError as error:
         raise InputError.from_native(error) from None
     if not found.pop("host_reads"):
-        found.update(dict.fromkeys(("latency_mean_ns", "latency_p99_ns", "latency_max_ns")))
+        found.update({key: None for key in found if key.startswith("latency")})
     if mode == "host":
         found["row_switch_loss"] = None
     return Contention(
