@@ -4,9 +4,9 @@
 #include <benchmark/benchmark.h>
 
 #include "ndp/dram/measure.h"
-#include "ndp/expert.h"
-#include "ndp/step.h"
-#include "ndp/stream.h"
+#include "ndp/timing/expert.h"
+#include "ndp/timing/step.h"
+#include "ndp/timing/stream.h"
 
 namespace {
 

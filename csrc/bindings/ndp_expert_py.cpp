@@ -2,11 +2,11 @@
 #include <pybind11/stl.h>
 
 #include "bindings/ndp_py.h"
-#include "ndp/closed_form.h"
-#include "ndp/relayout.h"
-#include "ndp/sharing.h"
-#include "ndp/step.h"
-#include "ndp/stream.h"
+#include "ndp/sharing/sharing.h"
+#include "ndp/timing/closed_form.h"
+#include "ndp/timing/relayout.h"
+#include "ndp/timing/step.h"
+#include "ndp/timing/stream.h"
 
 namespace trimoe::ndp {
 namespace {

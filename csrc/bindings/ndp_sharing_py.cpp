@@ -1,7 +1,7 @@
 // Host and NDP on one DIMM, for trimoe._ndp.
 #include "bindings/ndp_py.h"
 #include "common/error.h"
-#include "ndp/sharing.h"
+#include "ndp/sharing/sharing.h"
 
 namespace trimoe::ndp {
 namespace {

@@ -2,8 +2,8 @@
 //   weight_addr, dst_addr (local), bytes.
 #include <cstring>
 
-#include "ndp/closed_form.h"
 #include "ndp/commands/command.h"
+#include "ndp/timing/closed_form.h"
 
 namespace trimoe::ndp {
 

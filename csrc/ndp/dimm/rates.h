@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "ndp/closed_form.h"
+#include "ndp/timing/closed_form.h"
 
 namespace trimoe::ndp {
 

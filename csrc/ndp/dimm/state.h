@@ -10,8 +10,8 @@
 #include "ndp/dimm/memory.h"
 #include "ndp/dimm/slot.h"
 #include "ndp/dimm/status.h"
-#include "ndp/expert.h"
-#include "ndp/refresh.h"
+#include "ndp/sharing/refresh.h"
+#include "ndp/timing/expert.h"
 
 namespace trimoe::ndp {
 

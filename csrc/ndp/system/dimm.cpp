@@ -183,7 +183,7 @@ Status Dimm::submit_now(const Descriptor& descriptor, const Payload& payload, co
     end.status = Status::kTimeout;
     end.done_ns += state_.config.timeout_ns;
   } else if (opcode == Opcode::kAbort) {
-    abort(at);
+    stop_all(at);
   } else if (opcode == Opcode::kReset) {
     reset(at);
     end.done_ns = now_ns_;
@@ -197,7 +197,7 @@ Status Dimm::submit_now(const Descriptor& descriptor, const Payload& payload, co
   return end.status;
 }
 
-void Dimm::abort(double at_ns) {
+void Dimm::stop_all(double at_ns) {
   advance(at_ns);
   const DramSpec& spec = *state_.config.spec;
   const double row_ns = (spec.timing.nRAS + spec.timing.nRP) * spec.clock_ns;  // the row in work is finished
@@ -213,7 +213,7 @@ void Dimm::abort(double at_ns) {
 }
 
 void Dimm::reset(double at_ns) {
-  abort(at_ns);
+  stop_all(at_ns);
   for (const Flight& flight : flights_) finish(flight);  // what hung does so no longer
   flights_.clear();
   is_stuck_ = false;

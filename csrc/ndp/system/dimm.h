@@ -71,7 +71,7 @@ class Dimm {
   void finish(const Flight& flight);
   void complete(const Ended& end, uint8_t flags);
   Status submit_now(const Descriptor& descriptor, const Payload& payload, const NdpCommand& command);
-  void abort(double at_ns);
+  void stop_all(double at_ns);
   void reset(double at_ns);
   void set_retirements();
 

@@ -1,7 +1,7 @@
 """The emulator of DIMMs with near-data processing (DIMM-NDP). Needs no torch.
 
 The DRAM of one sub-channel (`bandwidth`, `latency`), one expert FFN in time (`expert_time`), host and NDP on
-one DIMM (`contention`), and DIMMs that do it all by command (`Fleet`). What it is checked against: `validate`.
+one DIMM (`contention`), DIMMs that do it all by command (`Fleet`). Checked by `validate`.
 """
 
 from trimoe.ndp.core import expert_ffn

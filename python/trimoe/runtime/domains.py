@@ -19,9 +19,9 @@ class DomainReport:
 
     experts: experts that lie in the domain, over all layers; experts_used: those that had tokens;
     rows: (token, expert) pairs computed; busy_ns: time of the host inside the op; emulated_ns: for a domain
-    that is emulated, what its hardware would have taken, of each call its slowest part; weight_bytes: packed
-    bytes read, each expert once per call; roofline_pct: the least time that these bytes and flops need on this
-    machine, over busy_ns; None where there is nothing to compare.
+    that is emulated, what its hardware would have taken, of each call its slowest part; weight_bytes:
+    packed bytes read, each expert once per call; roofline_pct: the least time that these bytes and flops
+    need on this machine, over busy_ns; None where there is nothing to compare.
     """
 
     domain: str

@@ -34,10 +34,10 @@ class NdpDomain:
     """Puts every expert of a model on a DIMM and decides, call by call, where it runs.
 
     model: from `trimoe.load`. fleet: the DIMMs; expert e of layer l begins on DIMM (e + l) % dimms.
-    cold_tokens: an expert with so many tokens of a call, or fewer, is cold. arithmetic: "host", the kernels of
-    the CPU on the bytes in the DIMM, so that results are the same to the bit; or "core", the emulated core's own
-    order of sums. Raises InputError for a model whose experts an NDP core cannot compute. `close()` takes the
-    experts back.
+    cold_tokens: an expert with so many tokens of a call, or fewer, is cold. arithmetic: "host", the CPU's
+    kernels on the bytes in the DIMM, so that results are the same to the bit; or "core", the emulated core's
+    own order of sums. Raises InputError for a model whose experts an NDP core cannot compute. `close()`
+    takes the experts back.
     """
 
     def __init__(self, model: Any, fleet: Fleet, *, cold_tokens: int = 4, arithmetic: str = "host") -> None:

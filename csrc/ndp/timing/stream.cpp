@@ -1,4 +1,4 @@
-#include "ndp/stream.h"
+#include "ndp/timing/stream.h"
 
 #include <algorithm>
 #include <atomic>

@@ -1,4 +1,4 @@
-#include "ndp/step.h"
+#include "ndp/timing/step.h"
 
 #include <algorithm>
 #include <map>

@@ -1,4 +1,4 @@
-#include "ndp/multiply.h"
+#include "ndp/timing/multiply.h"
 
 #include <algorithm>
 #include <cmath>

@@ -4,7 +4,7 @@
 #include <string_view>
 #include <vector>
 
-#include "ndp/host_port.h"
+#include "ndp/sharing/host_port.h"
 
 namespace trimoe::ndp {
 

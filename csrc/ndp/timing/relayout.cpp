@@ -1,11 +1,11 @@
-#include "ndp/relayout.h"
+#include "ndp/timing/relayout.h"
 
 #include <algorithm>
 #include <cmath>
 
 #include "common/error.h"
-#include "ndp/closed_form.h"
-#include "ndp/stream.h"
+#include "ndp/timing/closed_form.h"
+#include "ndp/timing/stream.h"
 
 namespace trimoe::ndp {
 namespace {

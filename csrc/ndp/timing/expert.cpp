@@ -1,4 +1,4 @@
-#include "ndp/expert.h"
+#include "ndp/timing/expert.h"
 
 #include <cmath>
 #include <map>
@@ -8,8 +8,8 @@
 
 #include "common/error.h"
 #include "common/layout.h"
-#include "ndp/closed_form.h"
-#include "ndp/multiply.h"
+#include "ndp/timing/closed_form.h"
+#include "ndp/timing/multiply.h"
 
 namespace trimoe::ndp {
 namespace {

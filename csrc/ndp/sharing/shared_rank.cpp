@@ -1,4 +1,4 @@
-#include "ndp/shared_rank.h"
+#include "ndp/sharing/shared_rank.h"
 
 #include <limits>
 #include <tuple>

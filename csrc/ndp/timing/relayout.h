@@ -1,7 +1,7 @@
 // Moving one expert's weights between DIMMs, in time: over the DIMM link, or by the host over the channels.
 #pragma once
 
-#include "ndp/expert.h"
+#include "ndp/timing/expert.h"
 
 namespace trimoe::ndp {
 

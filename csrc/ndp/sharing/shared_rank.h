@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "ndp/dram/device.h"
-#include "ndp/refresh.h"
+#include "ndp/sharing/refresh.h"
 
 namespace trimoe::ndp {
 

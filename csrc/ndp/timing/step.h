@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "ndp/expert.h"
+#include "ndp/timing/expert.h"
 
 namespace trimoe::ndp {
 

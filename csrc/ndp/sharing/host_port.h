@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "ndp/dram/traffic.h"
-#include "ndp/shared_rank.h"
+#include "ndp/sharing/shared_rank.h"
 
 namespace trimoe::ndp {
 

@@ -1,4 +1,4 @@
-#include "ndp/refresh.h"
+#include "ndp/sharing/refresh.h"
 
 #include <algorithm>
 

@@ -1,4 +1,4 @@
-#include "ndp/closed_form.h"
+#include "ndp/timing/closed_form.h"
 
 #include <algorithm>
 #include <cmath>

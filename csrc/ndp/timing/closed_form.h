@@ -1,8 +1,8 @@
 // What the emulator should find, by formula; and the constants that it shares with the simulation.
 #pragma once
 
-#include "ndp/expert.h"
-#include "ndp/shared_rank.h"
+#include "ndp/sharing/shared_rank.h"
+#include "ndp/timing/expert.h"
 
 namespace trimoe::ndp {
 

@@ -1,4 +1,4 @@
-#include "ndp/host_port.h"
+#include "ndp/sharing/host_port.h"
 
 #include <cmath>
 #include <limits>

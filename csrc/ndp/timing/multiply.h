@@ -1,7 +1,7 @@
 // The core beside a stream: a burst is multiplied when it is there and the burst before it is done.
 #pragma once
 
-#include "ndp/stream.h"
+#include "ndp/timing/stream.h"
 
 namespace trimoe::ndp {
 

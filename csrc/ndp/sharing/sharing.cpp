@@ -1,4 +1,4 @@
-#include "ndp/sharing.h"
+#include "ndp/sharing/sharing.h"
 
 #include <algorithm>
 #include <cmath>
