@@ -202,6 +202,7 @@ void bind_fleet(py::module_& m) {
              const Location found = self.fleet->where(expert);
              return std::tuple(found.dimm, found.slot, found.striped, found.bytes);
            })
+      .def("address_of", [](PyFleet& self, int64_t expert) { return self.fleet->address_of(expert); })
       .def("bytes_of",
            [](PyFleet& self, int64_t expert) {
              const auto bytes = self.fleet->read(expert);

@@ -103,12 +103,22 @@ std::map<int, Status> Fleet::failures() const {
   return failures_;
 }
 
-const std::byte* Fleet::bytes_at(int64_t expert) const {
-  const std::lock_guard lock(mutex_);
+const Piece& Fleet::localized(int64_t expert) const {
   const auto& pieces = find(expert).slot.pieces;
   check(pieces.size() == 1, "an expert that lies on one DIMM", "a striped one", "relayout()");
-  const Memory& memory = dimms_[static_cast<size_t>(dimm_of(pieces[0].address))]->state().memory;
-  return memory.read(local_of(pieces[0].address), pieces[0].bytes);
+  return pieces[0];
+}
+
+uint64_t Fleet::address_of(int64_t expert) const {
+  const std::lock_guard lock(mutex_);
+  return local_of(localized(expert).address);
+}
+
+const std::byte* Fleet::bytes_at(int64_t expert) const {
+  const std::lock_guard lock(mutex_);
+  const Piece& piece = localized(expert);
+  const Memory& memory = dimms_[static_cast<size_t>(dimm_of(piece.address))]->state().memory;
+  return memory.read(local_of(piece.address), piece.bytes);
 }
 
 FleetCounters Fleet::counters() const {

@@ -53,6 +53,7 @@ class Fleet final : public Peers {
   // The bytes as they lie on the DIMMs now; bytes_at(): of a localized one, in place.
   std::vector<std::byte> read(int64_t expert) const;
   const std::byte* bytes_at(int64_t expert) const;
+  uint64_t address_of(int64_t expert) const;  // in its DIMM, of a localized one
 
   // Runs every job on the DIMM of its expert, the DIMMs at once; emulated nanoseconds. Throws DimmError for
   // the first DIMM that failed; the jobs of the others are done then.
@@ -82,6 +83,7 @@ class Fleet final : public Peers {
   };
 
   const Resident& find(int64_t expert) const;
+  const Piece& localized(int64_t expert) const;
   uint32_t free_slot(int dimm) const;
   int64_t tokens_that_fit(const ExpertShape& shape) const;
   std::vector<int> alive() const;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -46,15 +46,28 @@ def absent(domain: str) -> DomainReport:
     return DomainReport(domain, present=False)
 
 
-def cpu_report(layers: Iterable[ExpertLayer], roofline: Roofline | None) -> DomainReport:
-    """Sums the counters of the layers, all of which lie in the CPU domain."""
+def cpu_report(
+    layers: Iterable[ExpertLayer],
+    roofline: Roofline | None,
+    rows_elsewhere: Mapping[int, Sequence[int]] | None = None,
+) -> DomainReport:
+    """Sums the counters of the layers.
+
+    rows_elsewhere: by handle, the rows of each expert that another domain ran and the host only computed;
+    they are not the CPU's, though the time, bytes and flops of the host are in its figures.
+    """
+    rows_elsewhere = rows_elsewhere or {}
     total: Counter[str] = Counter()
     bound_ns = 0.0
     for layer in layers:
         stats = layer.stats()
         total["experts"] += layer.spec.experts
-        total["experts_used"] += sum(rows > 0 for rows in stats["expert_rows"])
-        for name in ("tokens", "rows", "busy_ns", "weight_bytes", "flops"):
+        rows = stats["expert_rows"]
+        if layer.handle in rows_elsewhere:
+            rows = [own - other for own, other in zip(rows, rows_elsewhere[layer.handle], strict=True)]
+        total["experts_used"] += sum(one > 0 for one in rows)
+        total["rows"] += sum(rows)
+        for name in ("tokens", "busy_ns", "weight_bytes", "flops"):
             total[name] += stats[name]
         if roofline is not None:
             bound_ns += roofline.bound_ns(

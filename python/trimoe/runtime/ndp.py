@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import warnings
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from trimoe.ndp import Fleet
 from trimoe.ops import moe_forward
 from trimoe.runtime.domains import DomainReport
 
-__all__ = ["NUMBERS", "NdpDomain", "NdpWarning"]
+__all__ = ["NUMBERS", "NdpDomain", "NdpWarning", "place_layer"]
 
 NUMBERS = ("bf16", "int8", "int4")  # packed formats that an NDP core computes
 
@@ -47,12 +48,17 @@ class NdpDomain:
         self.lost: set[int] = set()  # DIMMs that did not answer
         self.reruns = 0  # calls whose experts on DIMMs ran on the CPU after all
         self._modules = [module for module in model.modules() if hasattr(module, "runner")]
-        self._homes: dict[int, torch.Tensor] = {}
+        self._homes: dict[int, torch.Tensor] = {}  # by handle: the DIMM of each expert
+        self._rows: dict[int, torch.Tensor] = {}  # by handle: of each expert, on DIMMs since the last reset
         layers = [module.layer for module in self._modules]
         _check(layers)
         self._finalizer = weakref.finalize(self, _detach, [layer.handle for layer in layers])
         for index, module in enumerate(self._modules):
-            self._homes[module.handle] = self._place(module.layer, index)
+            experts = module.layer.spec.experts
+            homes = [(expert + index) % fleet.dimms for expert in range(experts)]
+            place_layer(fleet, module.layer, homes, arithmetic)
+            self._homes[module.handle] = torch.tensor(homes)
+            self._rows[module.handle] = torch.zeros(experts, dtype=torch.int64)
             module.runner = functools.partial(self.run, module.handle)
         self.reset_stats()
 
@@ -66,24 +72,26 @@ class NdpDomain:
         self, layer: int, hidden: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor
     ) -> torch.Tensor:
         """`moe_forward` with this domain's plan."""
-        plan = self.plan(layer, topk_ids)
+        counts = self._counts(layer, topk_ids)
+        plan = self.plan(layer, counts)
         try:
-            return moe_forward(hidden, topk_ids, topk_weights, layer, plan)
+            result = moe_forward(hidden, topk_ids, topk_weights, layer, plan)
         except RuntimeError:
             failed = self.fleet.failures()
             if not failed:
                 raise
+        else:
+            self._rows[layer] += torch.where(plan > 0, counts, 0)
+            return result
         self.lost |= {dimm for dimm, code in failed.items() if code == "TIMEOUT"}
         self.reruns += 1
         told = ", ".join(f"DIMM {dimm}: {code}" for dimm, code in sorted(failed.items()))
         warnings.warn(f"experts on DIMMs ran on the CPU instead; {told}", NdpWarning, stacklevel=2)
         return moe_forward(hidden, topk_ids, topk_weights, layer, None)
 
-    def plan(self, layer: int, topk_ids: torch.Tensor) -> torch.Tensor:
-        """The domain of each expert, [E] int32, for router ids [T, K]: 2 + d for a cold one on DIMM d."""
+    def plan(self, layer: int, counts: torch.Tensor) -> torch.Tensor:
+        """The domain of each expert, [E] int32, for the tokens that each has, [E]: 2 + d for DIMM d, or 0."""
         homes = self._homes[layer]
-        inside = topk_ids[(topk_ids >= 0) & (topk_ids < len(homes))]
-        counts = torch.bincount(inside.flatten(), minlength=len(homes))
         cold = (counts > 0) & (counts <= self.cold_tokens)
         for dimm in self.lost:
             cold &= homes != dimm
@@ -92,7 +100,8 @@ class NdpDomain:
     def reset_stats(self) -> None:
         """Counts from here on."""
         self._before = self.fleet.stats()
-        self._reruns_before = self.reruns
+        for rows in self._rows.values():
+            rows.zero_()
 
     def report(self) -> DomainReport:
         """What the DIMMs did since the last `reset_stats`."""
@@ -100,36 +109,58 @@ class NdpDomain:
         return DomainReport(
             "NDP",
             present=True,
-            experts=sum(len(homes) for homes in self._homes.values()),
-            experts_used=now["experts"] - before["experts"],
-            rows=now["rows"] - before["rows"],
+            experts=sum(len(rows) for rows in self._rows.values()),
+            experts_used=sum(int((rows > 0).sum()) for rows in self._rows.values()),
+            rows=sum(int(rows.sum()) for rows in self._rows.values()),
             busy_ns=now["host_ns"] - before["host_ns"],
             emulated_ns=now["busy_ns"] - before["busy_ns"],
             weight_bytes=sum(dimm["dram_read_bytes"] for dimm in now["dimms"])
             - sum(dimm["dram_read_bytes"] for dimm in before["dimms"]),
         )
 
-    def _place(self, layer: ExpertLayer, index: int) -> torch.Tensor:
-        spec = layer.spec
-        memory, nbytes = layer.memory, spec.layer_bytes // spec.experts
-        homes = [(expert + index) % self.fleet.dimms for expert in range(spec.experts)]
-        self.fleet.attach(layer.handle, self.arithmetic)
-        for expert, home in enumerate(homes):
-            self.fleet.place(
-                _ndp.expert_key(layer.handle, expert),
-                memory[expert * nbytes : (expert + 1) * nbytes],
-                home,
-                hidden=spec.hidden,
-                inter=spec.inter,
-                number=spec.weights,
-                group=spec.packing.group,
-                activation=spec.activation,
-                gated=spec.gated,
-                bias=spec.bias,
-                alpha=spec.alpha,
-                limit=spec.limit,
-            )
-        return torch.tensor(homes)
+    def as_dict(self) -> dict[str, Any]:
+        """How it is set up and what went wrong, as plain data for JSON."""
+        return {
+            "dimms": self.fleet.dimms,
+            "cold_tokens": self.cold_tokens,
+            "arithmetic": self.arithmetic,
+            "lost_dimms": sorted(self.lost),
+            "reruns": self.reruns,
+        }
+
+    def host_rows(self) -> dict[int, list[int]]:
+        """By handle, the rows of each expert that ran on a DIMM and that the CPU's kernels computed."""
+        return {handle: rows.tolist() for handle, rows in self._rows.items() if self.arithmetic == "host"}
+
+    def _counts(self, layer: int, topk_ids: torch.Tensor) -> torch.Tensor:
+        experts = len(self._homes[layer])
+        inside = topk_ids[(topk_ids >= 0) & (topk_ids < experts)]
+        return torch.bincount(inside.flatten(), minlength=experts)
+
+
+def place_layer(fleet: Fleet, layer: ExpertLayer, homes: Sequence[int], arithmetic: str = "host") -> None:
+    """Puts expert e of a layer on DIMM homes[e]: from then on the op takes plans that have it there.
+
+    See `NdpDomain` for arithmetic. The packed bytes are not copied.
+    """
+    spec = layer.spec
+    memory, nbytes = layer.memory, spec.layer_bytes // spec.experts
+    fleet.attach(layer.handle, arithmetic)
+    for expert, home in enumerate(homes):
+        fleet.place(
+            _ndp.expert_key(layer.handle, expert),
+            memory[expert * nbytes : (expert + 1) * nbytes],
+            home,
+            hidden=spec.hidden,
+            inter=spec.inter,
+            number=spec.weights,
+            group=spec.packing.group,
+            activation=spec.activation,
+            gated=spec.gated,
+            bias=spec.bias,
+            alpha=spec.alpha,
+            limit=spec.limit,
+        )
 
 
 def _check(layers: list[ExpertLayer]) -> None:
