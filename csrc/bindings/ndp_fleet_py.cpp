@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings/core_expert_py.h"
+#include "bindings/keep_py.h"
 #include "bindings/ndp_py.h"
 #include "common/own_threads.h"
 #include "ndp/system/domain.h"
