@@ -7,15 +7,20 @@
 
 namespace trimoe::ndp {
 
-int64_t Memory::find_gap(int64_t bytes) const {
-  check(bytes >= 1, "a region of at least one byte", bytes, "the bytes of an expert");
+int64_t Memory::gap_for(int64_t bytes) const {
   int64_t from = 0;
   for (const auto& [address, region] : regions_) {
     if (address - from >= bytes) return from;
     from = round_up(address + region.bytes, kLineBytes);
   }
-  check(capacity_ - from >= bytes, "room in the DIMM", bytes, "another DIMM, or fewer experts");
-  return from;
+  return capacity_ - from >= bytes ? from : -1;
+}
+
+int64_t Memory::find_gap(int64_t bytes) const {
+  check(bytes >= 1, "a region of at least one byte", bytes, "the bytes of an expert");
+  const int64_t address = gap_for(bytes);
+  check(address >= 0, "room in the DIMM", bytes, "another DIMM, or fewer experts");
+  return address;
 }
 
 int64_t Memory::allocate(int64_t bytes) {

@@ -30,6 +30,7 @@ class Memory {
 
   int64_t capacity() const { return capacity_; }
   int64_t used_bytes() const { return used_; }
+  bool has_room(int64_t bytes) const { return gap_for(bytes) >= 0; }
 
  private:
   struct Region {
@@ -40,6 +41,7 @@ class Memory {
   };
   using Regions = std::map<int64_t, Region>;
 
+  int64_t gap_for(int64_t bytes) const;  // its address, -1 for none
   int64_t find_gap(int64_t bytes) const;
   Regions::const_iterator find(uint64_t address, int64_t bytes) const;
 
