@@ -1,4 +1,5 @@
-// ACT_BCAST: activations, bf16 [tokens, H], over the channel into the buffers of all ranks of the mask.
+// ACT_BCAST: activations, bf16 [tokens, H], over the channel into the buffers of the ranks of the mask at
+// once.
 //   bytes, buf_in; payload in.
 #include <cstring>
 
@@ -9,8 +10,7 @@ namespace trimoe::ndp {
 
 Outcome plan_act_bcast(const Call& call) {
   const Descriptor& d = call.descriptor;
-  if (d.bytes == 0 || call.payload.in.size() != d.bytes || call.ranks().empty())
-    return refused(Status::kBadField);
+  if (d.bytes == 0 || call.payload.in.size() != d.bytes) return refused(Status::kBadField);
   for (const int rank : call.ranks())
     if (!call.buffer(rank, d.buf_in, d.bytes)) return refused(Status::kBufOverflow);
   DimmState& dimm = call.dimm;
@@ -20,8 +20,8 @@ Outcome plan_act_bcast(const Call& call) {
             const auto bytes = static_cast<size_t>(static_cast<double>(from.size()) * share);
             for (const int rank : ranks)
               std::memcpy(dimm.ranks[static_cast<size_t>(rank)].buffer.data() + at, from.data(), bytes);
-            dimm.counters.channel_bytes += static_cast<int64_t>(bytes);
-            return share < 1 ? Status::kAborted : Status::kOk;
+            count_channel(dimm, static_cast<int64_t>(bytes));
+            return Status::kOk;
           }};
 }
 

@@ -2,6 +2,7 @@
 //   slot, weight_addr, dtype bits; payload: ExpertConfig, its CRC in stride.
 #include <cstring>
 
+#include "common/error.h"
 #include "ndp/commands/command.h"
 #include "ndp/dimm/rates.h"
 
@@ -18,10 +19,13 @@ bool read_config(const Call& call, ExpertSlot& slot) {
                 weights,
                 {static_cast<Activation>(config.activation), config.gated != 0, config.alpha, config.limit},
                 config.bias != 0};
-  const bool is_group =
-      weights.format != Format::kInt4 || weights.group == 32 || weights.group == 64 || weights.group == 128;
-  return config.hidden > 0 && config.hidden <= 1 << 20 && config.inter > 0 && config.inter <= 1 << 20 &&
-         is_group && config.activation <= static_cast<uint8_t>(Activation::kSwigluOai);
+  if (config.activation > static_cast<uint8_t>(Activation::kSwigluOai)) return false;
+  try {
+    validate(slot.shape, slot.number);
+  } catch (const Error&) {
+    return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -39,7 +43,8 @@ Outcome plan_cfg_expert(const Call& call) {
   slot.pieces = {{remote(dimm.id, d.weight_addr), bytes}};
   const double ns = channel_ns(*dimm.config.spec, sizeof(ExpertConfig));
   return {Status::kOk, ns, [&dimm, number = d.slot, slot](double share) {
-            if (share < 1) return Status::kAborted;
+            count_channel(dimm, sizeof(ExpertConfig));
+            if (share < 1) return Status::kOk;
             dimm.slots[number] = slot;
             return Status::kOk;
           }};

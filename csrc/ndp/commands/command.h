@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <set>
 #include <span>
 
 #include "ndp/dimm/state.h"
@@ -32,21 +33,28 @@ struct Call {
 struct Outcome {
   Status status = Status::kOk;
   double ns = 0;
-  // share: of the time, below 1 when the command was stopped; then nothing may be left that looks finished.
+  // share: of the time, below 1 when the command was stopped: then nothing may be left that looks finished,
+  // and what it returns does not count.
   std::function<Status(double share)> effect = [](double) { return Status::kOk; };
+  std::set<int> links = {};  // DIMMs whose link ports it takes until it ends
 };
+
+// Ranks that a command takes, in a mode in which the core may have them. One that takes none waits for all
+// before it, and all after it wait.
+enum class Takes : uint8_t { kNone, kRanks, kAllRanks };
 
 struct NdpCommand {
   const char* name;
   Outcome (*plan)(const Call& call);
-  bool takes_ranks;   // in a mode in which the core may have them
-  bool is_immediate;  // does not wait in the ring
+  Takes takes = Takes::kNone;
+  bool reads_memory = false;
+  bool is_immediate = false;  // does not wait in the ring
 };
 
 // Null for an opcode that there is none of.
 const NdpCommand* find_command(uint8_t opcode);
 
-inline Outcome refused(Status status) { return {status, 0, {}}; }
+inline Outcome refused(Status status) { return {status, 0, {}, {}}; }
 
 // One for each file of this folder.
 Outcome plan_nop(const Call&);

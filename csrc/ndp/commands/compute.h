@@ -8,27 +8,35 @@ namespace trimoe::ndp {
 // An expert that this DIMM can run, some tokens of it, and the ranks that take part.
 struct Work {
   Status status = Status::kOk;  // why it cannot be run
-  CoreExpert expert;
+  ExpertShape shape;
+  Number number = Number::kBf16;
+  uint64_t address = 0;  // in the DIMM
   int64_t tokens = 0;
   std::vector<int> ranks;
-  int64_t weight_bytes = 0;
 
-  Slice slice(int rank, const DimmState& dimm) const {
-    return slice_of(expert.shape, rank, dimm.config.core.ranks);
-  }
-  int64_t input_bytes() const { return tokens * expert.shape.hidden * 2; }
-  int64_t result_bytes() const { return tokens * expert.shape.hidden * 4; }
+  // With its bytes as they lie now; without any when they have been released since.
+  CoreExpert expert(const DimmState& dimm) const;
+  Slice slice(int rank, const DimmState& dimm) const { return slice_of(shape, rank, dimm.config.core.ranks); }
+  int64_t input_bytes() const { return tokens * shape.hidden * 2; }
+  int64_t result_bytes() const { return tokens * shape.hidden * 4; }
   int64_t sums_bytes(const Slice& slice) const { return tokens * slice.panels * kPanelCols * 4; }
   int64_t h_bytes(const Slice& slice) const { return tokens * (slice.k_end - slice.k_begin) * 2; }
 };
 
 Work work_of(const Call& call);
 
-// Of all ranks, for the tokens of the work, the weights streamed once.
-ExpertTime time_of(const DimmState& dimm, const Work& work);
+// Nanoseconds of the phases, all ranks at once, for the tokens of the work, the weights streamed once.
+struct WorkTime {
+  double gate_up_ns, down_ns, reduce_ns;
+  double dram_nj;
+};
+WorkTime time_of(const DimmState& dimm, const Work& work);
 
-// The energy and the bytes of a stream over the weights, `share` of which was done.
-void count_stream(DimmState& dimm, const Work& work, double weights_share, double share);
+// Which weights a rank streams; of all ranks they add up to the bytes of the expert.
+enum class Matrices : uint8_t { kGateUp, kDown };
+
+// The bytes and the energy of a stream over weights, `share` of which was done.
+void count_stream(DimmState& dimm, const Work& work, Matrices which, double share);
 
 constexpr uint64_t kBufferAlign = 64;  // of offsets
 

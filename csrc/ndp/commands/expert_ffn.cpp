@@ -9,7 +9,6 @@ Outcome plan_expert_ffn(const Call& call) {
   const Work work = work_of(call);
   if (work.status != Status::kOk) return refused(work.status);
   DimmState& dimm = call.dimm;
-  if (work.ranks.size() != dimm.ranks.size()) return refused(Status::kBadField);
   const Descriptor& d = call.descriptor;
   const int64_t ends = std::max(d.buf_in + work.input_bytes(), d.buf_out + work.result_bytes());
   const auto scratch = static_cast<uint32_t>(round_up(ends, kBufferAlign));
@@ -37,15 +36,11 @@ Outcome plan_expert_ffn(const Call& call) {
     if (outcome.status != Status::kOk) return refused(outcome.status);
     effects.push_back(std::move(outcome.effect));
   }
-  const ExpertTime time = time_of(dimm, work);
-  return {Status::kOk, time.gate_up_ns + time.down_ns + time.reduce_ns, [&dimm, work, effects](double share) {
-            if (!dimm.computes) {
-              count_stream(dimm, work, 1, share);
-              return share < 1 ? Status::kAborted : Status::kOk;
-            }
-            Status status = Status::kOk;
-            for (const auto& effect : effects) status = effect(share);
-            return status;
+  const WorkTime time = time_of(dimm, work);  // the activation goes on beside the stream
+  return {Status::kOk, time.gate_up_ns + time.down_ns + time.reduce_ns, [effects](double share) {
+            for (const auto& effect : effects)
+              if (const Status status = effect(share); status != Status::kOk) return status;
+            return Status::kOk;
           }};
 }
 

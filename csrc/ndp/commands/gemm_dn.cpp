@@ -14,11 +14,13 @@ Outcome plan_gemm_dn(const Call& call) {
         !call.buffer(rank, d.buf_out, work.result_bytes()))
       return refused(Status::kBufOverflow);
   return {Status::kOk, time_of(dimm, work).down_ns, [&dimm, d, work](double share) {
-            count_stream(dimm, work, 1.0 / 3, share);
-            if (share < 1) return Status::kAborted;
+            count_stream(dimm, work, Matrices::kDown, share);
+            const CoreExpert expert = work.expert(dimm);
+            if (share < 1 || !dimm.computes) return Status::kOk;
+            if (!expert.data) return Status::kBadAddress;  // released meanwhile
             for (const int rank : work.ranks) {
               std::byte* buffer = dimm.ranks[static_cast<size_t>(rank)].buffer.data();
-              down(work.expert, work.slice(rank, dimm), reinterpret_cast<const Bf16*>(buffer + d.buf_in),
+              down(expert, work.slice(rank, dimm), reinterpret_cast<const Bf16*>(buffer + d.buf_in),
                    work.tokens, reinterpret_cast<float*>(buffer + d.buf_out));
             }
             return Status::kOk;

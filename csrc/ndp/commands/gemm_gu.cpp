@@ -14,11 +14,13 @@ Outcome plan_gemm_gu(const Call& call) {
         !call.buffer(rank, d.buf_out, work.sums_bytes(work.slice(rank, dimm))))
       return refused(Status::kBufOverflow);
   return {Status::kOk, time_of(dimm, work).gate_up_ns, [&dimm, d, work](double share) {
-            count_stream(dimm, work, 2.0 / 3, share);
-            if (share < 1) return Status::kAborted;
+            count_stream(dimm, work, Matrices::kGateUp, share);
+            const CoreExpert expert = work.expert(dimm);
+            if (share < 1 || !dimm.computes) return Status::kOk;
+            if (!expert.data) return Status::kBadAddress;  // released meanwhile
             for (const int rank : work.ranks) {
               std::byte* buffer = dimm.ranks[static_cast<size_t>(rank)].buffer.data();
-              gate_up(work.expert, work.slice(rank, dimm), reinterpret_cast<const Bf16*>(buffer + d.buf_in),
+              gate_up(expert, work.slice(rank, dimm), reinterpret_cast<const Bf16*>(buffer + d.buf_in),
                       work.tokens, reinterpret_cast<float*>(buffer + d.buf_out));
             }
             return Status::kOk;

@@ -9,7 +9,8 @@ Outcome plan_link_recv(const Call& call) {
   DimmState& dimm = call.dimm;
   if (d.bytes == 0) return refused(Status::kBadField);
   if (!dimm.memory.write(d.weight_addr, d.bytes)) return refused(Status::kBadAddress);
-  return {Status::kOk, 0, [&dimm, window = Window{d.weight_addr, d.bytes}](double) {
+  return {Status::kOk, 0, [&dimm, window = Window{d.weight_addr, d.bytes}](double share) {
+            if (share < 1) return Status::kOk;
             dimm.windows.push_back(window);
             return Status::kOk;
           }};

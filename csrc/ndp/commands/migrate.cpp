@@ -12,27 +12,28 @@ Outcome plan_migrate(const Call& call) {
   const ExpertSlot* slot = call.slot();
   DimmState* other = dimm.peers->peer(dimm_of(d.dst_addr));
   if (!slot || !slot->is_localized(dimm.id)) return refused(Status::kBadSlot);
-  if (!other) return refused(Status::kBadAddress);
+  if (!other || other == &dimm) return refused(Status::kBadAddress);
   if (d.buf_in >= static_cast<uint32_t>(other->config.slots) || other->slots.contains(d.buf_in))
     return refused(Status::kBadSlot);
-  const int64_t bytes = slot->shape.expert_bytes();
   ExpertSlot moved = *slot;
-  moved.pieces = {{d.dst_addr, bytes}};
+  moved.pieces = {{d.dst_addr, slot->pieces[0].bytes}};
   const Status status = check_pieces(*dimm.peers, moved.pieces, true);
   if (status != Status::kOk) return refused(status);
-  const double end = reserve_link(dimm, {other->id}, bytes, call.start_ns);
+  if (!other->has_all_ranks()) return refused(Status::kMode);
+  const std::set<int> links = dimms_of(slot->pieces, moved.pieces);
+  const double start = link_free_ns(*dimm.peers, links, call.start_ns);
+  const double end = start + transfer_ns(dimm.config, slot->pieces, moved.pieces);
   return {Status::kOk, end - call.start_ns,
-          [&dimm, other, old = *slot, moved, source = d.slot, target = d.buf_in, start = call.start_ns,
-           end](double share) {
+          [&dimm, other, old = *slot, moved, source = d.slot, target = d.buf_in, start, end](double share) {
             Peers& peers = *dimm.peers;
             const Status copied = copy_pieces(peers, old.pieces, moved.pieces, start, end, share);
-            if (copied != Status::kOk) return share < 1 ? Status::kAborted : copied;
-            count_link(dimm, *other, bytes_of(moved.pieces));
+            if (copied != Status::kOk) return copied;
             if (!is_same(peers, old.pieces, moved.pieces)) return Status::kEcc;
-            other->slots[target] = moved;  // the commit: from here on the new copy counts
-            dimm.slots.erase(source);
+            if (!other->slots.emplace(target, moved).second) return Status::kBadSlot;  // taken meanwhile
+            dimm.slots.erase(source);  // the commit: from here on the new copy counts
             return Status::kOk;
-          }};
+          },
+          links};
 }
 
 }  // namespace trimoe::ndp

@@ -17,14 +17,16 @@ Outcome plan_silu_mul(const Call& call) {
         !call.buffer(rank, d.buf_out, work.h_bytes(slice)))
       return refused(Status::kBufOverflow);
   }
-  const double ns = static_cast<double>(work.tokens * work.expert.shape.inter) / dimm.config.silu_per_ns;
+  const double ns = static_cast<double>(work.tokens * work.shape.inter) / dimm.config.silu_per_ns;
   return {Status::kOk, ns, [&dimm, d, work](double share) {
-            if (share < 1) return Status::kAborted;
+            const CoreExpert expert = work.expert(dimm);
+            if (share < 1 || !dimm.computes) return Status::kOk;
+            if (!expert.data) return Status::kBadAddress;  // released meanwhile
             for (const int rank : work.ranks) {
               const Slice slice = work.slice(rank, dimm);
               std::byte* buffer = dimm.ranks[static_cast<size_t>(rank)].buffer.data();
               std::vector<Bf16> h(static_cast<size_t>(work.h_bytes(slice) / 2));
-              activate(work.expert, slice, reinterpret_cast<const float*>(buffer + d.buf_in), work.tokens,
+              activate(expert, slice, reinterpret_cast<const float*>(buffer + d.buf_in), work.tokens,
                        h.data());
               std::memcpy(buffer + d.buf_out, h.data(), h.size() * sizeof(Bf16));
             }

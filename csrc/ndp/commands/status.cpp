@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "ndp/commands/command.h"
+#include "ndp/dimm/rates.h"
 
 namespace trimoe::ndp {
 
@@ -23,6 +24,7 @@ Outcome plan_status(const Call& call) {
             report.busy_ns = dimm.counters.busy_ns;
             report.experts = static_cast<uint32_t>(dimm.slots.size());
             std::memcpy(to.data(), &report, sizeof report);
+            count_channel(dimm, sizeof report);
             return Status::kOk;
           }};
 }

@@ -35,20 +35,20 @@ enum Flag : uint8_t {
   kFenceBefore = 1 << 1,  // waits for all that came before
   kAccumulate = 1 << 2,   // REDUCE: adds to the result that is there
   kAllRanks = 1 << 3,     // ACT_BCAST: whatever the rank mask says
-  kLastInBatch = 1 << 6,  // an error skips what follows, up to here
+  kLastInBatch = 1 << 6,  // interrupts when done, as kIrqWhenDone does
   kWideResult = 1 << 7,   // RES_READ: fp32 instead of bf16
 };
-inline constexpr int kNumberShift = 4;  // bits 4 and 5: the type of the weights
+inline constexpr int kNumberShift = 4;  // bits 4 and 5, of CFG_EXPERT: the type of the weights
 
 struct Descriptor {
   uint8_t opcode = 0;
   uint8_t flags = 0;
   uint16_t tag = 0;  // of the completion; 0: none waits for it
   uint8_t rank_mask = 0;
-  uint8_t subch_mask = 3;
+  uint8_t subch_mask = 3;  // nothing else yet
   uint16_t tokens = 0;
   uint32_t slot = 0;
-  uint16_t rows_16 = 0, cols_16 = 0;  // of the matrix, over 16; 0: as the slot says
+  uint16_t rows_16 = 0, cols_16 = 0;  // of the matrix, over 16; 0: as the slot says, and nothing else yet
   uint64_t weight_addr = 0;           // in the DIMM
   uint32_t buf_in = 0, buf_out = 0;   // offsets in the buffer of a rank
   uint64_t dst_addr = 0;              // in the DIMM, or of another one: see remote()

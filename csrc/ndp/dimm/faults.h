@@ -29,17 +29,22 @@ struct FaultEvent {
 
 class Faults {
  public:
-  Faults() : random_(0) {}
-  Faults(uint64_t seed, const FaultRates& rates) : random_(seed), rates_(rates) {}
+  // From now on, beside what was injected.
+  void seed(uint64_t seed, const FaultRates& rates) {
+    random_ = Random(seed);
+    rates_ = rates;
+  }
 
-  // The command with this number, counted from 0, whatever the rates.
+  // The command that is started with this number, counted from 0, whatever the rates.
   void inject(int64_t command, FaultEvent event) { planned_[command] = event; }
 
   // What befalls the next command.
   FaultEvent next();
 
+  int64_t commands() const { return commands_; }  // started so far
+
  private:
-  Random random_;
+  Random random_{0};
   FaultRates rates_;
   std::map<int64_t, FaultEvent> planned_;
   int64_t commands_ = 0;

@@ -7,22 +7,27 @@
 
 namespace trimoe::ndp {
 
-int64_t Memory::find_gap(int64_t bytes) const {
-  check(bytes >= 1, "a region of at least one byte", bytes, "the bytes of an expert");
+int64_t Memory::gap_for(int64_t bytes) const {
   int64_t from = 0;
   for (const auto& [address, region] : regions_) {
     if (address - from >= bytes) return from;
     from = round_up(address + region.bytes, kLineBytes);
   }
-  check(capacity_ - from >= bytes, "room in the DIMM", bytes, "another DIMM, or fewer experts");
-  return from;
+  return capacity_ - from >= bytes ? from : -1;
+}
+
+int64_t Memory::find_gap(int64_t bytes) const {
+  check(bytes >= 1, "a region of at least one byte", bytes, "the bytes of an expert");
+  const int64_t address = gap_for(bytes);
+  check(address >= 0, "room in the DIMM", bytes, "another DIMM, or fewer experts");
+  return address;
 }
 
 int64_t Memory::allocate(int64_t bytes) {
   const int64_t address = find_gap(bytes);
   Region region;
   region.bytes = bytes;
-  region.own.resize(static_cast<size_t>(bytes));
+  region.own.resize(static_cast<size_t>(ceil_div(bytes, kLineBytes)));
   regions_.emplace(address, std::move(region));
   used_ += bytes;
   return address;
@@ -57,13 +62,14 @@ const std::byte* Memory::read(uint64_t address, int64_t bytes) const {
   const auto found = find(address, bytes);
   if (found == regions_.end()) return nullptr;
   const Region& region = found->second;
-  return (region.mapped ? region.mapped : region.own.data()) + (static_cast<int64_t>(address) - found->first);
+  return (region.mapped ? region.mapped : region.own[0].bytes) +
+         (static_cast<int64_t>(address) - found->first);
 }
 
 std::byte* Memory::write(uint64_t address, int64_t bytes) {
   const auto found = find(address, bytes);
   if (found == regions_.end() || found->second.mapped) return nullptr;
-  return const_cast<std::byte*>(found->second.own.data()) + (static_cast<int64_t>(address) - found->first);
+  return const_cast<std::byte*>(found->second.own[0].bytes) + (static_cast<int64_t>(address) - found->first);
 }
 
 bool Memory::is_poisoned(uint64_t address, int64_t bytes) const {

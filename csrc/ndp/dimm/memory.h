@@ -7,6 +7,8 @@
 #include <memory>
 #include <vector>
 
+#include "common/layout.h"
+
 namespace trimoe::ndp {
 
 class Memory {
@@ -30,16 +32,22 @@ class Memory {
 
   int64_t capacity() const { return capacity_; }
   int64_t used_bytes() const { return used_; }
+  bool has_room(int64_t bytes) const { return gap_for(bytes) >= 0; }
 
  private:
+  // A line, as kernels of the host may read it.
+  struct alignas(kLineBytes) Line {
+    std::byte bytes[kLineBytes];
+  };
   struct Region {
     int64_t bytes = 0;
-    std::vector<std::byte> own;
+    std::vector<Line> own;
     const std::byte* mapped = nullptr;
     std::shared_ptr<const void> owner;
   };
   using Regions = std::map<int64_t, Region>;
 
+  int64_t gap_for(int64_t bytes) const;  // its address, -1 for none
   int64_t find_gap(int64_t bytes) const;
   Regions::const_iterator find(uint64_t address, int64_t bytes) const;
 

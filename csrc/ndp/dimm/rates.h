@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "ndp/dimm/state.h"
 #include "ndp/timing/closed_form.h"
 
 namespace trimoe::ndp {
@@ -11,6 +12,12 @@ namespace trimoe::ndp {
 inline double channel_ns(const DramSpec& spec, int64_t bytes) {
   const double bursts = std::ceil(static_cast<double>(bytes) / kSubChannels / spec.geometry.burst_bytes);
   return bursts * spec.timing.nBL * spec.clock_ns;
+}
+
+// Bytes that have crossed the channel, either way.
+inline void count_channel(DimmState& dimm, int64_t bytes) {
+  dimm.counters.channel_bytes += bytes;
+  dimm.counters.channel_nj += static_cast<double>(bytes) * 8 * kChannelPjPerBit * 1e-3;
 }
 
 }  // namespace trimoe::ndp

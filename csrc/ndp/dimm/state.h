@@ -1,6 +1,7 @@
 // What a DIMM consists of; the commands change it, dimm.h moves it through time.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <limits>
 #include <map>
@@ -59,7 +60,7 @@ struct DimmCounters {
   std::array<int64_t, kOpcodes> completed{};
   int64_t failed = 0;
   int64_t dram_read_bytes = 0, dram_written_bytes = 0, channel_bytes = 0, link_bytes = 0;
-  double busy_ns = 0;  // with a command of any rank in work
+  double busy_ns = 0;  // with a command of any rank in work, of those that have ended
   double dram_nj = 0, channel_nj = 0, link_nj = 0;
 };
 
@@ -89,7 +90,13 @@ struct DimmState {
     for (int rank = 0; rank < config.core.ranks; ++rank) ranks.emplace_back(config);
   }
 
-  bool is_dead(double at_ns) const { return at_ns >= dies_at_ns; }
+  // From then on it does not answer: for ever, or until RESET.
+  double silent_ns() const { return std::min(dies_at_ns, hangs_at_ns); }
+  bool answers(double at_ns) const { return at_ns < silent_ns(); }
+  // Whether the core may use all ranks.
+  bool has_all_ranks() const {
+    return std::none_of(ranks.begin(), ranks.end(), [](const Rank& one) { return one.mode == Mode::kHost; });
+  }
 
   const int id;
   const DimmConfig config;
@@ -99,9 +106,9 @@ struct DimmState {
   std::vector<Rank> ranks;
   std::vector<Window> windows;
   DimmCounters counters;
-  double link_free_ns = 0;
-  bool computes = true;  // false: time alone, results are somebody else's
-  double dies_at_ns = std::numeric_limits<double>::infinity();
+  double link_free_ns = 0;  // of its link port
+  bool computes = true;     // false: time alone, results are somebody else's
+  double dies_at_ns = std::numeric_limits<double>::infinity(), hangs_at_ns = dies_at_ns;
   bool irq_masked = false, irq_pending = false;
 };
 

@@ -9,7 +9,7 @@ namespace trimoe::ndp {
 
 enum class Status : uint8_t {
   kOk,
-  kAborted,      // by ABORT, or because one before it in its batch failed
+  kAborted,      // by ABORT, or because what it depends on failed
   kBadCrc,       // the descriptor is not what the host wrote
   kBadOpcode,    // no such command
   kBadSlot,      // no expert in the slot, or no such slot

@@ -27,19 +27,46 @@ const std::byte* bytes_at(Peers& peers, uint64_t address, int64_t bytes) {
   return dimm ? dimm->memory.read(local_of(address), bytes) : nullptr;
 }
 
+void count_run(DimmState& reader, DimmState& writer, int64_t bytes) {
+  reader.counters.dram_read_bytes += bytes;
+  writer.counters.dram_written_bytes += bytes;
+  if (reader.id == writer.id) return;
+  reader.counters.link_bytes += bytes;
+  reader.counters.link_nj += static_cast<double>(bytes) * 8 * kLinkPjPerBit * 1e-3;
+}
+
 }  // namespace
 
-double reserve_link(DimmState& dimm, const std::vector<int>& others, int64_t bytes, double start_ns) {
-  double start = std::max(start_ns, dimm.link_free_ns);
-  for (const int id : others)
-    if (const DimmState* other = dimm.peers->peer(id)) start = std::max(start, other->link_free_ns);
-  const auto amount = static_cast<double>(bytes);
-  const double end = start + std::max(amount / stream_gbps(*dimm.config.spec, dimm.config.core.ranks),
-                                      amount / dimm.config.core.link_gbps);
-  dimm.link_free_ns = end;
-  for (const int id : others)
-    if (DimmState* other = dimm.peers->peer(id)) other->link_free_ns = end;
-  return end;
+std::set<int> dimms_of(const std::vector<Piece>& one, const std::vector<Piece>& other) {
+  std::set<int> found;
+  for (const auto* pieces : {&one, &other})
+    for (const Piece& piece : *pieces) found.insert(dimm_of(piece.address));
+  return found;
+}
+
+double link_free_ns(Peers& peers, const std::set<int>& dimms, double start_ns) {
+  for (const int id : dimms)
+    if (const DimmState* dimm = peers.peer(id)) start_ns = std::max(start_ns, dimm->link_free_ns);
+  return start_ns;
+}
+
+double transfer_ns(const DimmConfig& config, const std::vector<Piece>& from, const std::vector<Piece>& to) {
+  std::map<int, int64_t> on_ranks, on_link;
+  for_each_run(from, to, bytes_of(from), [&](uint64_t source, uint64_t target, int64_t run) {
+    const int reader = dimm_of(source), writer = dimm_of(target);
+    on_ranks[reader] += run;
+    on_ranks[writer] += run;
+    if (reader == writer) return;
+    on_link[reader] += run;
+    on_link[writer] += run;
+  });
+  const auto slowest = [](const std::map<int, int64_t>& bytes, double gbps) {
+    double ns = 0;
+    for (const auto& [dimm, amount] : bytes) ns = std::max(ns, static_cast<double>(amount) / gbps);
+    return ns;
+  };
+  return std::max(slowest(on_ranks, stream_gbps(*config.spec, config.core.ranks)),
+                  slowest(on_link, config.core.link_gbps));
 }
 
 Status check_pieces(Peers& peers, const std::vector<Piece>& pieces, bool writable) {
@@ -55,24 +82,27 @@ Status check_pieces(Peers& peers, const std::vector<Piece>& pieces, bool writabl
 
 Status copy_pieces(Peers& peers, const std::vector<Piece>& from, const std::vector<Piece>& to,
                    double start_ns, double until_ns, double share) {
-  for (const auto* side : {&from, &to})
-    for (const Piece& piece : *side) {
-      const DimmState* dimm = peers.peer(dimm_of(piece.address));
-      if (!dimm) return Status::kBadAddress;
-      if (side == &from && dimm->memory.is_poisoned(local_of(piece.address), piece.bytes))
-        return Status::kEcc;
-      if (dimm->is_dead(until_ns))
-        share = std::min(share, std::max(0.0, (dimm->dies_at_ns - start_ns) / (until_ns - start_ns)));
-    }
+  for (const int id : dimms_of(from, to)) {
+    const DimmState* dimm = peers.peer(id);
+    if (!dimm) return Status::kBadAddress;
+    if (!dimm->answers(until_ns))
+      share = std::min(share, std::max(0.0, (dimm->silent_ns() - start_ns) / (until_ns - start_ns)));
+  }
+  for (const Piece& piece : from)
+    if (peers.peer(dimm_of(piece.address))->memory.is_poisoned(local_of(piece.address), piece.bytes))
+      return Status::kEcc;
   const auto bytes = static_cast<int64_t>(share * static_cast<double>(bytes_of(from)));
   Status status = share < 1 ? Status::kTimeout : Status::kOk;
   for_each_run(from, to, bytes, [&](uint64_t source, uint64_t target, int64_t run) {
-    const std::byte* read = bytes_at(peers, source, run);
-    std::byte* written = peers.peer(dimm_of(target))->memory.write(local_of(target), run);
-    if (!read || !written)
+    DimmState &reader = *peers.peer(dimm_of(source)), &writer = *peers.peer(dimm_of(target));
+    const std::byte* read = reader.memory.read(local_of(source), run);
+    std::byte* written = writer.memory.write(local_of(target), run);
+    if (!read || !written) {
       status = Status::kBadAddress;
-    else
-      std::memmove(written, read, static_cast<size_t>(run));
+      return;
+    }
+    std::memmove(written, read, static_cast<size_t>(run));
+    count_run(reader, writer, run);
   });
   return status;
 }
@@ -86,22 +116,18 @@ bool is_same(Peers& peers, const std::vector<Piece>& one, const std::vector<Piec
   return same;
 }
 
-void count_link(DimmState& from, DimmState& to, int64_t bytes) {
-  from.counters.dram_read_bytes += bytes;
-  to.counters.dram_written_bytes += bytes;
-  from.counters.link_bytes += bytes;
-  from.counters.link_nj += static_cast<double>(bytes) * 8 * kLinkPjPerBit * 1e-3;
+bool overlap(const std::vector<Piece>& one, const std::vector<Piece>& other) {
+  std::vector<Piece> all = one;
+  all.insert(all.end(), other.begin(), other.end());
+  std::sort(all.begin(), all.end(), [](const Piece& a, const Piece& b) { return a.address < b.address; });
+  for (size_t i = 1; i < all.size(); ++i)
+    if (all[i].address - all[i - 1].address < static_cast<uint64_t>(all[i - 1].bytes)) return true;
+  return false;
 }
 
 int64_t bytes_of(const std::vector<Piece>& pieces) {
   int64_t bytes = 0;
   for (const Piece& piece : pieces) bytes += piece.bytes;
-  return bytes;
-}
-
-int64_t bytes_elsewhere(const std::vector<Piece>& pieces, int dimm) {
-  int64_t bytes = 0;
-  for (const Piece& piece : pieces) bytes += dimm_of(piece.address) == dimm ? 0 : piece.bytes;
   return bytes;
 }
 

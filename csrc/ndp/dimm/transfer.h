@@ -1,17 +1,25 @@
 // Bytes of an expert on their way from DIMM to DIMM.
 #pragma once
 
+#include <set>
+
 #include "ndp/dimm/state.h"
 
 namespace trimoe::ndp {
 
-// Takes the link ports of all DIMMs concerned from `start_ns` on, one transfer at a time; returns when it
-// ends. `bytes`: those that cross the link.
-double reserve_link(DimmState& dimm, const std::vector<int>& others, int64_t bytes, double start_ns);
+// DIMMs that the pieces lie on.
+std::set<int> dimms_of(const std::vector<Piece>& one, const std::vector<Piece>& other);
 
-// Bytes [0, bytes) of what `from` lists become those of `to`, as far as both sides live until `until_ns`: OK,
-// TIMEOUT when a DIMM died on the way, ECC, BAD_ADDRESS. share: of the bytes, below 1 when the copy was
-// stopped.
+// When the link ports of all of them are free, from `start_ns` on: a port carries one transfer at a time.
+double link_free_ns(Peers& peers, const std::set<int>& dimms, double start_ns);
+
+// How long the bytes of `from` need to those of `to`: as long as the port, or the ranks, of the DIMM that has
+// most to do. What stays on its DIMM is read and written there.
+double transfer_ns(const DimmConfig& config, const std::vector<Piece>& from, const std::vector<Piece>& to);
+
+// The bytes of `from` become those of `to`, as far as the DIMMs on both sides answer until `until_ns`, and
+// are counted: OK, TIMEOUT when one fell silent on the way, ECC, BAD_ADDRESS. share: of the bytes, below 1
+// when the copy was stopped.
 Status copy_pieces(Peers& peers, const std::vector<Piece>& from, const std::vector<Piece>& to,
                    double start_ns, double until_ns, double share);
 
@@ -21,11 +29,9 @@ bool is_same(Peers& peers, const std::vector<Piece>& one, const std::vector<Piec
 // OK when every piece lies in a region of a DIMM that there is; with `writable`, one that may be written.
 Status check_pieces(Peers& peers, const std::vector<Piece>& pieces, bool writable);
 
-// Bytes that have left `from` for `to`, and their energy.
-void count_link(DimmState& from, DimmState& to, int64_t bytes);
+// Whether any two of the pieces, of one list or of both, have a byte in common.
+bool overlap(const std::vector<Piece>& one, const std::vector<Piece>& other);
 
 int64_t bytes_of(const std::vector<Piece>& pieces);
-// Of those pieces, the bytes that do not lie on the DIMM.
-int64_t bytes_elsewhere(const std::vector<Piece>& pieces, int dimm);
 
 }  // namespace trimoe::ndp

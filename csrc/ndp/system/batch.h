@@ -5,12 +5,16 @@
 
 namespace trimoe::ndp {
 
-// Sends descriptors to one DIMM and keeps the first failure.
+// Sends descriptors to one DIMM, after all that it was given before, and keeps the first failure. Completions
+// of others stay where they are.
 class Batch {
  public:
-  explicit Batch(Dimm& dimm) : dimm_(dimm) {}
+  explicit Batch(Dimm& dimm) : dimm_(dimm) {
+    dimm.run();
+    others_ = dimm.unpolled();
+  }
 
-  // Returns the tag.
+  // Returns the tag. Waits where the ring has no room.
   uint16_t send(Descriptor descriptor, uint16_t after, const Payload& payload = {}) {
     descriptor.tag = tag_ = tag_ == 0xffff ? uint16_t{1} : static_cast<uint16_t>(tag_ + 1);
     descriptor.dep_tag = after;
@@ -21,17 +25,20 @@ class Batch {
     }
     return tag_;
   }
+  // Until all has ended: the first failure so far, or OK.
   Status wait() {
     dimm_.run();
-    while (const auto ended = dimm_.poll())
-      if (status_ == Status::kOk) status_ = ended->status;
+    for (const Ended& ended : dimm_.poll_after(others_))
+      if (status_ == Status::kOk) status_ = ended.status;
     return status_;
   }
+  Status status() const { return status_; }
 
  private:
   Dimm& dimm_;
   Status status_ = Status::kOk;
   uint16_t tag_ = 0;
+  size_t others_ = 0;
 };
 
 }  // namespace trimoe::ndp

@@ -9,19 +9,29 @@ namespace {
 
 constexpr double kResetNs = 1000;
 
+constexpr double kAlmost = 1.0 - 1e-9;
+
 uint8_t mask_of(const Descriptor& descriptor) {
   return descriptor.has(kAllRanks) ? 0xff : descriptor.rank_mask;
+}
+
+// Fields that no command knows what to do with.
+bool has_unknown_fields(const Descriptor& d) {
+  return d.subch_mask != 3 || d.rows_16 != 0 || d.cols_16 != 0 || d.reserved16 != 0 || d.reserved32 != 0;
 }
 
 }  // namespace
 
 double Dimm::command_ns() const { return ndp::command_ns(*state_.config.spec); }
 
+int64_t Dimm::clock() const { return static_cast<int64_t>(now_ns_ / state_.config.spec->clock_ns); }
+
 Status Dimm::submit(const Descriptor& descriptor, const Payload& payload) {
   const NdpCommand* command = find_command(descriptor.opcode);
-  if (command && command->is_immediate) return submit_now(descriptor, payload, *command);
-  if (std::ssize(ring_) >= state_.config.ring) return Status::kQueueFull;
-  ended_.erase(descriptor.tag);
+  const bool is_immediate = command && command->is_immediate;
+  if (!is_immediate && std::ssize(ring_) >= state_.config.ring) return Status::kQueueFull;
+  count_channel(state_, sizeof descriptor);
+  if (is_immediate) return submit_now(descriptor, payload, *command);
   ring_.push_back({descriptor, payload, now_ns_});
   return Status::kOk;
 }
@@ -29,8 +39,9 @@ Status Dimm::submit(const Descriptor& descriptor, const Payload& payload) {
 double Dimm::start_of(const Waiting& waiting) const {
   const Descriptor& d = waiting.descriptor;
   const NdpCommand* command = find_command(d.opcode);
-  const bool fence = d.has(kFenceBefore) || !command || !command->takes_ranks;
-  double start = std::max(waiting.submitted_ns + command_ns(), last_start_ns_);
+  const bool fence = d.has(kFenceBefore) || !command || command->takes == Takes::kNone;
+  const double first = std::max(waiting.submitted_ns + command_ns(), last_start_ns_);
+  double start = first;
   for (const Flight& flight : flights_) {
     if (fence || !flight.takes_ranks || (d.dep_tag != 0 && flight.end.tag == d.dep_tag))
       start = std::max(start, flight.retires_ns);
@@ -39,7 +50,8 @@ double Dimm::start_of(const Waiting& waiting) const {
   }
   for (size_t rank = 0; rank < state_.ranks.size(); ++rank)
     if (mask_of(d) >> rank & 1) start = std::max(start, state_.ranks[rank].free_ns);
-  return start;
+  // A DIMM that does not answer keeps nobody waiting but for that.
+  return state_.answers(start) ? start : std::max(first, std::min(start, state_.silent_ns()));
 }
 
 Outcome Dimm::plan(const Waiting& waiting, const NdpCommand* command, double start_ns) {
@@ -49,10 +61,15 @@ Outcome Dimm::plan(const Waiting& waiting, const NdpCommand* command, double sta
   const auto needed = ended_.find(d.dep_tag);
   if (d.dep_tag != 0 && needed != ended_.end() && needed->second != Status::kOk)
     return refused(Status::kAborted);
+  if (has_unknown_fields(d)) return refused(Status::kBadField);
   const Call call{state_, d, waiting.payload, start_ns};
-  if (command->takes_ranks)
-    for (const int rank : call.ranks())
+  if (command->takes != Takes::kNone) {
+    const std::vector<int> ranks = call.ranks();
+    const size_t least = command->takes == Takes::kAllRanks ? state_.ranks.size() : 1;
+    if (ranks.size() < least) return refused(Status::kBadField);
+    for (const int rank : ranks)
       if (state_.ranks[static_cast<size_t>(rank)].mode == Mode::kHost) return refused(Status::kMode);
+  }
   return command->plan(call);
 }
 
@@ -60,45 +77,53 @@ void Dimm::issue(const Waiting& waiting, double start_ns) {
   const FaultEvent event = faults_.next();
   Waiting seen = waiting;
   if (event.fault == Fault::kCorrupt) seen.descriptor.bytes ^= 1u << 7;
-  const NdpCommand* command = find_command(seen.descriptor.opcode);
-  const bool answers = !is_stuck_ && !state_.is_dead(start_ns);
-  Outcome outcome = answers ? plan(seen, command, start_ns) : refused(Status::kTimeout);
-  if (outcome.status == Status::kOk && event.fault == Fault::kEcc) outcome = refused(Status::kEcc);
-
   const Descriptor& d = seen.descriptor;
-  const bool takes_ranks = command && command->takes_ranks;
-  Flight flight{{d.tag, d.opcode, outcome.status, waiting.submitted_ns, start_ns, start_ns + outcome.ns},
-                takes_ranks ? mask_of(d) : uint8_t{0},
-                d.flags,
-                takes_ranks,
-                0,
-                1,
-                std::move(outcome.effect)};
-  const double timeout = state_.config.timeout_ns;
-  if (!answers) {
-    flight.end.done_ns += timeout;
-  } else if (outcome.status == Status::kOk) {
-    const double at = start_ns + event.at * outcome.ns;
-    if (event.fault == Fault::kDeath) state_.dies_at_ns = std::min(state_.dies_at_ns, at);
-    if (event.fault == Fault::kTimeout) is_stuck_ = true;
-    if (state_.is_dead(flight.end.done_ns))
-      stop(flight, state_.dies_at_ns, Status::kTimeout, flight.end.done_ns + timeout);
-    else if (is_stuck_)
-      stop(flight, at, Status::kTimeout, flight.end.done_ns + timeout);
+  const NdpCommand* command = find_command(d.opcode);
+  const bool answers = state_.answers(start_ns), takes_ranks = command && command->takes != Takes::kNone;
+  Outcome outcome = answers ? plan(seen, command, start_ns) : refused(Status::kTimeout);
+  if (outcome.status == Status::kOk && event.fault == Fault::kEcc && command->reads_memory)
+    outcome = refused(Status::kEcc);
+  ended_.erase(d.tag);  // from here on the tag is this command's
+
+  const double end_ns = start_ns + outcome.ns, at_ns = start_ns + event.at * outcome.ns;
+  const double done_ns = answers ? end_ns : start_ns + state_.config.timeout_ns;
+  if (outcome.status == Status::kOk) {
+    if (event.fault == Fault::kDeath) state_.dies_at_ns = std::min(state_.dies_at_ns, at_ns);
+    if (event.fault == Fault::kTimeout) state_.hangs_at_ns = std::min(state_.hangs_at_ns, at_ns);
+    for (const int id : outcome.links) state_.peers->peer(id)->link_free_ns = end_ns;
   }
+  flights_.push_back({{d.tag, d.opcode, outcome.status, waiting.submitted_ns, start_ns, done_ns},
+                      takes_ranks ? mask_of(d) : uint8_t{0},
+                      d.flags,
+                      takes_ranks,
+                      outcome.ns,
+                      end_ns,
+                      0,
+                      std::move(outcome.effect),
+                      std::move(outcome.links)});
   last_start_ns_ = start_ns;
-  state_.counters.busy_ns += std::max(0.0, flight.end.done_ns - std::max(start_ns, busy_until_ns_));
-  busy_until_ns_ = std::max(busy_until_ns_, flight.end.done_ns);
-  flights_.push_back(std::move(flight));
-  set_retirements();
+  stop_silent();
 }
 
 // A command that ends otherwise than it began: its effect learns how far it came.
 void Dimm::stop(Flight& flight, double at_ns, Status status, double done_ns) {
-  const double length = flight.end.done_ns - flight.end.start_ns;
-  flight.share = length > 0 ? std::clamp((at_ns - flight.end.start_ns) / length, 0.0, 1.0 - 1e-9) : 0;
+  at_ns = std::clamp(at_ns, flight.end.start_ns, flight.works_ns);
+  for (const int id : flight.links) {
+    DimmState& port = *state_.peers->peer(id);
+    if (port.link_free_ns == flight.works_ns) port.link_free_ns = at_ns;
+  }
+  flight.works_ns = at_ns;
   flight.end.status = status;
   flight.end.done_ns = done_ns;
+}
+
+// What was in work when the DIMM fell silent has no end that the host could see.
+void Dimm::stop_silent() {
+  const double silent_ns = state_.silent_ns();
+  for (Flight& flight : flights_)
+    if (flight.end.status == Status::kOk && flight.end.done_ns >= silent_ns)
+      stop(flight, silent_ns, Status::kTimeout, flight.end.done_ns + state_.config.timeout_ns);
+  set_retirements();
 }
 
 void Dimm::set_retirements() {
@@ -121,10 +146,17 @@ void Dimm::finish(const Flight& flight) {
       state_.ranks[rank].free_ns = std::max(state_.ranks[rank].free_ns, flight.end.done_ns);
   Ended end = flight.end;
   end.done_ns = flight.retires_ns;
+  const double worked_ns = flight.works_ns - end.start_ns;
   if (flight.effect) {
-    const Status found = flight.effect(flight.share);
-    if (end.status == Status::kOk) end.status = found;
+    // Stopped is less than all of it, even at the very end.
+    const bool whole = end.status == Status::kOk;
+    const Status found = flight.effect(whole           ? 1
+                                       : flight.ns > 0 ? std::min(worked_ns / flight.ns, kAlmost)
+                                                       : 0);
+    if (whole) end.status = found;
   }
+  state_.counters.busy_ns += std::max(0.0, flight.works_ns - std::max(end.start_ns, busy_until_ns_));
+  busy_until_ns_ = std::max(busy_until_ns_, flight.works_ns);
   complete(end, flight.flags);
 }
 
@@ -149,8 +181,21 @@ void Dimm::advance(double to_ns) {
   }
   retire(to_ns);
   now_ns_ = std::max(now_ns_, to_ns);
-  const auto clock = static_cast<int64_t>(now_ns_ / state_.config.spec->clock_ns);
-  for (Rank& rank : state_.ranks) catch_up(rank.refresh, clock);
+  refresh();
+}
+
+// By the owner of each rank, up to now; a DIMM that is dead owns none.
+void Dimm::refresh() {
+  const bool is_dead = state_.dies_at_ns <= now_ns_;
+  const auto died = is_dead ? static_cast<int64_t>(state_.dies_at_ns / state_.config.spec->clock_ns) : 0;
+  for (Rank& rank : state_.ranks) {
+    if (is_dead && rank.mode != Mode::kHost) {
+      catch_up(rank.refresh, died);
+      rank.refresh.transfer(Owner::kHost, died);
+      rank.mode = Mode::kHost;
+    }
+    catch_up(rank.refresh, clock());
+  }
 }
 
 double Dimm::run() {
@@ -165,28 +210,33 @@ std::optional<Ended> Dimm::poll() {
   return oldest;
 }
 
+std::vector<Ended> Dimm::poll_after(size_t oldest) {
+  const auto first = completions_.begin() + static_cast<ptrdiff_t>(std::min(oldest, completions_.size()));
+  std::vector<Ended> found(first, completions_.end());
+  completions_.erase(first, completions_.end());
+  return found;
+}
+
 void Dimm::kill(double at_ns) {
   state_.dies_at_ns = std::min(state_.dies_at_ns, std::max(at_ns, now_ns_));
-  for (Flight& flight : flights_)
-    if (flight.end.done_ns > state_.dies_at_ns && flight.end.status == Status::kOk)
-      stop(flight, state_.dies_at_ns, Status::kTimeout, flight.end.done_ns + state_.config.timeout_ns);
-  set_retirements();
+  stop_silent();
 }
 
 Status Dimm::submit_now(const Descriptor& descriptor, const Payload& payload, const NdpCommand& command) {
-  const double at = now_ns_ + command_ns();
-  Ended end{descriptor.tag, descriptor.opcode, Status::kOk, now_ns_, at, at};
+  const double submitted = now_ns_, at = submitted + command_ns();
+  advance(at);
+  Ended end{descriptor.tag, descriptor.opcode, Status::kOk, submitted, at, at};
   const auto opcode = static_cast<Opcode>(descriptor.opcode);
+  const bool answers = at < (opcode == Opcode::kReset ? state_.dies_at_ns : state_.silent_ns());
   if (!is_intact(descriptor)) {
     end.status = Status::kBadCrc;
-  } else if (state_.is_dead(at) || (is_stuck_ && opcode != Opcode::kReset)) {
+  } else if (!answers) {
     end.status = Status::kTimeout;
     end.done_ns += state_.config.timeout_ns;
   } else if (opcode == Opcode::kAbort) {
-    stop_all(at);
+    end.done_ns = stop_all(at);
   } else if (opcode == Opcode::kReset) {
-    reset(at);
-    end.done_ns = now_ns_;
+    end.done_ns = reset(at);
   } else {
     const Outcome outcome = command.plan({state_, descriptor, payload, at});
     end.status = outcome.status == Status::kOk ? outcome.effect(1) : outcome.status;
@@ -197,38 +247,42 @@ Status Dimm::submit_now(const Descriptor& descriptor, const Payload& payload, co
   return end.status;
 }
 
-void Dimm::stop_all(double at_ns) {
-  advance(at_ns);
+// Returns when all has stopped.
+double Dimm::stop_all(double at_ns) {
   const DramSpec& spec = *state_.config.spec;
   const double row_ns = (spec.timing.nRAS + spec.timing.nRP) * spec.clock_ns;  // the row in work is finished
-  for (Flight& flight : flights_)
+  double last = at_ns;
+  for (Flight& flight : flights_) {
     if (flight.end.done_ns > at_ns + row_ns) stop(flight, at_ns, Status::kAborted, at_ns + row_ns);
+    last = std::max(last, flight.end.done_ns);
+  }
   set_retirements();
-  retire(at_ns + row_ns);
+  retire(last);
+  last_retired_ns_ = std::max(last_retired_ns_, last);
   for (const Waiting& waiting : ring_) {
     const Descriptor& d = waiting.descriptor;
-    complete({d.tag, d.opcode, Status::kAborted, waiting.submitted_ns, at_ns, at_ns}, d.flags);
+    complete({d.tag, d.opcode, Status::kAborted, waiting.submitted_ns, last, last}, d.flags);
   }
   ring_.clear();
+  return last;
 }
 
-void Dimm::reset(double at_ns) {
+double Dimm::reset(double at_ns) {
   stop_all(at_ns);
-  for (const Flight& flight : flights_) finish(flight);  // what hung does so no longer
-  flights_.clear();
-  is_stuck_ = false;
+  state_.hangs_at_ns = std::numeric_limits<double>::infinity();
   state_.slots.clear();
   state_.windows.clear();
   state_.irq_masked = state_.irq_pending = false;
+  ended_.clear();
   now_ns_ = last_start_ns_ = last_retired_ns_ = at_ns + kResetNs;
-  const auto clock = static_cast<int64_t>(now_ns_ / state_.config.spec->clock_ns);
   for (Rank& rank : state_.ranks) {
     std::fill(rank.buffer.begin(), rank.buffer.end(), std::byte{0});
-    catch_up(rank.refresh, clock);
-    rank.refresh.transfer(Owner::kHost, clock);
+    catch_up(rank.refresh, clock());
+    rank.refresh.transfer(Owner::kHost, clock());
     rank.mode = Mode::kHost;
     rank.free_ns = now_ns_;
   }
+  return now_ns_;
 }
 
 }  // namespace trimoe::ndp

@@ -42,9 +42,13 @@ class Dimm {
 
   // The oldest completion that was not polled yet.
   std::optional<Ended> poll();
+  // Those that were not polled yet: how many, and without the oldest so many, which are left to be polled.
+  size_t unpolled() const { return completions_.size(); }
+  std::vector<Ended> poll_after(size_t oldest);
   bool interrupt() const { return state_.irq_pending && !state_.irq_masked; }
 
-  // From then on it does not answer. Its memory stays as it is, and readable by the host.
+  // From then on it does not answer. Its memory stays as it is, and the host, which has the ranks back, reads
+  // it.
   void kill(double at_ns);
 
  private:
@@ -57,23 +61,28 @@ class Dimm {
     Ended end;  // done_ns: when the ranks are free again
     uint8_t rank_mask, flags;
     bool takes_ranks;
+    double ns;        // that it takes
+    double works_ns;  // until when it did: less where it was stopped
     double retires_ns;
-    double share;  // of the time that passed before it was stopped
     std::function<Status(double)> effect;
+    std::set<int> links;
   };
 
   double command_ns() const;
+  int64_t clock() const;
   double start_of(const Waiting& waiting) const;
   void issue(const Waiting& waiting, double start_ns);
   Outcome plan(const Waiting& waiting, const NdpCommand* command, double start_ns);
   void stop(Flight& flight, double at_ns, Status status, double done_ns);
+  void stop_silent();
   void retire(double until_ns);
   void finish(const Flight& flight);
   void complete(const Ended& end, uint8_t flags);
   Status submit_now(const Descriptor& descriptor, const Payload& payload, const NdpCommand& command);
-  void stop_all(double at_ns);
-  void reset(double at_ns);
+  double stop_all(double at_ns);
+  double reset(double at_ns);
   void set_retirements();
+  void refresh();
 
   DimmState state_;
   Faults faults_;
@@ -82,7 +91,6 @@ class Dimm {
   std::deque<Ended> completions_;
   std::unordered_map<uint16_t, Status> ended_;  // by tag
   double now_ns_ = 0, last_start_ns_ = 0, last_retired_ns_ = 0, busy_until_ns_ = 0;
-  bool is_stuck_ = false;
 };
 
 }  // namespace trimoe::ndp

@@ -10,6 +10,8 @@
 namespace trimoe::ndp {
 namespace {
 
+constexpr int kTries = 4;  // of a descriptor that arrives corrupt
+
 template <typename T>
 std::span<const std::byte> bytes_of(const T& one) {
   return std::as_bytes(std::span(&one, 1));
@@ -42,6 +44,7 @@ void Fleet::reset(int index) {
   }
   if (status != Status::kOk) throw DimmError(index, status, "RESET");
   failures_.erase(index);
+  // The host's own copy of the table. CFG_EXPERT could not say where a striped expert lies.
   for (const auto& [expert, resident] : residents_)
     if (resident.dimm == index) one.state().slots[resident.number] = resident.slot;
 }
@@ -75,6 +78,16 @@ Status Fleet::configure(const Resident& resident) {
   d.weight_addr = local_of(resident.slot.pieces[0].address);
   d.stride = crc32c(&config, sizeof config);
   return command(resident.dimm, d, {bytes_of(config), {}});
+}
+
+// Between calls the host has all ranks, if need be after another try: a descriptor may have been lost.
+void Fleet::return_ranks(int index) {
+  const DimmState& state = dimm(index).state();
+  for (int tries = 0; tries < kTries; ++tries) {
+    const bool is_done = std::all_of(state.ranks.begin(), state.ranks.end(),
+                                     [](const Rank& one) { return one.mode == Mode::kHost; });
+    if (is_done || set_mode(index, Mode::kHost) == Status::kTimeout) return;
+  }
 }
 
 // One job's tokens, as many at a time as fit the buffer.
@@ -112,11 +125,15 @@ Status Fleet::drive(int index, std::span<const ExpertJob* const> jobs) {
   Descriptor mode = descriptor_of(Opcode::kModeSet);
   mode.bytes = static_cast<uint32_t>(Mode::kExclusive);
   batch.send(mode, 0);
-  for (const ExpertJob* job : jobs) send(batch, *job, unused);
+  for (const ExpertJob* job : jobs)
+    if (batch.status() == Status::kOk) send(batch, *job, unused);
   mode.flags = kLastInBatch;
   mode.bytes = static_cast<uint32_t>(Mode::kHost);
   batch.send(mode, 0);
-  return batch.wait();
+  const Status status = batch.wait();
+  if (status != Status::kOk) return_ranks(index);
+  state.computes = true;
+  return status;
 }
 
 double Fleet::run(std::span<const ExpertJob> jobs, const ThreadPool& pool) {

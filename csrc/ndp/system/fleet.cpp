@@ -42,11 +42,11 @@ uint32_t Fleet::free_slot(int dimm) const {
 void Fleet::place(int64_t expert, const ExpertShape& shape, Number number, const std::byte* data,
                   std::shared_ptr<const void> owner, int index) {
   const std::lock_guard lock(mutex_);
+  Memory& memory = dimm(index).state().memory;
   validate(shape, number);
   check(!residents_.contains(expert), "an expert that lies on no DIMM yet", expert, "migrate()");
   check(tokens_that_fit(shape) >= 1, "a buffer that holds one token of the expert", shape.hidden,
         "a larger buffer");
-  Memory& memory = dimm(index).state().memory;
   const int64_t bytes = shape.expert_bytes();
   const int64_t address = memory.map(data, bytes, std::move(owner));
   const Resident resident{
@@ -139,7 +139,7 @@ int64_t Fleet::tokens_that_fit(const ExpertShape& shape) const {
 std::vector<int> Fleet::alive() const {
   std::vector<int> found;
   for (const auto& one : dimms_)
-    if (!one->state().is_dead(clock_ns_)) found.push_back(one->state().id);
+    if (one->state().answers(clock_ns_)) found.push_back(one->state().id);
   return found;
 }
 
@@ -166,8 +166,9 @@ void Fleet::release(const std::vector<Piece>& pieces) {
     dimm(dimm_of(piece.address)).state().memory.release(static_cast<int64_t>(local_of(piece.address)));
 }
 
+// What a DIMM was given by descriptor comes first: it may reach other DIMMs.
 double Fleet::start_step() {
-  for (const auto& one : dimms_) clock_ns_ = std::max(clock_ns_, one->now_ns());
+  for (const auto& one : dimms_) clock_ns_ = std::max(clock_ns_, one->run());
   for (const auto& one : dimms_) one->advance(clock_ns_);
   return clock_ns_;
 }

@@ -40,8 +40,14 @@ class Fleet final : public Peers {
   Fleet(const DimmConfig& config, int dimms);
 
   int size() const { return static_cast<int>(dimms_.size()); }
-  Dimm& dimm(int index);
   DimmState* peer(int index) override;
+
+  // Calls use(Dimm&) while nothing else happens to the fleet. Throws Error for a DIMM that there is none of.
+  template <typename Use>
+  auto with_dimm(int index, const Use& use) {
+    const std::lock_guard lock(mutex_);
+    return use(dimm(index));
+  }
 
   // Packed bytes that lie in host memory become the DIMM's: no copy, `owner` keeps them.
   void place(int64_t expert, const ExpertShape& shape, Number number, const std::byte* data,
@@ -59,11 +65,14 @@ class Fleet final : public Peers {
   // the first DIMM that failed; the jobs of the others are done then.
   double run(std::span<const ExpertJob> jobs, const ThreadPool& pool);
 
-  // Over the link, with commit: after a DimmError the expert is where it was. Emulated nanoseconds.
+  // Over the link, with commit: after a DimmError, which names the DIMM that failed, the expert is where it
+  // was. Emulated nanoseconds.
   double migrate(int64_t expert, int to);
-  // Over all DIMMs (striped) or on one.
+  // Over all DIMMs that answer (striped), two at least, or on the one that has its slot.
   double relayout(int64_t expert, bool striped);
-  // The host takes what a DIMM that does not answer any longer holds to the others, in turns; experts moved.
+  // The host copies every expert that has bytes on a DIMM, striped ones too, to one of the others, in turns;
+  // experts moved. It moves all that it can, then throws: DimmError where memory cannot be read, Error where
+  // no other DIMM answers and has room.
   int64_t evacuate(int from);
 
   // RESET of a DIMM that hangs; its experts get their slots back.
@@ -82,6 +91,7 @@ class Fleet final : public Peers {
     uint32_t number;  // of the slot
   };
 
+  Dimm& dimm(int index);
   const Resident& find(int64_t expert) const;
   const Piece& localized(int64_t expert) const;
   uint32_t free_slot(int dimm) const;
@@ -89,10 +99,12 @@ class Fleet final : public Peers {
   std::vector<int> alive() const;
   std::vector<Piece> allocate(int64_t bytes, const std::vector<int>& on);
   void release(const std::vector<Piece>& pieces);
-  void copy_by_host(const std::vector<Piece>& from, const std::vector<Piece>& to);
+  Status copy_by_host(const std::vector<Piece>& from, const std::vector<Piece>& to);
+  Resident settle(const Resident& resident, const std::vector<int>& others, int64_t turn);
 
   Status command(int dimm, Descriptor descriptor, const Payload& payload = {});
   Status set_mode(int dimm, Mode mode);
+  void return_ranks(int dimm);
   Status configure(const Resident& resident);
   void send(Batch& batch, const ExpertJob& job, std::span<std::byte> unused) const;
   Status drive(int dimm, std::span<const ExpertJob* const> jobs);

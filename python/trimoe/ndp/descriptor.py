@@ -7,21 +7,26 @@ import struct
 from dataclasses import dataclass
 
 from trimoe import _ndp
+from trimoe.errors import InputError
 
 __all__ = ["Descriptor", "Flag", "Opcode", "expert_config"]
 
 _LAYOUT = struct.Struct("<BBHBBHIHHQIIQIIfHHI")  # 60 bytes, then their CRC32C
+_CONFIG = struct.Struct("<IIHBBB3xff40x")
 
 Opcode = enum.IntEnum("Opcode", [(name, code) for code, name in enumerate(_ndp.commands())])  # type: ignore[misc]
 
 
 class Flag(enum.IntFlag):
-    """Bits of a descriptor's flags; bits 4 and 5 are the number type (`Descriptor.number`)."""
+    """Bits of a descriptor's flags. FP16, INT8 and INT4 are the types of weights that CFG_EXPERT takes."""
 
     IRQ = 1
     FENCE = 2
     ACCUMULATE = 4
     ALL_RANKS = 8
+    FP16 = 16
+    INT8 = 32
+    INT4 = 48
     LAST_IN_BATCH = 64
     WIDE_RESULT = 128
 
@@ -49,8 +54,9 @@ class Descriptor:
     dep_tag: int = 0
 
     def pack(self) -> bytes:
-        """The 64 bytes, sealed with their CRC32C; struct.error for a field out of its range."""
-        body = _LAYOUT.pack(
+        """The 64 bytes, sealed with their CRC32C; InputError for a field out of its range."""
+        body = _packed(
+            _LAYOUT,
             self.opcode, self.flags, self.tag, self.rank_mask, self.subch_mask, self.tokens, self.slot,
             self.rows_16, self.cols_16, self.weight_addr, self.buf_in, self.buf_out, self.dst_addr,
             self.nbytes, self.stride, self.scale, self.dep_tag, 0, 0,
@@ -59,7 +65,10 @@ class Descriptor:
 
     @staticmethod
     def remote(dimm: int, address: int) -> int:
-        """An address on another DIMM, as `dst_addr` has it."""
+        """An address on another DIMM, as `dst_addr` has it; InputError for one beyond 56 bits."""
+        if not (0 <= dimm < 256 and 0 <= address < 1 << 56):
+            got = f"DIMM {dimm}, address {address}"
+            raise InputError(expected="a DIMM below 256 and an address of 56 bits", got=got, hint="DIMM 0")
         return dimm << 56 | address
 
 
@@ -74,5 +83,17 @@ def expert_config(
     alpha: float = 1.702,
     limit: float = 7.0,
 ) -> bytes:
-    """The 64 bytes that follow CFG_EXPERT; their CRC32C goes into the descriptor's stride."""
-    return struct.pack("<IIHBBB3xff40x", hidden, inter, group, activation, gated, bias, alpha, limit)
+    """The 64 bytes that follow CFG_EXPERT; their CRC32C goes into the descriptor's stride.
+
+    activation: the place of its name in silu, gelu, gelu_tanh, relu2, swiglu_oai.
+    """
+    return _packed(_CONFIG, hidden, inter, group, activation, gated, bias, alpha, limit)
+
+
+def _packed(layout: struct.Struct, *fields: float) -> bytes:
+    try:
+        return layout.pack(*fields)
+    except (struct.error, OverflowError) as error:
+        raise InputError(
+            expected="fields that fit their bits", got=str(error), hint="docs/ndp.md for the widths"
+        ) from None

@@ -196,8 +196,7 @@ class Fleet:
         with _errors():
             if to_ns is None:
                 return self.native.run_dimm(dimm)
-            self.native.advance(dimm, to_ns)
-            return self.native.now_ns(dimm)
+            return self.native.advance(dimm, to_ns)
 
     def poll(self, dimm: int) -> Completion | None:
         """The oldest completion that was not polled yet."""
@@ -210,12 +209,28 @@ class Fleet:
         with _errors():
             return self.native.interrupt(dimm)
 
+    def allocate(self, dimm: int, nbytes: int) -> int:
+        """The address of so many bytes of zeros in a DIMM; `write` and `read` are the host's access to them."""
+        with _errors():
+            return self.native.allocate(dimm, nbytes)
+
+    def write(self, dimm: int, address: int, data: Any) -> None:
+        """Puts bytes into memory that was allocated."""
+        with _errors():
+            self.native.write(dimm, address, data)
+
+    def read(self, dimm: int, address: int, nbytes: int) -> bytes:
+        """The bytes there."""
+        with _errors():
+            return self.native.read(dimm, address, nbytes)
+
     # What goes wrong, on purpose.
 
     def inject(self, dimm: int, command: int, fault: str, at: float = 0.5) -> None:
-        """Has a fault befall a command (counted from 0): "corrupt", "timeout", "death" or "ecc".
+        """Has a fault befall a command: "corrupt", "timeout", "death" or "ecc".
 
-        at: share of the command's time that has passed by then.
+        command: its number in the order in which the DIMM starts what its ring has, from 0; `stats` says how
+        many it has `started`. at: share of the command's time that has passed by then.
         """
         with _errors():
             self.native.inject(dimm, command, fault, at)
@@ -223,20 +238,33 @@ class Fleet:
     def seed_faults(
         self, seed: int, *, corrupt: float = 0, timeout: float = 0, death: float = 0, ecc: float = 0
     ) -> None:
-        """Draws faults for all DIMMs from a seed; the rates are per command."""
-        for dimm in range(self.dimms):
-            self.native.seed_faults(dimm, seed * self.dimms + dimm, corrupt, timeout, death, ecc)
+        """Draws faults for all DIMMs from a seed, 0 to 2^32 - 1; the rates are per command."""
+        if not 0 <= seed < 1 << 32:
+            raise InputError(expected="a seed of 0 to 2^32 - 1", got=str(seed), hint="0")
+        with _errors():
+            for dimm in range(self.dimms):
+                self.native.seed_faults(dimm, seed * self.dimms + dimm, corrupt, timeout, death, ecc)
 
     def kill(self, dimm: int, at_ns: float = 0.0) -> None:
         """From that time on the DIMM does not answer; its memory can still be read by the host."""
         with _errors():
             self.native.kill(dimm, at_ns)
 
+    def poison(self, dimm: int, address: int) -> None:
+        """Has memory at an address be uncorrectable until what lies there has left."""
+        with _errors():
+            self.native.poison(dimm, address)
+
 
 @contextlib.contextmanager
 def _errors() -> Iterator[None]:
     try:
         yield
+    except TypeError as error:  # as pybind11 says it, over many lines
+        line = str(error).splitlines()[0]
+        raise InputError(
+            expected="arguments of the types that are documented", got=line, hint="them"
+        ) from None
     except ValueError as error:
         told = InputError.from_native(error)
         failed = re.fullmatch(r"DIMM (\d+) to finish .*", told.expected)
