@@ -54,7 +54,7 @@ def check_conservation(spec: DramSpec) -> Iterator[Check]:
 
 def _queues(spec: DramSpec, tally: _Tally) -> None:
     """Runs of one controller; a twentieth more than is measured is warm-up."""
-    bursts, interval = 10_000, spec.timing_clocks["nREFI"]
+    bursts, interval = 6_000, spec.timing_clocks["nREFI"]
     for pattern in patterns():
         for read_pct, ranks in ((100, 1), (60, 2), (0, 4)):
             found = bandwidth(spec.name, pattern, read_pct=read_pct, ranks=ranks, bursts=bursts)
@@ -78,7 +78,7 @@ def _sharing(spec: DramSpec, tally: _Tally) -> None:
                 pattern=pattern,
                 write_pct=write_pct,
                 postpone=postpone,
-                duration_ns=150_000.0,
+                duration_ns=80_000.0,
             )
             asked = found.host_requests + found.ndp_requests
             tally.asked_bytes += asked * spec.burst_bytes

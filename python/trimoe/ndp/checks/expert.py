@@ -15,7 +15,7 @@ __all__ = ["MODELS", "check_expert", "closed_form_ns"]
 
 # H and I of an expert: DeepSeek-V2, Qwen3-235B-A22B, GLM-4.5-Air, Qwen3-30B-A3B.
 MODELS = ((5120, 1536), (4096, 1536), (4096, 1408), (2048, 768))
-_TOKENS = (1, 2, 4, 8, 32)
+_TOKENS = (1, 4, 32)
 _RANKS = (1, 2, 4)
 _DIMMS = 16
 _SUB_CHANNELS = 2
