@@ -43,9 +43,9 @@ def check_conservation(spec: DramSpec) -> Iterator[Check]:
     what = f"refreshes late, worst of {len(tally.late)} runs"
     yield Check(name, what, "refreshes", worst, _MAY_BE_LATE / 2, _MAY_BE_LATE / 2)
     foreign, refreshes = _foreign_in_traces(spec)
-    what = f"refreshes not by the owner, of {refreshes} of host and NDP"
+    what = f"refreshes not by the owner, of {refreshes} in traces"
     yield exactly(name, what, "refreshes", foreign, 0)
-    what = "refreshes that the ledger let another than the owner issue"
+    what = "refreshes not by the owner, in the ledger"
     yield exactly(name, what, "refreshes", _foreign_in_ledger(spec), 0)
     issued, due, foreign = _fleet(spec)
     yield exactly(name, "DIMM through mode changes: refreshes, of those due", "refreshes", issued, due)

@@ -68,7 +68,7 @@ def check_published(spec: DramSpec) -> Iterator[Check]:
 def _bandwidths(spec: DramSpec) -> Iterator[Check]:
     name = spec.name
     for what, pattern, read_pct, targets, shares in _BANDWIDTHS:
-        bursts = 20_000 if pattern == "random-single-bank" else 100_000
+        bursts = 20_000 if pattern == "random-single-bank" else 200_000
         found = bandwidth(name, pattern, read_pct=read_pct, bursts=bursts)
         still_gbps = found.bandwidth_gbps / (1 - found.refresh_loss_pct / 100)
         for gbps, target, share, how in zip(
