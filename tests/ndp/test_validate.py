@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from trimoe.ndp.core import expert_ffn
 from trimoe.ndp.fleet import Fleet as FleetClass
 
 GRADE = specs()[0]
+bandwidth_once, contention_once = functools.cache(bandwidth), functools.cache(contention)
 PARTS = ("commands", "dram", "published", "expert", "sharing", "conservation", "core")
 
 
@@ -277,7 +279,7 @@ def _fewer(name: str, count: int) -> Callable[[dict[str, int]], dict[str, int]]:
 def test_what_is_lost_is_seen(
     monkeypatch: pytest.MonkeyPatch, name: str, changed: dict[str, Callable[[Any], Any]], what: str
 ) -> None:
-    real = {"bandwidth": bandwidth, "contention": contention}[name]
+    real = {"bandwidth": bandwidth_once, "contention": contention_once}[name]
     other = {"bandwidth": "_sharing", "contention": "_queues"}[name]
     monkeypatch.setattr(conservation, other, lambda spec, tally: None)
     monkeypatch.setattr(conservation, "_foreign_in_traces", lambda spec: (0, 0))
@@ -363,7 +365,7 @@ def test_a_dimm_that_forgets_a_refresh_is_seen(monkeypatch: pytest.MonkeyPatch) 
 def test_another_share_is_seen(
     monkeypatch: pytest.MonkeyPatch, changed: dict[str, Callable[[Any], Any]], count: int
 ) -> None:
-    monkeypatch.setattr(sharing, "contention", _changed_by(contention, **changed))
+    monkeypatch.setattr(sharing, "contention", _changed_by(contention_once, **changed))
     found = list(sharing.check_sharing(GRADE))
     assert all("(model)" in one.name for one in found)
     assert len(missed(iter(found))) == count
