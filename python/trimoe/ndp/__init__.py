@@ -12,7 +12,7 @@ from trimoe.ndp.fleet import Completion, Fleet, Location, NdpError
 from trimoe.ndp.sharing import SHARING_MODES, Contention, contention, contention_sweep
 from trimoe.ndp.step import StepTime, draw_counts, step_time
 from trimoe.ndp.sweep import ExpertSweep, sweep_expert
-from trimoe.ndp.validate import Check, validate
+from trimoe.ndp.validate import Check, validate, validation_steps
 
 __all__ = [
     "SHARING_MODES",
@@ -48,4 +48,5 @@ __all__ = [
     "step_time",
     "sweep_expert",
     "validate",
+    "validation_steps",
 ]
