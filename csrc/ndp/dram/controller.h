@@ -53,20 +53,19 @@ class Controller {
     Command command = Command::kCount;
     int bank = 0;
     int64_t at = 0;
+    int slot = 0;
   };
 
   bool is_draining(int rank) const { return options_.refresh && now_ >= due_[static_cast<size_t>(rank)]; }
   void choose_direction();
   Choice choose_refresh() const;
   Choice choose_request() const;
-  void rows_changed(const Choice& choice);
-  Completion complete(int bank);  // its hit
+  Completion complete(const Choice& choice);
 
   Device device_;
   ControllerOptions options_;
   Waiting waiting_[2];  // reads, writes
-  int64_t pushed_ = 0, seen_ = 0;
-  std::vector<uint64_t> reserved_;  // per rank: banks whose row still waits for the request it was opened for
+  int64_t seen_ = 0;
   std::vector<int64_t> due_;        // per rank: its next refresh
   int64_t next_due_ = 0;            // of any
   bool writing_ = false;
