@@ -193,7 +193,12 @@ def _arguments() -> dict[str, object]:
         (
             "plan",
             lambda x: torch.full((6,), 1, dtype=torch.int32),
-            r"domains this machine has: 0 \(CPU\); got 1",
+            r"domains this machine has: 0 \(CPU\), 2 and up \(DIMMs\); got 1",
+        ),
+        (
+            "plan",
+            lambda x: torch.full((6,), 2, dtype=torch.int32),
+            r"domains this layer has: 0 \(CPU\); got a DIMM",
         ),
     ],
 )

@@ -61,9 +61,13 @@ CPP_LAYERS = {
     "cpu/x86": CPU_INTERFACES | {"cpu/x86"},
     "ndp/dram": {"common", "ndp/dram"},
     "ndp/core": {"common", "ndp/core"},
-    "ndp": {"common", "ndp/dram", "ndp/core", "ndp"},
-    "ndp/commands": {"common", "ndp/dram", "ndp/core", "ndp", "ndp/commands"},
-    "bindings": CPU_INTERFACES | {"bindings", "ndp/dram", "ndp"},
+    "ndp/timing": {"common", "ndp/dram", "ndp/sharing", "ndp/timing"},
+    "ndp/sharing": {"common", "ndp/dram", "ndp/sharing"},
+    "ndp/dimm": {"common", "ndp/dram", "ndp/core", "ndp/timing", "ndp/sharing", "ndp/dimm"},
+    "ndp/commands": {"common", "ndp/core", "ndp/timing", "ndp/dimm", "ndp/commands"},
+    "ndp/system": {"common", "ndp/timing", "ndp/dimm", "ndp/commands", "ndp/system"},
+    "bindings": CPU_INTERFACES
+    | {"bindings", "ndp/dram", "ndp/core", "ndp/timing", "ndp/sharing", "ndp/dimm", "ndp/system"},
 }
 FRAMEWORK_HEADERS = re.compile(r"^(torch|ATen|c10|pybind11)/|^Python\.h$")
 X86_HEADERS = re.compile(r"^(cpuid|x86intrin|\w*mmintrin|\w*intrin)\.h$")

@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "bindings/activation_py.h"
 #include "bindings/errors_py.h"
 #include "bindings/source_py.h"
 #include "common/error.h"
@@ -23,13 +24,6 @@ Format format_named(const std::string& name) {
   for (int i = 0; i < kFormats; ++i)
     if (name == kFormatFacts[static_cast<size_t>(i)].name) return static_cast<Format>(i);
   throw Error("weights of fp32, bf16, int8, int4, fp8 or mxfp4", name, "one of the six");
-}
-
-Activation activation_named(const std::string& name) {
-  static constexpr const char* kNames[] = {"silu", "gelu", "gelu_tanh", "relu2", "swiglu_oai"};
-  for (size_t i = 0; i < std::size(kNames); ++i)
-    if (name == kNames[i]) return static_cast<Activation>(i);
-  throw Error("activation silu, gelu, gelu_tanh, relu2 or swiglu_oai", name, "one of the five");
 }
 
 py::dict features_dict() {

@@ -1,8 +1,11 @@
 // torch.ops.trimoe.moe_forward, CPU: checks the tensors, then calls the core. Links no Python.
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "bindings/ndp_part.h"
 #include "bindings/torch_abi.h"
 #include "common/error.h"
 #include "cpu/expert_ffn.h"
@@ -84,15 +87,21 @@ std::string shape_of(const Tensor& tensor) {
   return text + "]";
 }
 
-void check_plan(const Tensor& plan, int64_t experts) {
+// The domain of each expert; empty when the CPU has them all.
+std::vector<int32_t> domains_of(const Tensor& plan, int64_t experts) {
   check(
       plan.on_cpu() && plan.dim() == 1 && plan.size(0) == experts && plan.dtype() == aoti_torch_dtype_int32(),
       "plan of shape [E], int32, on the CPU", [&] { return shape_of(plan); },
       "torch.zeros(E, dtype=torch.int32)");
-  for (int64_t e = 0; e < experts; ++e) {
-    const int32_t domain = static_cast<const int32_t*>(plan.data())[e * plan.stride(0)];
-    check(domain == 0, "a plan that uses domains this machine has: 0 (CPU)", domain, "plan=None");
-  }
+  std::vector<int32_t> domains(static_cast<size_t>(experts));
+  for (int64_t e = 0; e < experts; ++e)
+    domains[static_cast<size_t>(e)] = static_cast<const int32_t*>(plan.data())[e * plan.stride(0)];
+  for (const int32_t domain : domains)
+    check(domain == 0 || domain > 1, "a plan that uses domains this machine has: 0 (CPU), 2 and up (DIMMs)",
+          domain, "plan=None");
+  if (std::all_of(domains.begin(), domains.end(), [](int32_t domain) { return domain == 0; }))
+    domains.clear();
+  return domains;
 }
 
 cpu::RouterOutput router_of(const Tensor& ids, const Tensor& weights, int64_t tokens) {
@@ -121,17 +130,21 @@ TensorHandle moe_forward_cpu(const Tensor& hidden, const Tensor& ids, const Tens
       [&] { return shape_of(hidden); }, "hidden.reshape(-1, H) with the H of the layer");
   const DType dtype = float_type(hidden, "hidden of bf16, fp16 or fp32");
   const int64_t tokens = hidden.size(0);
-  const cpu::RouterOutput router = router_of(ids, weights, tokens);
-  if (plan) check_plan(*plan, shape.experts);
+  cpu::FfnArgs args{{hidden.data(), dtype, hidden.stride(0), hidden.stride(1), shape.hidden},
+                    router_of(ids, weights, tokens),
+                    tokens,
+                    nullptr};
+  const std::vector<int32_t> domains = plan ? domains_of(*plan, shape.experts) : std::vector<int32_t>();
+  const NdpPart on_dimms(handle, *layer, domains, TorchPool(), args);
 
   const int64_t sizes[] = {tokens, shape.hidden}, strides[] = {shape.hidden, 1};
   AtenTensorHandle created = nullptr;
   ok(aoti_torch_empty_strided(2, sizes, strides, hidden.dtype(), aoti_torch_device_type_cpu(), 0, &created),
      "empty");
   TensorHandle out(created);
-  const RowSource rows{hidden.data(), dtype, hidden.stride(0), hidden.stride(1), shape.hidden};
+  args.out = Tensor(out).data();
   cpu::expert_ffn(*layer, cpu::selected_entry().kernel(shape.weights.format, shape.int8_activations),
-                  TorchPool(), {rows, router, tokens, Tensor(out).data()});
+                  TorchPool(), args);
   return out;
 }
 

@@ -127,11 +127,10 @@ class Chunk {
     const int64_t panels = std::min(down_panels_, down_.panels - first);
     const int64_t width = panels * kPanelCols;
     auto* acc = reinterpret_cast<float*>(scratch().acc.reserve(static_cast<size_t>(tokens_ * width * 4)));
-    std::fill_n(acc, tokens_ * width, 0.0f);
+    start(acc, first * kPanelCols, width);
     for (size_t e = 0; e < routing_.active.size(); ++e) {
       const auto& expert = routing_.active[e];
-      const auto* bias =
-          reinterpret_cast<const float*>(layer_.expert(expert.index) + shape_.down_bias_offset());
+      const auto* bias = reinterpret_cast<const float*>(expert_at(expert.index) + shape_.down_bias_offset());
       const PanelRun following = e + 1 < routing_.active.size() ? down_run(routing_.active[e + 1], task)
                                  : next < down_tasks()          ? down_run(routing_.active[0], next)
                                                                 : PanelRun();
@@ -164,12 +163,23 @@ class Chunk {
             std::min(gate_up_panels_, gate_up_.panels - first)};
   }
   PanelRun gate_up_run(const Block& block) const {
-    return {layer_.expert(block.expert->index) + block.first * gate_up_.panel_bytes(), block.panels};
+    return {expert_at(block.expert->index) + block.first * gate_up_.panel_bytes(), block.panels};
   }
   PanelRun down_run(const Routing::Expert& expert, int64_t task) const {
     const int64_t first = task * down_panels_;
-    return {layer_.expert(expert.index) + shape_.down_offset() + first * down_.panel_bytes(),
+    return {expert_at(expert.index) + shape_.down_offset() + first * down_.panel_bytes(),
             std::min(down_panels_, down_.panels - first)};
+  }
+  const std::byte* expert_at(int64_t index) const {
+    return args_.experts ? args_.experts[index] : layer_.expert(index);
+  }
+  void start(float* acc, int64_t column, int64_t width) const {
+    std::fill_n(acc, tokens_ * width, 0.0f);
+    if (!args_.initial) return;
+    const int64_t columns = std::min(width, shape_.hidden - column);
+    for (int64_t token = 0; token < tokens_; ++token)
+      std::copy_n(args_.initial + (first_token_ + token) * shape_.hidden + column, columns,
+                  acc + token * width);
   }
   int64_t load_rows() const { return std::max<int64_t>(1, kLoadBytes / x_.stride); }
   int64_t quantize_rows() const { return std::max<int64_t>(1, kLoadBytes / h_.stride); }
@@ -185,7 +195,7 @@ class Chunk {
   }
 
   void activate(int64_t expert, int64_t row, const GemmArgs& gemm, int64_t panel) const {
-    const auto* bias = reinterpret_cast<const float*>(layer_.expert(expert) + shape_.gate_up_bias_offset());
+    const auto* bias = reinterpret_cast<const float*>(expert_at(expert) + shape_.gate_up_bias_offset());
     const int64_t h_bytes = size_of(kernel_.h);
     kernel_.activate({gemm.c, gemm.c_stride, gemm.rows, gemm.panels, shape_.activation,
                       shape_.bias ? bias + panel * kPanelCols : nullptr,

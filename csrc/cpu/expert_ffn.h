@@ -12,7 +12,9 @@ struct FfnArgs {
   RowSource hidden;  // [tokens, H]
   RouterOutput router;
   int64_t tokens;
-  void* out;  // [tokens, H] contiguous, in the type of hidden
+  void* out;                                  // [tokens, H] contiguous, in the type of hidden
+  const float* initial = nullptr;             // [tokens, H] contiguous: what the sums start from; null: zeros
+  const std::byte* const* experts = nullptr;  // [E] where each expert's packed bytes lie; null: in the layer
 };
 
 // Deterministic: the result does not depend on the pool or its number of threads, bit for bit.

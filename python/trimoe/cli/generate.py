@@ -20,6 +20,7 @@ from trimoe.hardware.memory import MemoryLedger
 if TYPE_CHECKING:
     from trimoe.models.expert_math import Packing
     from trimoe.runtime.generation import Generation, Phase
+    from trimoe.runtime.ndp import NdpDomain
 
 __all__ = ["generate"]
 
@@ -45,6 +46,15 @@ def generate(
         bool,
         typer.Option("--measure/--no-measure", help="Measure the roofline that speeds are compared with."),
     ] = True,
+    ndp_dimms: Annotated[
+        int, typer.Option(min=0, max=256, help="Emulated DIMM-NDPs that run cold experts.")
+    ] = 0,
+    cold_tokens: Annotated[
+        int, typer.Option(min=0, help="An expert with at most so many tokens of a step is cold.")
+    ] = 4,
+    ndp_arithmetic: Annotated[
+        str, typer.Option(help="Who computes for the DIMMs: host (same bits as without) or core.")
+    ] = "host",
     json_output: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
     ] = False,
@@ -57,6 +67,7 @@ def generate(
       trimoe generate --prompt "And it came to pass" --temperature 0 --json
       trimoe generate /models/Qwen3-30B-A3B --max-new-tokens 32
       trimoe generate /models/Qwen3-30B-A3B --format int4 --group 64
+      trimoe generate --ndp-dimms 16 --cold-tokens 2
     """
     if dtype not in ("auto", "float32", "bfloat16"):
         raise InputError(expected="--dtype auto, float32 or bfloat16", got=dtype, hint="auto")
@@ -77,8 +88,10 @@ def generate(
     roofline = measure_roofline(threads=threads, weights=prediction.peak_formats) if measure else None
     loaded, tokenizer, ledger = _load(model, dtype, packing, cache, prediction.total_bytes, quiet=json_output)
     store = loaded.trimoe_store
+    ndp = _ndp_domain(loaded, ndp_dimms, cold_tokens, ndp_arithmetic) if ndp_dimms else None
     say = (lambda text: None) if json_output else _say
-    result = run(loaded, tokenizer, prompt, Sampling(max_new_tokens, temperature, top_k, seed), roofline, say)
+    sampling = Sampling(max_new_tokens, temperature, top_k, seed)
+    result = run(loaded, tokenizer, prompt, sampling, roofline, say, ndp)
     memory = {"weights": prediction.as_dict(), "rss": ledger.as_dict()}
     load = {
         "format": next(iter(store.layers.values())).spec.format_name,
@@ -98,6 +111,7 @@ def generate(
                 "load": load,
                 "memory": memory,
                 "roofline": roofline.as_dict() if roofline else None,
+                "ndp": ndp.as_dict() if ndp else None,
             }
         )
         return
@@ -148,6 +162,13 @@ def _load(
     return model, tokenizer, ledger
 
 
+def _ndp_domain(model: Any, dimms: int, cold_tokens: int, arithmetic: str) -> NdpDomain:
+    from trimoe.ndp import Fleet
+    from trimoe.runtime.ndp import NdpDomain
+
+    return NdpDomain(model, Fleet(dimms), cold_tokens=cold_tokens, arithmetic=arithmetic)
+
+
 def _check_generation_config(folder: Path) -> None:
     from transformers import GenerationConfig
 
@@ -182,6 +203,8 @@ def _print_report(result: Generation, load: dict[str, Any], memory: dict[str, An
     columns = ("phase", "domain", "experts used", "tokens x experts", "busy", "of roofline")
     print_table("Domains", columns, rows, right=columns[2:])
     shares = [domain.roofline_pct or 0 for part in (result.prefill, result.decode) for domain in part.domains]
+    if result.decode.domains[-1].present:
+        print_line("  NDP: what DIMMs would have taken; what the host took to compute it is not in there")
     if max(shares) > 100:
         print_line("  over 100 %: the weights came from the caches, the roofline is that of memory")
     print_line()
@@ -207,4 +230,7 @@ def _domain_cells(domain: Any) -> tuple[str, ...]:
     if not domain.present:
         return ("absent", "-", "-", "-")
     share = "-" if domain.roofline_pct is None else f"{domain.roofline_pct:.0f} %"
-    return (f"{domain.experts_used} of {domain.experts}", str(domain.rows), human_ns(domain.busy_ns), share)
+    busy = human_ns(domain.busy_ns)
+    if domain.emulated_ns is not None:
+        busy = f"{human_ns(domain.emulated_ns)} emulated"
+    return (f"{domain.experts_used} of {domain.experts}", str(domain.rows), busy, share)

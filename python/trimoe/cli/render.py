@@ -25,6 +25,7 @@ __all__ = [
     "print_line",
     "print_table",
     "progress",
+    "progress_steps",
 ]
 
 # Wide enough that no table wraps when nobody's terminal limits it.
@@ -100,6 +101,20 @@ def progress(label: str, total_bytes: int, *, enabled: bool = True) -> Iterator[
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total_bytes)
         yield lambda done_bytes: bar.update(task, advance=done_bytes)
+
+
+@contextmanager
+def progress_steps(label: str, total: int, *, enabled: bool = True) -> Iterator[Callable[[], None]]:
+    """A bar that counts steps, shown as `progress` is; yields a function to call after each."""
+    if not (enabled and sys.stderr.isatty()):
+        yield lambda: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda: bar.update(task, advance=1)
 
 
 def _print(*what: RenderableType) -> None:

@@ -14,6 +14,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from trimoe.errors import FailureError, InputError
 from trimoe.hardware.roofline import Roofline
 from trimoe.runtime.domains import DomainReport, absent, cpu_report
+from trimoe.runtime.ndp import NdpDomain
 
 __all__ = ["Generation", "Sampling", "generate"]
 
@@ -107,26 +108,34 @@ def generate(
     sampling: Sampling,
     roofline: Roofline | None = None,
     on_text: Callable[[str], None] = lambda text: None,
+    ndp: NdpDomain | None = None,
 ) -> Generation:
     """Continues `prompt`; `on_text` gets the prompt once it is accepted, then each piece that is final.
 
-    model: from `trimoe.load`. Raises InputError for a prompt that the model cannot take and
-    FailureError when the model yields NaN.
+    model: from `trimoe.load`; ndp: its domain of DIMMs, if it has one. Raises InputError for a prompt that
+    the model cannot take and FailureError when the model yields NaN.
     """
     inputs = tokenizer(prompt, return_tensors="pt")
     prompt_tokens = _check_prompt(inputs["input_ids"], model, sampling)
     on_text(prompt)
     layers = list(model.trimoe_store.layers.values())
-    for layer in layers:
-        layer.reset_stats()
+
+    def reset() -> None:
+        for layer in layers:
+            layer.reset_stats()
+        if ndp is not None:
+            ndp.reset_stats()
+
+    reset()
     reports: list[list[DomainReport]] = []
     times_ns = [time.perf_counter_ns()]
 
     def close_phase() -> None:
         times_ns.append(time.perf_counter_ns())
-        reports.append([absent("GPU"), cpu_report(layers, roofline), absent("NDP")])
-        for layer in layers:
-            layer.reset_stats()
+        on_dimms = ndp.report() if ndp is not None else absent("NDP")
+        rows = ndp.host_rows() if ndp is not None else None
+        reports.append([absent("GPU"), cpu_report(layers, roofline, rows), on_dimms])
+        reset()
 
     torch.manual_seed(sampling.seed)
     clock = _Clock(tokenizer, on_text, close_phase)

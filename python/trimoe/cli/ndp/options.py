@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["JsonOption", "RefreshOption", "SeedOption", "SpecOption", "ndp_app"]
+__all__ = [
+    "BufferOption",
+    "DtypeOption",
+    "HiddenOption",
+    "InterOption",
+    "JsonOption",
+    "LinkOption",
+    "RanksOption",
+    "RefreshOption",
+    "SeedOption",
+    "SpecOption",
+    "TflopsOption",
+    "ndp_app",
+]
 
 ndp_app = typer.Typer(no_args_is_help=True, help="Emulate DIMMs with near-data processing, in time.")
 
@@ -14,3 +27,12 @@ SpecOption = Annotated[str, typer.Option(help="Speed grade: 4800B or 5600B.")]
 RefreshOption = Annotated[bool, typer.Option("--refresh/--no-refresh", help="Refresh of all banks.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of random addresses.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+# An expert, and the core that runs it.
+HiddenOption = Annotated[int, typer.Option(min=1, help="H.")]
+InterOption = Annotated[int, typer.Option(min=1, help="I.")]
+DtypeOption = Annotated[str, typer.Option(help="Weights: bf16, fp16, int8 or int4.")]
+RanksOption = Annotated[int, typer.Option(min=1, max=8, help="Ranks whose data reaches the core apart.")]
+TflopsOption = Annotated[float, typer.Option(help="Of the NDP core.")]
+BufferOption = Annotated[int, typer.Option(min=1, help="Of the NDP core.")]
+LinkOption = Annotated[float, typer.Option(help="GB/s from the other DIMMs into one.")]

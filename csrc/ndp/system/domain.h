@@ -1,0 +1,33 @@
+// Which fleet runs the experts of which layer of the op: its domains 2 and up.
+#pragma once
+
+#include <memory>
+
+#include "ndp/system/fleet.h"
+
+namespace trimoe::ndp {
+
+inline constexpr int kFirstDomain = 2;  // DIMM d is domain 2 + d of a plan
+
+// Names an expert of a layer to the fleet. A layer has at most 2^20 experts.
+constexpr int64_t expert_key(int64_t layer, int64_t expert) { return layer << 20 | expert; }
+
+// Who does the arithmetic of what a DIMM runs: the host's kernels on the bytes in the DIMM, or the core as it
+// is emulated, in its own order.
+enum class Arithmetic : uint8_t { kHost, kCore };
+inline constexpr std::string_view kArithmeticNames[] = {"host", "core"};
+
+struct Domain {
+  std::shared_ptr<Fleet> fleet;
+  Arithmetic arithmetic = Arithmetic::kHost;
+};
+
+// The process-wide table; `layer` is the op's handle. A layer has one fleet; detach() takes its experts from
+// it.
+void attach(int64_t layer, Domain domain);
+void detach(int64_t layer);
+
+// Without a fleet where the layer has none.
+Domain domain_of(int64_t layer);
+
+}  // namespace trimoe::ndp

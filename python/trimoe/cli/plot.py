@@ -1,0 +1,90 @@
+"""Plots as PNG files. matplotlib is optional; no window is opened, whatever the machine has.
+
+`check_output` first, so that what cannot be written fails before anything is computed; then `new_figure`,
+`set_axes` and `save_png`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trimoe.errors import FailureError, InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["check_output", "new_figure", "save_png", "set_axes"]
+
+_PANEL_INCHES = (5.0, 3.8)
+_DOTS_PER_INCH = 75
+
+
+def check_output(path: Path) -> None:
+    """InputError unless matplotlib is there and `path` names a PNG in a folder that can be written."""
+    try:
+        import matplotlib.figure  # noqa: F401 - whether it can be
+    except ImportError as error:
+        raise InputError(
+            expected="matplotlib, which draws plots", got=str(error), hint="pip install 'trimoe[plot]'"
+        ) from None
+    if path.suffix.lower() != ".png":
+        raise InputError(expected="a file name that ends with .png", got=str(path), hint=f"{path}.png")
+    if path.is_dir():
+        raise InputError(expected="a file", got=f"the folder {path}", hint=str(path / "plot.png"))
+    folder = path.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(
+            expected="a folder that can be written", got=str(folder), hint="mkdir, or another --output"
+        )
+
+
+def new_figure(title: str, panels: int) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels side by side."""
+    from matplotlib.figure import Figure
+
+    width, height = _PANEL_INCHES
+    figure = Figure(figsize=(panels * width, height), dpi=_DOTS_PER_INCH, layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    axes = figure.subplots(1, panels, squeeze=False)
+    return figure, list(axes[0])
+
+
+def set_axes(axes: Axes, title: str, x_label: str, y_label: str, *, legend_columns: int = 1) -> None:
+    """What every panel has: a title, units on both axes, a grid, and a legend where lines have names."""
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8, ncols=legend_columns)
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Writes beside `path` and renames: no half a plot is ever there; FailureError where that fails."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    part = None
+    try:
+        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        with os.fdopen(descriptor, "wb") as file:
+            FigureCanvasAgg(figure).print_png(file, pil_kwargs={"optimize": True})
+        os.chmod(part, 0o666 & ~_umask())
+        os.replace(part, path)
+    except OSError as error:
+        raise FailureError(
+            expected=f"to write {path}", got=error.strerror or str(error), hint="another --output"
+        ) from None
+    finally:
+        if part is not None and os.path.exists(part):
+            os.unlink(part)
+
+
+def _umask() -> int:
+    # It can only be read by setting it.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

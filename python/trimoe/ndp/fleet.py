@@ -1,0 +1,245 @@
+"""Emulated DIMM-NDPs: experts lie on them, run on them, and move between them; time is emulated.
+
+The arithmetic is done by the host, on the bytes that lie in the DIMMs' address space and in the order of the
+NDP core (`trimoe.ndp.core`); what takes a DIMM how long is the emulator's to say. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from trimoe import _ndp
+from trimoe.errors import FailureError, InputError
+from trimoe.ndp.descriptor import Descriptor
+
+__all__ = ["Completion", "Fleet", "Location", "NdpError"]
+
+
+class NdpError(FailureError):
+    """A DIMM failed. Its weights are where they were: the experts can run elsewhere.
+
+    dimm: its number; code: BAD_CRC, BUF_OVERFLOW, TIMEOUT, ECC, ... as in docs/ndp.md.
+    """
+
+    def __init__(self, dimm: int, code: str, *, expected: str, hint: str) -> None:
+        self.dimm, self.code = dimm, code
+        super().__init__(expected=expected, got=code, hint=hint)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """How a command ended; nanoseconds of emulated time."""
+
+    tag: int
+    opcode: int
+    status: str
+    submitted_ns: float
+    start_ns: float
+    done_ns: float
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where an expert lies: the DIMM that has its slot, and whether its bytes are spread over all DIMMs."""
+
+    dimm: int
+    slot: int
+    striped: bool
+    nbytes: int
+
+
+class Fleet:
+    """The DIMMs of a machine.
+
+    Args:
+        dimms: how many.
+        spec: DRAM speed grade.
+        ranks: package ranks of a DIMM, 1, 2, 4 or 8.
+        tflops: of a core.
+        buffer_kib: of each rank's part of a core.
+        link_gbps: from DIMM to DIMM.
+        timeout_us: after which a command that does not end is given up.
+        ring: descriptors that wait in a DIMM.
+
+    Raises:
+        InputError: an argument out of range, everywhere; NdpError: a DIMM failed.
+    """
+
+    def __init__(
+        self,
+        dimms: int = 16,
+        *,
+        spec: str = "4800B",
+        ranks: int = 4,
+        tflops: float = 0.5,
+        buffer_kib: int = 256,
+        link_gbps: float = 25.0,
+        timeout_us: float = 1000.0,
+        ring: int = 64,
+    ) -> None:
+        self.dimms = dimms
+        with _errors():
+            self.native = _ndp.Fleet(
+                dimms, spec, ranks, tflops, buffer_kib << 10, link_gbps, timeout_us * 1e3, ring
+            )
+
+    # Experts.
+
+    def place(
+        self,
+        expert: int,
+        data: memoryview | bytes,
+        dimm: int,
+        *,
+        hidden: int,
+        inter: int,
+        number: str = "bf16",
+        group: int = 0,
+        activation: str = "silu",
+        gated: bool = True,
+        bias: bool = False,
+        alpha: float = 1.702,
+        limit: float = 7.0,
+    ) -> None:
+        """Gives an expert's packed bytes (`ExpertLayer.memory`), which stay where they are, to a DIMM.
+
+        expert: any number that names it from then on. number: "bf16", "fp16" (packed as bf16 is), "int8" or
+        "int4" with its group.
+        """
+        with _errors():
+            shape = _ndp.CoreShape(hidden, inter, number, group, activation, gated, bias, alpha, limit)
+            self.native.place(expert, shape, data, dimm)
+
+    def remove(self, expert: int) -> None:
+        """Takes an expert from its DIMM."""
+        with _errors():
+            self.native.remove(expert)
+
+    def where(self, expert: int) -> Location:
+        """Where an expert lies now."""
+        with _errors():
+            return Location(*self.native.where(expert))
+
+    def bytes_of(self, expert: int) -> bytes:
+        """Its packed bytes, as they lie on the DIMMs now."""
+        with _errors():
+            return self.native.bytes_of(expert)
+
+    def run(self, jobs: Iterable[tuple[int, Any, Any]], *, threads: int = 1) -> float:
+        """Runs experts, each on its DIMM, the DIMMs at once; returns the emulated nanoseconds.
+
+        jobs: (expert, x, out): x buffers of bf16 [T, H] and writable buffers of fp32 [T, H].
+        """
+        with _errors():
+            return self.native.run(list(jobs), threads)
+
+    def migrate(self, expert: int, to: int) -> float:
+        """Moves an expert to another DIMM over the link; emulated ns. It stays where it was on NdpError."""
+        with _errors():
+            return self.native.migrate(expert, to)
+
+    def relayout(self, expert: int, *, striped: bool) -> float:
+        """Spreads an expert over all DIMMs, or brings it back to one; emulated ns. As `migrate`."""
+        with _errors():
+            return self.native.relayout(expert, striped)
+
+    def evacuate(self, dimm: int) -> int:
+        """Has the host copy all experts of a DIMM to the others, in turns; how many they were."""
+        with _errors():
+            return self.native.evacuate(dimm)
+
+    def reset(self, dimm: int) -> None:
+        """Brings a DIMM that hangs back, with its experts; NdpError for one that is dead."""
+        with _errors():
+            self.native.reset(dimm)
+
+    def attach(self, layer: int, arithmetic: str = "host") -> None:
+        """Has the op find this fleet for a layer (`ExpertLayer.handle`); see `trimoe.runtime.ndp`."""
+        with _errors():
+            self.native.attach(layer, arithmetic)
+
+    def failures(self) -> dict[int, str]:
+        """DIMMs whose last run failed, and the code; `reset` and a run that goes well clear it."""
+        with _errors():
+            return self.native.failures()
+
+    def stats(self) -> dict[str, Any]:
+        """What the fleet did since the start; `dimms`: the counters of each.
+
+        busy_ns: emulated, of each step its slowest DIMM; host_ns: real, what the host took for the same.
+        """
+        return {
+            **self.native.fleet_counters(),
+            "dimms": [self.native.counters(dimm) for dimm in range(self.dimms)],
+        }
+
+    # One DIMM, by descriptors.
+
+    def submit(
+        self, dimm: int, descriptor: Descriptor | bytes, *, payload: Any = None, out: Any = None
+    ) -> str:
+        """Writes a descriptor: "OK", or "QUEUE_FULL" when the ring has no room.
+
+        payload and out: buffers for what crosses the channel; they must stay until the command is complete.
+        STATUS, IRQ, ABORT and RESET are complete at once, and the result is theirs.
+        """
+        raw = descriptor.pack() if isinstance(descriptor, Descriptor) else descriptor
+        with _errors():
+            return self.native.submit(dimm, raw, payload, out)
+
+    def advance(self, dimm: int, to_ns: float | None = None) -> float:
+        """Moves a DIMM's time on, or (None) to the end of all that it was given; returns its time."""
+        with _errors():
+            if to_ns is None:
+                return self.native.run_dimm(dimm)
+            self.native.advance(dimm, to_ns)
+            return self.native.now_ns(dimm)
+
+    def poll(self, dimm: int) -> Completion | None:
+        """The oldest completion that was not polled yet."""
+        with _errors():
+            ended = self.native.poll(dimm)
+        return None if ended is None else Completion(**ended)
+
+    def interrupt(self, dimm: int) -> bool:
+        """Whether a completion with the IRQ flag waits to be acknowledged."""
+        with _errors():
+            return self.native.interrupt(dimm)
+
+    # What goes wrong, on purpose.
+
+    def inject(self, dimm: int, command: int, fault: str, at: float = 0.5) -> None:
+        """Has a fault befall a command (counted from 0): "corrupt", "timeout", "death" or "ecc".
+
+        at: share of the command's time that has passed by then.
+        """
+        with _errors():
+            self.native.inject(dimm, command, fault, at)
+
+    def seed_faults(
+        self, seed: int, *, corrupt: float = 0, timeout: float = 0, death: float = 0, ecc: float = 0
+    ) -> None:
+        """Draws faults for all DIMMs from a seed; the rates are per command."""
+        for dimm in range(self.dimms):
+            self.native.seed_faults(dimm, seed * self.dimms + dimm, corrupt, timeout, death, ecc)
+
+    def kill(self, dimm: int, at_ns: float = 0.0) -> None:
+        """From that time on the DIMM does not answer; its memory can still be read by the host."""
+        with _errors():
+            self.native.kill(dimm, at_ns)
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        told = InputError.from_native(error)
+        failed = re.fullmatch(r"DIMM (\d+) to finish .*", told.expected)
+        if failed is None:
+            raise told from None
+        raise NdpError(int(failed[1]), told.got, expected=told.expected, hint=told.hint) from None

@@ -1,0 +1,190 @@
+"""Experts on emulated DIMMs as domains of the op, and the shipped model with its cold experts there."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+import trimoe
+from support.cases import Case, Problem, make_problem, rel_error
+from support.shipped_model import SHIPPED
+from trimoe import _ndp
+from trimoe.errors import InputError
+from trimoe.ndp import Fleet
+from trimoe.ops import moe_forward
+from trimoe.runtime.generation import Sampling, generate
+from trimoe.runtime.ndp import NdpDomain, NdpWarning, place_layer
+
+CASES = [
+    Case("plain", tokens=9, hidden=96, inter=80, experts=6, topk=3),
+    Case("odd", tokens=5, hidden=83, inter=45, experts=5, topk=2, routing="skip"),
+    Case("no tokens", tokens=0),
+    Case("one expert", tokens=40, hidden=64, inter=48, routing="one", topk=1),
+    Case("nobody", tokens=6, routing="none"),
+    Case("bias", tokens=7, activation="swiglu_oai", bias=True),
+    Case("no gate", tokens=7, activation="relu2", gated=False),
+]
+FORMATS = ["bf16", "int8", "int4", "int4_g32_a16"]
+
+
+def on_dimms(problem: Problem, arithmetic: str = "host", dimms: int = 4) -> tuple[Fleet, torch.Tensor]:
+    """Every expert on a DIMM, and the plan that runs every other one there."""
+    fleet, experts = Fleet(dimms), problem.case.experts
+    homes = [expert % dimms for expert in range(experts)]
+    place_layer(fleet, problem.layer, homes, arithmetic)
+    plan = torch.tensor([2 + homes[e] if e % 2 == 0 else 0 for e in range(experts)], dtype=torch.int32)
+    return fleet, plan
+
+
+def forward(problem: Problem, plan: torch.Tensor | None) -> torch.Tensor:
+    return moe_forward(problem.hidden, problem.ids, problem.weights, problem.layer.handle, plan)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_host_computes_the_same_bits(case: Case, name: str) -> None:
+    problem = make_problem(case, name)
+    expected = forward(problem, None)
+    fleet, plan = on_dimms(problem)
+    for one in (
+        plan,
+        plan.clamp(max=0),
+        torch.where(plan > 0, plan, 2 + torch.arange(case.experts) % 4).int(),
+    ):
+        assert torch.equal(forward(problem, one), expected)
+    used = set(problem.ids.flatten().tolist()) & set(range(case.experts))  # by the last plan
+    assert (fleet.stats()["experts"] > 0) == bool(used)
+    assert (fleet.stats()["busy_ns"] > 0) == bool(used)
+
+
+@pytest.mark.parametrize("hidden", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_core_computes_the_same_within_rounding(case: Case, name: str, hidden: str) -> None:
+    """int8 and int4 layers quantise activations on the CPU, and do not on a core."""
+    problem = make_problem(case, name, hidden)
+    expected = forward(problem, None).double()
+    _, plan = on_dimms(problem, "core")
+    bound = 0.01 if name in ("bf16", "int4_g32_a16") else 0.03
+    for one in (plan, 2 + (torch.arange(case.experts) % 4).int()):
+        assert rel_error(forward(problem, one), expected) <= bound
+
+
+@pytest.mark.parametrize("arithmetic", ["host", "core"])
+def test_what_counts_are_the_bytes_in_the_dimm(arithmetic: str) -> None:
+    problem = make_problem(CASES[0], "bf16")
+    expected = forward(problem, None)
+    fleet, plan = on_dimms(problem, arithmetic)
+    before = forward(problem, plan)
+    key = _ndp.expert_key(problem.layer.handle, 0)
+    assert fleet.migrate(key, 3) > 0  # to memory of its own, where it can be written to
+    with pytest.raises(RuntimeError, match=r"the DIMM where it lies; got expert 0 in domain 2"):
+        forward(problem, plan)
+    plan[0] = 2 + 3
+    assert torch.equal(forward(problem, plan), before)
+    address = fleet.native.address_of(key)
+    fleet.native.write(3, address, bytes(len(fleet.bytes_of(key))))
+    changed = forward(problem, plan)
+    uses = (problem.ids == 0).any(1)
+    assert uses.any() and not uses.all()
+    assert torch.equal(changed[~uses], before[~uses]) and not torch.equal(changed[uses], before[uses])
+    assert torch.equal(forward(problem, None), expected)
+
+
+def test_bad_plans_get_one_line() -> None:
+    problem = make_problem(CASES[0], "bf16")
+    fleet, plan = on_dimms(problem)
+    with pytest.raises(RuntimeError, match=r"expected a plan that has each expert on the DIMM .*domain 18"):
+        forward(problem, torch.full_like(plan, 18))
+    fleet.relayout(_ndp.expert_key(problem.layer.handle, 0), striped=True)
+    with pytest.raises(RuntimeError, match="lies on one DIMM; got a striped one"):
+        forward(problem, plan)
+    _ndp.detach(problem.layer.handle)
+    with pytest.raises(RuntimeError, match=r"domains this layer has: 0 \(CPU\); got a DIMM"):
+        forward(problem, plan)
+    assert fleet.stats()["dimms"][0]["experts"] == 0
+
+
+@pytest.mark.parametrize(("fault", "code"), [("death", "TIMEOUT"), ("ecc", "ECC"), ("corrupt", "BAD_CRC")])
+def test_a_dimm_that_fails_is_an_error_and_the_rest_goes_on(fault: str, code: str) -> None:
+    problem = make_problem(CASES[0], "bf16")
+    expected = forward(problem, None)
+    fleet, plan = on_dimms(problem)
+    placed = sum(fleet.stats()["dimms"][2]["commands"].values())
+    fleet.inject(2, placed + 2, fault)  # past MODE_SET and ACT_BCAST
+    with pytest.raises(RuntimeError, match=f"expected DIMM 2 to finish its experts; got {code}"):
+        forward(problem, plan)
+    assert fleet.failures() == {2: code}
+    elsewhere = torch.where(plan == 2 + 2, 0, plan)
+    assert torch.equal(forward(problem, elsewhere), expected)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return trimoe.load(SHIPPED, cache=False)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return AutoTokenizer.from_pretrained(SHIPPED)
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    yield Fleet(16)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("prompt", ["And the LORD said unto Moses,", "In the beginning"])
+def test_the_shipped_model_says_the_same(
+    model: Any, tokenizer: Any, fleet: Fleet, prompt: str, temperature: float
+) -> None:
+    sampling = Sampling(48, temperature)
+    alone = generate(model, tokenizer, prompt, sampling)
+    domain = NdpDomain(model, fleet)
+    try:
+        shared = generate(model, tokenizer, prompt, sampling, ndp=domain)
+    finally:
+        domain.close()
+    assert shared.text == alone.text
+    for with_dimms, without in ((shared.prefill, alone.prefill), (shared.decode, alone.decode)):
+        _, cpu, ndp = with_dimms.domains
+        assert cpu.rows + ndp.rows == without.domains[1].rows
+        assert ndp.rows > 0 and ndp.emulated_ns is not None and ndp.emulated_ns > 0
+        assert without.domains[2].present is False
+    assert shared.decode.domains[1].rows == 0  # one token at a time: every expert is cold
+    assert generate(model, tokenizer, prompt, sampling).decode.domains[2].present is False
+
+
+def test_a_lost_dimm_changes_no_text(model: Any, tokenizer: Any, fleet: Fleet) -> None:
+    sampling = Sampling(24, 0.0)
+    alone = generate(model, tokenizer, "In the beginning", sampling)
+    domain = NdpDomain(model, fleet)
+    try:
+        fleet.kill(3)
+        with pytest.warns(NdpWarning, match="DIMM 3: TIMEOUT"):
+            found = generate(model, tokenizer, "In the beginning", sampling, ndp=domain)
+        assert (domain.lost, domain.reruns) == ({3}, 1)
+        fleet.seed_faults(7, ecc=0.01, corrupt=0.01)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NdpWarning)
+            again = generate(model, tokenizer, "In the beginning", sampling, ndp=domain)
+        assert domain.lost == {3} and domain.reruns > 1
+    finally:
+        domain.close()
+    assert found.text == again.text == alone.text
+
+
+def test_models_that_a_core_cannot_compute() -> None:
+    model = trimoe.load(SHIPPED, weights="fp32", cache=False)
+    with pytest.raises(InputError, match="expected experts of bf16, int8, int4 for an NDP core; got fp32"):
+        NdpDomain(model, Fleet(2))
+    with pytest.raises(InputError, match=r"a model from trimoe\.load"):
+        NdpDomain(torch.nn.Linear(2, 2), Fleet(2))
+    with pytest.raises(InputError, match="cold_tokens of 0 or more"):
+        NdpDomain(model, Fleet(2), cold_tokens=-1)
