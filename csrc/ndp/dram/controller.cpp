@@ -10,10 +10,9 @@ namespace {
 
 constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 
-// What a command is chosen by, in one number: its clock, then reads and writes before others, then the slot of
-// its request, which tells the age.
-constexpr int64_t kSlots = 64;
-constexpr int64_t kOther = kSlots, kClock = 2 * kSlots;
+// What a command is chosen by, in one number: its clock, then reads and writes before others, then the slot
+// of its request, which tells the age.
+constexpr int64_t kOther = Waiting::kSlots, kClock = 2 * kOther;
 
 }  // namespace
 
@@ -21,15 +20,17 @@ Controller::Controller(const DramSpec& spec, int ranks, const ControllerOptions&
     : device_(spec, ranks),
       options_(options),
       waiting_{Waiting(device_.banks()), Waiting(device_.banks())},
-      next_due_(options.refresh ? spec.timing.nREFI : kNever) {
+      due_(static_cast<size_t>(ranks), kNever) {
   check(options.queue >= 1 && options.queue <= Waiting::kMaxRequests, "queues of 1 to 63 requests",
         options.queue, "32");
   check(options.drain_from >= 1 && options.drain_from <= options.queue,
         "writes drained from 1 to a full queue", options.drain_from, "24 of 32");
   check(options.refresh_apart >= 0 && int64_t{options.refresh_apart} * ranks <= spec.timing.nREFI,
         "refreshes of all ranks within one nREFI", options.refresh_apart, "1000, or 0 for all together");
-  for (int rank = 0; rank < ranks; ++rank)
-    due_.push_back(spec.timing.nREFI + int64_t{rank} * options.refresh_apart);
+  if (options.refresh)
+    for (size_t rank = 0; rank < due_.size(); ++rank)
+      due_[rank] = spec.timing.nREFI + static_cast<int64_t>(rank) * options.refresh_apart;
+  next_due_ = due_.front();
 }
 
 void Controller::push(const Request& request) {
@@ -40,12 +41,12 @@ void Controller::push(const Request& request) {
 }
 
 // Turning the data bus round costs many clocks, so writes wait until there are enough of them, or no reads.
-void Controller::choose_direction() {
+inline void Controller::choose_direction() {
   const int reads = waiting_[0].size(), writes = waiting_[1].size();
   const bool was_writing = writing_;
   writing_ = writes > 0 && (writing_ || writes >= options_.drain_from || reads == 0);
-  if (writing_ == was_writing) return;
-  waiting_[was_writing].release();
+  // Rows stay open for requests that have their turn.
+  if (writing_ != was_writing) waiting_[was_writing].release();
 }
 
 Controller::Choice Controller::choose_refresh() const {
@@ -61,52 +62,87 @@ Controller::Choice Controller::choose_refresh() const {
   return best;
 }
 
-Controller::Choice Controller::choose_request() const {
+// Requests to ranks that are to be refreshed.
+uint64_t Controller::draining() const {
   const Waiting& waiting = waiting_[writing_];
-  const Command column = writing_ ? Command::kWrite : Command::kRead;
-  uint64_t left_out = 0;
-  if (now_ >= next_due_)
-    for (uint64_t rest = waiting.fronts(); rest != 0; rest &= rest - 1)
-      if (is_draining(waiting[std::countr_zero(rest)].request.place.rank)) left_out |= rest & (~rest + 1);
+  uint64_t found = 0;
+  for (uint64_t rest = waiting.columns() | waiting.activates() | waiting.precharges(); rest != 0;
+       rest &= rest - 1)
+    if (is_draining(waiting[std::countr_zero(rest)].request.place.rank)) found |= rest & (~rest + 1);
+  return found;
+}
+
+inline Controller::Choice Controller::choose_request() const {
+  const Waiting& waiting = waiting_[writing_];
+  const uint64_t allowed = now_ < next_due_ ? ~uint64_t{0} : ~draining();
   int64_t best = kNever;
-  const auto look = [&](uint64_t slots, Command command, int64_t floor, int64_t kind) {
-    if (slots == 0 || floor * kClock + kind >= best) return;
-    const bool is_late = seen_ > floor;
-    for (; slots != 0; slots &= slots - 1) {
-      const int slot = __builtin_ctzll(slots);
+  // At fronts that need one command, which none can have before `floor`.
+  const auto look = [&](Command command, int64_t kind, uint64_t fronts, int64_t floor) {
+    fronts &= allowed;
+    if (fronts == 0 || floor * kClock + kind >= best) return;
+    const bool all_seen = seen_ <= floor;
+    for (; fronts != 0; fronts &= fronts - 1) {
+      const int slot = std::countr_zero(fronts);
       const Waiting::Entry& entry = waiting[slot];
-      int64_t at = std::max({floor, device_.earliest_in_rank_(command, entry.request.place.rank),
+      int64_t at = std::max({floor, device_.earliest_in_rank(command, entry.request.place.rank),
                              device_.earliest_in_bank(command, entry.bank)});
-      if (is_late) at = std::max(at, entry.seen);
+      if (!all_seen) at = std::max(at, entry.seen);
       best = std::min(best, at * kClock + kind + slot);
-      if (at == floor) break;
+      if (at == floor) break;  // those behind it are younger
     }
   };
-  const auto floor_of = [&](Command command) { return std::max(now_, device_.earliest_in_any_rank(command)); };
-  const int64_t columns_from = floor_of(column), activates_from = floor_of(Command::kActivate);
-  look(waiting.precharges() & ~left_out, Command::kPrecharge, floor_of(Command::kPrecharge), kOther);
-  if (columns_from <= activates_from) look(waiting.columns() & ~left_out, column, columns_from, 0);
-  look(waiting.activates() & ~left_out, Command::kActivate, activates_from, kOther);
-  if (columns_from > activates_from) look(waiting.columns() & ~left_out, column, columns_from, 0);
+  const auto floor_of = [&](Command command) { return std::max(now_, device_.earliest_anywhere(command)); };
+  const Command column = writing_ ? Command::kWrite : Command::kRead;
+  const int64_t column_floor = floor_of(column), activate_floor = floor_of(Command::kActivate);
+  // In an order that leaves little to look at.
+  look(Command::kPrecharge, kOther, waiting.precharges(), floor_of(Command::kPrecharge));
+  if (column_floor <= activate_floor) look(column, 0, waiting.columns(), column_floor);
+  look(Command::kActivate, kOther, waiting.activates(), activate_floor);
+  if (column_floor > activate_floor) look(column, 0, waiting.columns(), column_floor);
   if (best == kNever) return {Command::kCount, 0, kNever, 0};
-  const auto slot = static_cast<int>(best % kSlots);
+  const auto slot = static_cast<int>(best % kOther);
   const int bank = waiting[slot].bank;
   const Command other = device_.open_row(bank) == kNoRow ? Command::kActivate : Command::kPrecharge;
-  return {best & kOther ? other : column, bank, best / kClock, slot};
+  return {(best & kOther) != 0 ? other : column, bank, best / kClock, slot};
+}
+
+inline void Controller::issue(const Choice& choice) {
+  const auto& [command, bank, at, slot] = choice;
+  const int row = command == Command::kActivate ? waiting_[writing_][slot].request.place.row : 0;
+  device_.issue(command, bank, at, row);
+  if (log_ != nullptr) log_->push_back({command, bank, at, row});
+  const int in_rank = device_.spec().geometry.banks();
+  switch (command) {
+    case Command::kActivate:
+      waiting_[writing_].row_opened(bank, row, true);
+      waiting_[!writing_].row_opened(bank, row, false);
+      break;
+    case Command::kPrecharge:
+      for (Waiting& waiting : waiting_) waiting.row_closed(bank);
+      break;
+    case Command::kPrechargeAll:
+      for (Waiting& waiting : waiting_)
+        for (int closed = bank; closed < bank + in_rank; ++closed) waiting.row_closed(closed);
+      break;
+    case Command::kRefresh:
+      due_[static_cast<size_t>(device_.rank_of(bank))] += device_.spec().timing.nREFI;
+      next_due_ = std::ranges::min(due_);
+      break;
+    default:
+      break;
+  }
 }
 
 bool Controller::step(int64_t limit, Completion& done) {
   choose_direction();
   Choice choice = choose_request();
-  // A refresh that falls due first changes what may be chosen.
-  if (now_ < next_due_) {
-    limit = std::min(limit, next_due_);
-  } else {
+  if (now_ >= next_due_) {
     const Choice refresh = choose_refresh();
     if (refresh.at <= choice.at) choice = refresh;
-    for (const int64_t due : due_)
-      if (due > now_) limit = std::min(limit, due);
   }
+  // A refresh that falls due first changes what may be chosen.
+  for (const int64_t due : due_)
+    if (due > now_) limit = std::min(limit, due);
   check(choice.at < kNever || limit < kNever, "a request that can be served, or a limit", "a stall",
         "a limit");
   if (choice.at >= limit) {
@@ -114,37 +150,15 @@ bool Controller::step(int64_t limit, Completion& done) {
     return false;
   }
   now_ = choice.at;
-  const bool is_row = choice.command == Command::kActivate;
-  const int row = is_row ? waiting_[writing_][choice.slot].request.place.row : 0;
-  device_.issue(choice.command, choice.bank, now_, row);
-  if (log_ != nullptr) log_->push_back({choice.command, choice.bank, now_, row});
-  const int rank = device_.rank_of(choice.bank);
-  switch (choice.command) {
-    case Command::kActivate:
-      waiting_[writing_].row_opened(choice.bank, row, true);
-      waiting_[!writing_].row_opened(choice.bank, row, false);
-      return false;
-    case Command::kPrecharge:
-      for (Waiting& waiting : waiting_) waiting.row_closed(choice.bank);
-      return false;
-    case Command::kPrechargeAll:
-      for (int bank = choice.bank; bank < choice.bank + device_.spec().geometry.banks(); ++bank)
-        for (Waiting& waiting : waiting_) waiting.row_closed(bank);
-      return false;
-    case Command::kRefresh:
-      due_[static_cast<size_t>(rank)] += device_.spec().timing.nREFI;
-      next_due_ = std::ranges::min(due_);
-      return false;
-    default:
-      done = complete(choice);
-      return true;
+  if (choice.command != Command::kRead && choice.command != Command::kWrite) {
+    issue(choice);
+    return false;
   }
-}
-
-Completion Controller::complete(const Choice& choice) {
   const DramTiming& timing = device_.spec().timing;
   idle_from_ = now_ + (writing_ ? timing.nCWL : timing.nCL) + timing.nBL;
-  return {waiting_[writing_].take(choice.slot), idle_from_};
+  issue(choice);
+  done = {waiting_[writing_].take(choice.slot), idle_from_};
+  return true;
 }
 
 }  // namespace trimoe::ndp

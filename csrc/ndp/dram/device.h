@@ -37,22 +37,21 @@ class Device {
   bool all_closed(int rank) const { return open_in_rank_[static_cast<size_t>(rank)] == 0; }
 
   // First clock at which the timing rules let the command be issued, whatever rows are open. For commands to
-  // a whole rank, any bank of it. In two parts: what holds for all banks of a rank, and what for one.
+  // a whole rank, any bank of it.
   int64_t earliest(Command command, int bank) const {
-    return std::max(earliest_in_rank(command, rank_of(bank)), earliest_in_bank(command, bank));
+    return std::max({bus_free_, earliest_in_rank(command, rank_of(bank)), earliest_in_bank(command, bank)});
   }
+  // Its parts, beside the command bus: what holds for all banks of a rank, and what for one.
   int64_t earliest_in_rank(Command command, int rank) const {
-    return std::max(bus_free_, earliest_in_rank_(command, rank));
+    return of_rank(rank)[static_cast<size_t>(command)];
   }
   int64_t earliest_in_bank(Command command, int bank) const {
     return earliest_[static_cast<size_t>(bank)][static_cast<size_t>(command)];
   }
-  int64_t earliest_in_rank_(Command command, int rank) const {
-    return earliest_[open_.size() + static_cast<size_t>(rank)][static_cast<size_t>(command)];
-  }
-  int64_t earliest_in_any_rank(Command command) const {
-    int64_t at = earliest_in_rank_(command, 0);
-    for (int rank = 1; rank < ranks_; ++rank) at = std::min(at, earliest_in_rank_(command, rank));
+  // First clock at which any bank could be sent the command.
+  int64_t earliest_anywhere(Command command) const {
+    int64_t at = earliest_in_rank(command, 0);
+    for (int rank = 1; rank < ranks_; ++rank) at = std::min(at, earliest_in_rank(command, rank));
     return std::max(bus_free_, at);
   }
 
@@ -63,11 +62,14 @@ class Device {
   int64_t issued(Command command) const { return count_[static_cast<size_t>(command)]; }
 
  private:
-  using Earliest = std::array<int64_t, 8>;  // of each command; a power of two is found sooner
+  using Earliest = std::array<int64_t, 8>;  // of each command; eight, because a power of two is found sooner
   struct Delay {
-    int64_t after, clocks;  // after: number of a command
+    size_t after;  // number of a command
+    int64_t clocks;
   };
 
+  const Earliest& of_rank(int rank) const { return earliest_[open_.size() + static_cast<size_t>(rank)]; }
+  Earliest& of_rank(int rank) { return earliest_[open_.size() + static_cast<size_t>(rank)]; }
   // Whether the command goes with the rows that are open.
   bool fits(Command command, int bank) const {
     const bool is_open = open_row(bank) != kNoRow;
@@ -76,7 +78,8 @@ class Device {
     return command != Command::kRefresh || all_closed(rank_of(bank));
   }
   [[noreturn]] void refuse(Command command, int bank, int64_t at) const;
-  Earliest& rank_at(int rank) { return earliest_[open_.size() + static_cast<size_t>(rank)]; }
+  void set_rows(Command command, int bank, int row);
+  void raise(Command command, int bank, int64_t at);
 
   const DramSpec spec_;
   const int ranks_;
@@ -86,7 +89,7 @@ class Device {
   std::vector<int> open_in_rank_;        // banks with an open row
   std::vector<Earliest> earliest_;       // of each bank, with what its group asks for; then of each rank
   int64_t bus_free_ = 0;
-  // When an activate may follow each of the last four.
+  // When a fifth activate may follow each of the last four.
   std::vector<std::array<int64_t, 4>> activates_;
   std::vector<uint8_t> next_activate_;
   std::array<int64_t, kCommands> count_{};

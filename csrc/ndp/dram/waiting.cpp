@@ -5,8 +5,6 @@
 namespace trimoe::ndp {
 namespace {
 
-constexpr int kSlots = Waiting::kMaxRequests + 1;  // and one that is nobody's
-
 constexpr uint64_t bit(int slot) { return uint64_t{1} << slot; }
 constexpr uint64_t oldest(uint64_t slots) { return slots & (~slots + 1); }
 
@@ -14,27 +12,43 @@ constexpr uint64_t oldest(uint64_t slots) { return slots & (~slots + 1); }
 
 Waiting::Waiting(int banks) : entries_(kSlots), banks_(static_cast<size_t>(banks)) {}
 
+// Puts the fronts of a bank where they belong. `filed`: what may have been there of it. Without branches,
+// which nobody could predict.
+inline void Waiting::file(const Bank& bank, uint64_t filed) {
+  const auto all_if = [](bool so) { return uint64_t{0} - uint64_t{so}; };
+  const bool is_open = bank.row != kNoRow;
+  const uint64_t other = oldest(bank.all & ~bank.hits);
+  columns_ = (columns_ & ~filed) | oldest(bank.hits);
+  activates_ = (activates_ & ~filed) | (other & all_if(!is_open));
+  precharges_ = (precharges_ & ~filed) | (other & all_if(is_open && !bank.is_kept));
+}
+
 void Waiting::push(const Request& request, int bank, int64_t seen) {
   if (end_ == kSlots) close_gaps();
-  const int slot = end_++;
-  entries_[static_cast<size_t>(slot)] = {request, seen, bank};
-  used_ |= bit(slot);
+  entries_[static_cast<size_t>(end_)] = {request, seen, bank};
+  used_ |= bit(end_);
   ++size_;
-  Bank& target = of(bank);
-  target.all |= bit(slot);
-  if (request.place.row == target.row) target.hits |= bit(slot);
-  file(target, target.all);
+  add(end_++);
+}
+
+// The youngest to its bank.
+void Waiting::add(int slot) {
+  const Entry& entry = (*this)[slot];
+  Bank& bank = of(entry.bank);
+  bank.all |= bit(slot);
+  if (entry.request.place.row == bank.row) bank.hits |= bit(slot);
+  file(bank, bank.all);
 }
 
 Request Waiting::take(int slot) {
-  const Entry& entry = entries_[static_cast<size_t>(slot)];
+  const Entry& entry = (*this)[slot];
   used_ &= ~bit(slot);
   --size_;
   Bank& bank = of(entry.bank);
   const uint64_t filed = bank.all;
   bank.all &= ~bit(slot);
   bank.hits &= ~bit(slot);
-  bank.is_kept = false;  // a row is opened for the oldest, which is the first one taken
+  bank.is_kept = false;
   file(bank, filed);
   return entry.request;
 }
@@ -56,8 +70,7 @@ void Waiting::row_closed(int bank) {
   closed.row = kNoRow;
   closed.is_kept = false;
   closed.hits = 0;
-  if (closed.all == 0) return;
-  file(closed, closed.all);
+  if (closed.all != 0) file(closed, closed.all);
 }
 
 void Waiting::release() {
@@ -68,29 +81,14 @@ void Waiting::release() {
   }
 }
 
-// Puts the fronts of a bank where they belong. `filed`: what may have been there of it.
-void Waiting::file(const Bank& bank, uint64_t filed) {
-  const uint64_t other = oldest(bank.all & ~bank.hits);
-  const bool is_open = bank.row != kNoRow;
-  const auto if_so = [](bool so) { return uint64_t{0} - uint64_t{so}; };
-  columns_ = (columns_ & ~filed) | oldest(bank.hits);
-  activates_ = (activates_ & ~filed) | (other & if_so(!is_open));
-  precharges_ = (precharges_ & ~filed) | (other & if_so(is_open && !bank.is_kept));
-}
-
-// Slots are given out in order, and those taken early leave gaps.
+// Slots are given out in order; those taken out of it leave gaps.
 void Waiting::close_gaps() {
-  for (Bank& bank : banks_) bank.all = 0;
+  for (Bank& bank : banks_) bank.all = bank.hits = 0;
   columns_ = activates_ = precharges_ = 0;
   end_ = 0;
   for (uint64_t rest = used_; rest != 0; rest &= rest - 1) {
-    const Entry& entry = entries_[static_cast<size_t>(end_)] = (*this)[std::countr_zero(rest)];
-    Bank& bank = of(entry.bank);
-    if (bank.all == 0) bank.hits = 0;
-    bank.all |= bit(end_);
-    if (entry.request.place.row == bank.row) bank.hits |= bit(end_);
-    file(bank, bank.all);
-    ++end_;
+    entries_[static_cast<size_t>(end_)] = (*this)[std::countr_zero(rest)];
+    add(end_++);
   }
   used_ = bit(end_) - 1;
 }
