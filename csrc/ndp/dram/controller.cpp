@@ -110,7 +110,7 @@ inline void Controller::issue(const Choice& choice) {
   const auto& [command, bank, at, slot] = choice;
   const int row = command == Command::kActivate ? waiting_[writing_][slot].request.place.row : 0;
   device_.issue(command, bank, at, row);
-  if (log_ != nullptr) log_->push_back({command, bank, at, row});
+  if (log_ != nullptr) log_->push_back({at, bank, row, command});
   const int in_rank = device_.spec().geometry.banks();
   switch (command) {
     case Command::kActivate:

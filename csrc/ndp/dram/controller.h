@@ -22,10 +22,10 @@ struct ControllerOptions {
 
 // A command as it was issued.
 struct Issued {
-  Command command;
-  int bank;  // in the sub-channel; of a command to a whole rank its first
   int64_t at;
-  int row;  // of an activate
+  int bank;  // in the sub-channel; of a command to a whole rank its first
+  int row;   // of an activate
+  Command command;
 };
 
 class Controller {
