@@ -7,6 +7,17 @@ class Device:
         self, command: str, at: int, rank: int = 0, group: int = 0, bank: int = 0, row: int = 0
     ) -> None: ...
 
+class Controller:
+    def __init__(
+        self, spec: str, ranks: int, refresh: bool, queue: int, drain_from: int, refresh_apart: int
+    ) -> None: ...
+    def now(self) -> int: ...
+    def has_room(self, write: bool) -> bool: ...
+    def push(
+        self, rank: int, group: int, bank: int, row: int, write: bool, arrival: int, tag: int
+    ) -> None: ...
+    def step(self, limit: int) -> tuple[tuple[str, int, int, int] | None, tuple[int, int] | None]: ...
+
 def core_ffn(
     weights: bytes | bytearray | memoryview,
     activations: bytes | bytearray | memoryview,
@@ -55,6 +66,7 @@ def bandwidth(
     refresh: bool,
     refresh_apart: int,
     seed: int,
+    traced: bool = False,
 ) -> dict[str, Any]: ...
 def expert(
     spec: str,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +40,18 @@ def test_expert_has_the_figures(capfd: pytest.CaptureFixture[str]) -> None:
     assert "gate and up" in capfd.readouterr().out
 
 
+def test_trace_writes_a_timeline(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.json.gz"
+    arguments = ["ndp", "trace", "--pattern", "random", "--bursts", "1000", "--output", str(path)]
+    assert main([*arguments, "--json"]) == 0
+    r = json.loads(capfd.readouterr().out)
+    assert r["path"] == str(path) and r["bytes"] == path.stat().st_size
+    assert r["commands"]["RD"] == 1050 and r["events"] > 3 * 1050
+    assert len(json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]) > r["events"]
+    assert main(arguments) == 0
+    assert "perfetto" in capfd.readouterr().out
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -47,6 +61,9 @@ def test_expert_has_the_figures(capfd: pytest.CaptureFixture[str]) -> None:
         ["bench", "--read-pct", "101"],
         ["latency", "--background-gbps", "100"],
         ["latency", "--probes", "0"],
+        ["trace", "--output", "/nowhere/a.json"],
+        ["trace", "--output", "a.txt"],
+        ["trace", "--bursts", "1000001"],
         ["expert", "--dtype", "fp8"],
         ["expert", "--tokens", "0"],
         ["expert", "--tflops", "0"],
