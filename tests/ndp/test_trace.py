@@ -124,6 +124,7 @@ def test_compressed_is_the_same_and_repeatable(tmp_path: Path) -> None:
         trace("4800B", "row-major", path, bursts=1000)
     assert gzip.decompress(packed.read_bytes()) == plain.read_bytes()
     assert packed.read_bytes() == again.read_bytes()
+    assert packed.read_bytes()[4:8] == bytes(4)  # no time in it
     assert packed.stat().st_size < plain.stat().st_size / 4
 
 
