@@ -9,7 +9,6 @@ import gzip
 import io
 import os
 import struct
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,9 +16,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from trimoe import _ndp
-from trimoe.errors import FailureError, InputError
+from trimoe.errors import InputError
 from trimoe.ndp.dram import DramSpec
 from trimoe.ndp.dram import spec as spec_named
+from trimoe.whole_file import check_output, whole_file
 
 __all__ = ["Trace", "trace"]
 
@@ -69,14 +69,14 @@ def trace(
         FailureError: the disk is full.
     """
     path = Path(output)
-    _check_output(path)
+    check_output(path, ".json", ".json.gz")
     if bursts > MAX_BURSTS:
         raise InputError(expected="1000 to 10^6 bursts of a timeline", got=str(bursts), hint="2000")
     try:
         found = _ndp.bandwidth(spec, pattern, read_pct, ranks, bursts, refresh, 1000, seed, traced=True)
     except ValueError as error:
         raise InputError.from_native(error) from None
-    with _whole_file(path) as file:
+    with _text_file(path) as file:
         events = _write(file, _Timeline(spec_named(spec), ranks), found["trace"])
     return Trace(str(path), events, found["commands"], path.stat().st_size)
 
@@ -154,47 +154,13 @@ def _write(file: TextIO, timeline: _Timeline, record: bytes) -> int:
     return count
 
 
-def _check_output(path: Path) -> None:
-    """Before anything is simulated."""
-    if not path.name.endswith((".json", ".json.gz")):
-        raise InputError(
-            expected="a file name that ends with .json or .json.gz", got=str(path), hint=f"{path}.json"
-        )
-    if path.is_dir():
-        raise InputError(expected="a file", got=f"the folder {path}", hint=str(path / "ndp_trace.json"))
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(
-            expected="a folder that can be written", got=str(path.parent), hint="mkdir, or another --output"
-        )
-
-
 @contextmanager
-def _whole_file(path: Path) -> Iterator[TextIO]:
-    """A text file beside `path` that gets its name when it is whole, and is removed if it never is."""
-    part = None
-    try:
-        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        with os.fdopen(descriptor, "wb") as raw:
-            os.fchmod(descriptor, 0o666 & ~_umask())
-            if path.suffix == ".gz":
-                # No time in the header: the same commands, the same bytes.
-                with gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed, io.TextIOWrapper(packed) as file:
-                    yield file
-            else:
-                with io.TextIOWrapper(raw, encoding="ascii") as file:
-                    yield file
-        os.replace(part, path)
-    except OSError as error:
-        raise FailureError(
-            expected=f"to write {path}", got=error.strerror or str(error), hint="another --output"
-        ) from None
-    finally:
-        if part is not None and os.path.exists(part):
-            os.unlink(part)
-
-
-def _umask() -> int:
-    # It can only be read by setting it.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _text_file(path: Path) -> Iterator[TextIO]:
+    with whole_file(path) as raw:
+        if path.suffix == ".gz":
+            # No time in the header: the same commands, the same bytes.
+            with gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed, io.TextIOWrapper(packed) as file:
+                yield file
+        else:
+            with io.TextIOWrapper(raw, encoding="ascii") as file:
+                yield file
