@@ -25,7 +25,7 @@ def test_an_older_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     with (
-        pytest.raises(FailureError, match="expected to write .*; got No space left"),
+        pytest.raises(FailureError, match=r"expected to write .*; got No space left"),
         whole_file(tmp_path / "a"),
     ):
         raise OSError(28, "No space left on device")
