@@ -30,6 +30,7 @@ from trimoe.ndp import Completion, Descriptor, Flag, Fleet, Opcode
 
 WHOLE = Case(hidden=128, inter=256, tokens=3)  # fills its panels and tiles, in every format
 ODD = Case("int4_g32", hidden=37, inter=29, tokens=2, bias=True)
+STEPWISE = [WHOLE, ODD, replace(ODD, gated=False, number="int8"), replace(WHOLE, number="fp16")]
 DEEP_TAKERS = [Opcode.ACT_BCAST, Opcode.GEMM_GU, Opcode.SILU_MUL, Opcode.GEMM_DN, Opcode.REDUCE,
                Opcode.EXPERT_FFN, Opcode.RES_READ, Opcode.COPY_RANK, Opcode.LINK_SEND, Opcode.RELAYOUT,
                Opcode.MIGRATE]  # fmt: skip
@@ -209,8 +210,7 @@ def layout_of(case: Case, ranks: int) -> tuple[int, int, int, int]:
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4, 8])
-@pytest.mark.parametrize("case", [WHOLE, ODD, replace(ODD, gated=False, number="int8"), replace(WHOLE, number="fp16")],
-                         ids=str)  # fmt: skip
+@pytest.mark.parametrize("case", STEPWISE, ids=str)
 def test_step_by_step_the_bits_of_expert_ffn_and_of_the_core(case: Case, ranks: int) -> None:
     source = problem(case)
     x, one = bytes_of(source.x), bench(ranks)
@@ -332,8 +332,11 @@ def test_the_edge_of_the_buffer_for_an_expert() -> None:
     one = bench(4, buffer_kib=4)
     one.load(0, source)
     for opcode, needs_in, needs_out in (
-        (Opcode.GEMM_GU, 256, 512), (Opcode.SILU_MUL, 512, 128), (Opcode.GEMM_DN, 128, 512), (Opcode.REDUCE, 512, 512),
-    ):  # fmt: skip
+        (Opcode.GEMM_GU, 256, 512),
+        (Opcode.SILU_MUL, 512, 128),
+        (Opcode.GEMM_DN, 128, 512),
+        (Opcode.REDUCE, 512, 512),
+    ):
         fits = {"buf_in": 4096 - needs_in, "buf_out": 4096 - needs_out}
         assert one.do(opcode, tokens=1, **fits).status == "OK"
         for name in fits:

@@ -1,4 +1,4 @@
-"""The 64 bytes: where each field lies, their CRC against known vectors, and that no flipped bit gets through."""
+"""The 64 bytes: where each field lies, their CRC against known vectors, and that no bit flips unnoticed."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ FIELDS: dict[str, tuple[int, str, Any]] = {
     "dep_tag": (52, "H", 0x5678),
 }
 OPCODES = [
-    "NOP", "MODE_SET", "CFG_EXPERT", "ACT_BCAST", "GEMM_GU", "SILU_MUL", "GEMM_DN", "REDUCE", "EXPERT_FFN",
-    "RES_READ", "COPY_RANK", "LINK_SEND", "LINK_RECV", "RELAYOUT", "MIGRATE", "STATUS", "IRQ", "ABORT", "RESET",
+    "NOP", "MODE_SET", "CFG_EXPERT", "ACT_BCAST", "GEMM_GU", "SILU_MUL", "GEMM_DN", "REDUCE",
+    "EXPERT_FFN", "RES_READ", "COPY_RANK", "LINK_SEND", "LINK_RECV", "RELAYOUT", "MIGRATE", "STATUS", "IRQ",
+    "ABORT", "RESET",
 ]  # fmt: skip
 
 

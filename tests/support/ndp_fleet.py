@@ -9,7 +9,7 @@ from typing import Any
 
 from support.ndp_core import Case, Problem, bytes_of, make_problem
 from trimoe import _ndp
-from trimoe.ndp import Completion, Descriptor, Fleet, Flag, Opcode, expert_config, spec
+from trimoe.ndp import Completion, Descriptor, Flag, Fleet, Opcode, expert_config, spec
 
 HOST, EXCLUSIVE, CONCURRENT = range(3)
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu2", "swiglu_oai")
@@ -81,6 +81,7 @@ class Bench:
 
     def do(self, opcode: int, **fields: Any) -> Completion:
         """Submits a command to an idle DIMM, and its completion."""
+        self.drain()
         assert self.submit(opcode, **fields) != "QUEUE_FULL"
         self.fleet.advance(self.dimm)
         ended = self.drain()

@@ -36,7 +36,8 @@ struct Outcome {
   // share: of the time, below 1 when the command was stopped: then nothing may be left that looks finished,
   // and what it returns does not count.
   std::function<Status(double share)> effect = [](double) { return Status::kOk; };
-  std::set<int> links = {};  // DIMMs whose link ports it takes until it ends
+  // DIMMs whose link ports it takes until it ends.
+  std::set<int> links = {};  // NOLINT(readability-redundant-member-init): most commands name none
 };
 
 // Ranks that a command takes, in a mode in which the core may have them. One that takes none waits for all

@@ -17,8 +17,10 @@ void for_each_run(const std::vector<Piece>& from, const std::vector<Piece>& to, 
     const int64_t run = std::min({from[f].bytes - f_at, to[t].bytes - t_at, bytes - done});
     visit(from[f].address + static_cast<uint64_t>(f_at), to[t].address + static_cast<uint64_t>(t_at), run);
     done += run;
-    if ((f_at += run) == from[f].bytes) ++f, f_at = 0;
-    if ((t_at += run) == to[t].bytes) ++t, t_at = 0;
+    f_at += run;
+    t_at += run;
+    if (f_at == from[f].bytes) ++f, f_at = 0;
+    if (t_at == to[t].bytes) ++t, t_at = 0;
   }
 }
 

@@ -14,15 +14,14 @@ class Batch {
     others_ = dimm.unpolled();
   }
 
-  // Returns the tag. Waits where the ring has no room.
+  // Returns the tag. Waits where the ring has no room; sends nothing more once a failure is known.
   uint16_t send(Descriptor descriptor, uint16_t after, const Payload& payload = {}) {
     descriptor.tag = tag_ = tag_ == 0xffff ? uint16_t{1} : static_cast<uint16_t>(tag_ + 1);
     descriptor.dep_tag = after;
     seal(descriptor);
-    if (dimm_.submit(descriptor, payload) == Status::kQueueFull) {
-      wait();
+    if (status_ == Status::kOk && dimm_.submit(descriptor, payload) == Status::kQueueFull &&
+        wait() == Status::kOk)
       dimm_.submit(descriptor, payload);
-    }
     return tag_;
   }
   // Until all has ended: the first failure so far, or OK.
@@ -32,7 +31,6 @@ class Batch {
       if (status_ == Status::kOk) status_ = ended.status;
     return status_;
   }
-  Status status() const { return status_; }
 
  private:
   Dimm& dimm_;

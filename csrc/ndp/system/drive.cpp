@@ -125,13 +125,12 @@ Status Fleet::drive(int index, std::span<const ExpertJob* const> jobs) {
   Descriptor mode = descriptor_of(Opcode::kModeSet);
   mode.bytes = static_cast<uint32_t>(Mode::kExclusive);
   batch.send(mode, 0);
-  for (const ExpertJob* job : jobs)
-    if (batch.status() == Status::kOk) send(batch, *job, unused);
+  for (const ExpertJob* job : jobs) send(batch, *job, unused);
   mode.flags = kLastInBatch;
   mode.bytes = static_cast<uint32_t>(Mode::kHost);
   batch.send(mode, 0);
   const Status status = batch.wait();
-  if (status != Status::kOk) return_ranks(index);
+  if (status != Status::kOk && status != Status::kTimeout) return_ranks(index);
   state.computes = true;
   return status;
 }

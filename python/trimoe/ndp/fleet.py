@@ -210,7 +210,7 @@ class Fleet:
             return self.native.interrupt(dimm)
 
     def allocate(self, dimm: int, nbytes: int) -> int:
-        """The address of so many bytes of zeros in a DIMM; `write` and `read` are the host's access to them."""
+        """The address of so many zeroed bytes in a DIMM; `write` and `read` are the host's access."""
         with _errors():
             return self.native.allocate(dimm, nbytes)
 
