@@ -136,7 +136,9 @@ class ModelShape:
         embeddings = (1 if self.tied else 2) * self.vocabulary * self.moe.hidden
         per_moe_layer = self.shared_elements + self.router_elements
         dense = self.dense_layers * self.dense_elements
-        return embeddings + self.moe.layers * self.attention.weight_elements + moe_layers * per_moe_layer + dense
+        return (
+            embeddings + self.moe.layers * self.attention.weight_elements + moe_layers * per_moe_layer + dense
+        )
 
     @property
     def total_elements(self) -> int:

@@ -229,9 +229,7 @@ def parse_profile(raw: Mapping[str, Any], origin: str) -> Profile:
 def _check_whole(profile: Profile, origin: str) -> None:
     """What one figure alone cannot show."""
     if (profile.gpu is None) != (profile.pcie is None):
-        raise InputError(
-            expected=f"{origin}: gpu and pcie together", got="only one", hint="both, or neither"
-        )
+        raise InputError(expected=f"{origin}: gpu and pcie together", got="only one", hint="both, or neither")
     ndp = profile.ndp
     if ndp and ndp.dimms != profile.memory.channels * ndp.dimms_per_channel:
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -155,11 +156,13 @@ class SectionReader:
         self.sources[path] = str(row["source"])
         tokens = self._column(row, path, "tokens", 1, 1e9, True)
         ns = self._column(row, path, "ns", 1e-3, 1e15, False)
-        if len(tokens) != len(ns) or any(a >= b for a, b in zip(tokens, tokens[1:], strict=False)):
+        if len(tokens) != len(ns) or any(a >= b for a, b in itertools.pairwise(tokens)):
             raise self._bad(f"{path} with rising tokens, one ns for each", f"{len(tokens)} and {len(ns)}")
-        if any(a > b for a, b in zip(ns, ns[1:], strict=False)):
+        if any(a > b for a, b in itertools.pairwise(ns)):
             raise self._bad(f"{path}.ns that never fall", "ones that do")
-        sizes = {key: self._number(row.get(key), f"{path}.{key}", 1, 1e6, True) for key in ("hidden", "inter")}
+        sizes = {
+            key: self._number(row.get(key), f"{path}.{key}", 1, 1e6, True) for key in ("hidden", "inter")
+        }
         return {**row, **sizes, "tokens": tokens, "ns": ns}
 
     def _column(
