@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trimoe.cost.curve import LookupCurve, RampCurve
+from trimoe.cost.curve import RampCurve
 from trimoe.cost.dimm import DimmCosts
-from trimoe.cost.rates import expert_table, peak_tflops
+from trimoe.cost.rates import measured_curve, peak_tflops
 from trimoe.cost.resources import Resources
 from trimoe.cost.schedule import Task
 from trimoe.cost.shape import ModelShape
@@ -114,13 +114,14 @@ class CostModel:
             (self.resources.h2d, pcie.h2d_gbps) if direction == "h2d" else (self.resources.d2h, pcie.d2h_gbps)
         )
         # Copies of one direction follow each other, so that one that waits for memory holds the engine.
-        busy_ns = pcie.setup_ns + max(n_bytes / gbps, self._memory_ns(memory))
+        busy_ns = pcie.setup_ns + max(n_bytes / gbps, _longest_ns(memory))
         return ((engine, busy_ns), *memory)
 
     def host_parts(self, n_bytes: float, layout: int = STRIPED) -> Parts:
         """The host's reading or writing of its memory: channels, and the time that DIMM cores lose."""
         ns = n_bytes / self.profile.memory.stream_gbps
-        lost_ns = n_bytes * self._dimms.host_ns_per_byte if self._dimms else 0.0
+        # A core is never kept longer than the read itself takes.
+        lost_ns = min(ns, n_bytes * self._dimms.host_ns_per_byte) if self._dimms else 0.0
         res = self.resources
         if layout != STRIPED:
             cores = ((res.dimm(layout), lost_ns),) if self._dimms else ()
@@ -171,7 +172,7 @@ class CostModel:
             assert self.profile.gpu is not None
             return ((self.resources.gpu, max(compute_ns, n_bytes / self.profile.gpu.memory_gbps)),)
         memory = self.host_parts(n_bytes)
-        return ((self.resources.cpu, max(compute_ns, self._memory_ns(memory))), *memory)
+        return ((self.resources.cpu, max(compute_ns, _longest_ns(memory))), *memory)
 
     def _expert(self, domain: int, tokens: int, layout: int, resident: bool) -> Parts:
         res = self.resources
@@ -181,7 +182,7 @@ class CostModel:
         if domain == CPU:
             memory = self.host_parts(self.expert_bytes, layout)
             # Cores that wait for memory do nothing else.
-            return ((res.cpu, max(self._compute[CPU](tokens), self._memory_ns(memory))), *memory)
+            return ((res.cpu, max(self._compute[CPU](tokens), _longest_ns(memory))), *memory)
         return self._on_dimm(domain - NDP0, tokens, layout)
 
     def _on_dimm(self, dimm: int, tokens: int, layout: int) -> Parts:
@@ -198,20 +199,14 @@ class CostModel:
         others = ((res.dimm(one), others_ns) for one in range(res.n_dimms) if one != dimm)
         return (*own, (res.link, costs.link_ns(tokens)), *others)
 
-    def _memory_ns(self, parts: Parts) -> float:
-        """The slowest channel of a read; the time that cores lose slows the cores, not the reader."""
-        first_core = self.resources.dimm(0)
-        return max((ns for resource, ns in parts if resource < first_core), default=0.0)
-
     def _curve(self, domain: int) -> Callable[[int], float]:
         unit = self.profile.cpu if domain == CPU else self.profile.gpu
         assert unit is not None
         moe = self.shape.moe
         name = "cpu" if domain == CPU else "gpu"
-        table = expert_table(self.profile.tables, name, self.weights, moe.hidden, moe.inter)
-        if table is not None:
-            scale = moe.hidden * moe.inter / (table.hidden * table.inter)
-            return LookupCurve(table.tokens, table.ns, scale)
+        curve = measured_curve(self.profile.tables, name, self.weights, moe.hidden, moe.inter)
+        if curve is not None:
+            return curve
         gpu = self.profile.gpu
         return RampCurve(
             flops_per_token=2.0 * self.shape.expert_elements,
@@ -231,3 +226,7 @@ class CostModel:
                 got=f"domain {domain}, {tokens} tokens, layout {layout}",
                 hint="`CostModel.domains`",
             )
+
+
+def _longest_ns(parts: Parts) -> float:
+    return max((ns for _, ns in parts), default=0.0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 
+from trimoe.cost.curve import LookupCurve
 from trimoe.errors import InputError
 from trimoe.hardware.profile import CpuProfile, ExpertTable, GpuProfile
 
-__all__ = ["expert_table", "peak_tflops"]
+__all__ = ["measured_curve", "peak_tflops"]
 
 # 4-bit weights are multiplied as 8-bit on CPUs (activations too) and as 16-bit on GPUs, as kernels do today.
 _ON_CPU: Mapping[str, tuple[str, ...]] = {
@@ -48,10 +49,27 @@ def peak_tflops(unit: CpuProfile | GpuProfile, weights: str) -> float:
     )
 
 
-def expert_table(
+def measured_curve(
     tables: Sequence[ExpertTable], domain: str, weights: str, hidden: int, inter: int
-) -> ExpertTable | None:
-    """Of the tables measured on a domain in a format, that of the nearest expert size; None without any."""
-    fitting = [one for one in tables if (one.domain, one.weights) == (domain, weights)]
-    size = math.log(hidden * inter)
-    return min(fitting, key=lambda one: abs(math.log(one.hidden * one.inter) - size), default=None)
+) -> Callable[[int], float] | None:
+    """Nanoseconds over tokens, from the tables measured on a domain in a format; None without any.
+
+    Between the sizes H * I of two tables on a straight line, as every call has a part that does not grow with
+    the size; beyond the smallest and the largest in proportion to them.
+    """
+    fitting = sorted(
+        (one for one in tables if (one.domain, one.weights) == (domain, weights)),
+        key=lambda one: one.hidden * one.inter,
+    )
+    if not fitting:
+        return None
+    size = hidden * inter
+    sizes = [one.hidden * one.inter for one in fitting]
+    right = bisect_left(sizes, size)
+    if right in (0, len(sizes)):
+        nearest = min(right, len(sizes) - 1)
+        return LookupCurve(fitting[nearest].tokens, fitting[nearest].ns, size / sizes[nearest])
+    share = (size - sizes[right - 1]) / (sizes[right] - sizes[right - 1])
+    low = LookupCurve(fitting[right - 1].tokens, fitting[right - 1].ns, 1 - share)
+    high = LookupCurve(fitting[right].tokens, fitting[right].ns, share)
+    return lambda tokens: low(tokens) + high(tokens)

@@ -13,28 +13,28 @@ from pathlib import Path
 from typing import Any
 
 from trimoe import __version__
-from trimoe.cost.curve import LookupCurve, never_falling
+from trimoe.cost.curve import never_falling
+from trimoe.cost.rates import measured_curve
 from trimoe.expert_layer import WEIGHT_FORMATS
 from trimoe.hardware.machine import Machine, detect_machine
-from trimoe.hardware.profile import CALIBRATED, parse_profile
+from trimoe.hardware.profile import CALIBRATED, ExpertTable, parse_profile
 from trimoe.hardware.roofline import Roofline, measure_roofline
 from trimoe.hardware.torch_state import torch_state
-from trimoe.runtime.expert_timer import ExpertTimer
+from trimoe.runtime.expert_timer import ACTIVE, ExpertTimer
 
 __all__ = ["FULL", "QUICK", "Calibration", "Check", "Scope", "calibrate", "write_json"]
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What is measured: experts [hidden, inter] over `tokens` for the tables, the rest to check them.
+    """What is measured: experts of `sizes` (H, I) over `tokens` for the tables, the rest to check them.
 
-    held_out: tokens of the same expert that no table knows; other: (hidden, inter, tokens) of another one.
-    rounds: samples of each, of which the least counts: other work on the machine only ever adds.
+    held_out: tokens of the first size that no table knows; other: (H, I, tokens) of an expert between the
+    sizes. rounds: samples of each, of which the least counts: other work on the machine only ever adds.
     """
 
     formats: tuple[str, ...]
-    hidden: int
-    inter: int
+    sizes: tuple[tuple[int, int], ...]
     tokens: tuple[int, ...]
     held_out: tuple[int, ...]
     other: tuple[int, int, tuple[int, ...]]
@@ -43,13 +43,25 @@ class Scope:
     @property
     def steps(self) -> int:
         """Measurements, for a progress bar."""
-        return 1 + 2 * len(self.formats) * self.rounds
+        return 1 + len(self.formats) * (len(self.sizes) + 1) * self.rounds
 
 
 FULL = Scope(
-    WEIGHT_FORMATS, 2048, 768, (1, 2, 4, 8, 16, 32, 64, 128, 256), (3, 12, 48, 192), (4096, 1536, (2, 24)), 9
+    formats=WEIGHT_FORMATS,
+    sizes=((1024, 512), (4096, 1536)),
+    tokens=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+    held_out=(3, 12, 48, 192),
+    other=(2048, 768, (1, 6, 24, 96)),
+    rounds=9,
 )
-QUICK = Scope(("bf16", "int8", "int4"), 1024, 512, (1, 4, 16, 64), (2, 32), (2048, 768, (8,)), 7)
+QUICK = Scope(
+    formats=("bf16", "int8", "int4"),
+    sizes=((512, 512), (2048, 768)),
+    tokens=(1, 4, 16, 64),
+    held_out=(2, 32),
+    other=(1024, 768, (1, 8)),
+    rounds=7,
+)
 
 
 @dataclass(frozen=True)
@@ -105,19 +117,19 @@ def calibrate(scope: Scope, advance: Callable[[], None] = lambda: None) -> Calib
 
     machine, roofline = detect_machine(), measure_roofline(threads=torch.get_num_threads())
     advance()
-    tables, checks, unrest = [], [], list[float]()
+    tables, checks, unrest = list[dict[str, Any]](), list[Check](), list[float]()
     for weights in scope.formats:
-        counts = (*scope.tokens, *scope.held_out)
-        ns = _least(_samples(weights, scope.hidden, scope.inter, counts, scope.rounds, advance), unrest)
-        table = never_falling([ns[count] for count in scope.tokens])
-        tables.append(_table(weights, scope, table, machine))
-        curve = LookupCurve(scope.tokens, table)
-        own = (weights, scope.hidden, scope.inter)
-        checks += [Check(*own, count, curve(count), ns[count]) for count in scope.held_out]
+        held_out: list[tuple[int, int, int, float]] = []
+        for hidden, inter in scope.sizes:
+            extra = scope.held_out if (hidden, inter) == scope.sizes[0] else ()
+            counts = (*scope.tokens, *extra)
+            ns = _least(_samples(weights, hidden, inter, counts, scope.rounds, advance), unrest)
+            tables.append(_table(weights, hidden, inter, scope, ns, machine))
+            held_out += [(hidden, inter, count, ns[count]) for count in extra]
         hidden, inter, counts = scope.other
-        scaled = LookupCurve(scope.tokens, table, hidden * inter / (scope.hidden * scope.inter))
-        other = _least(_samples(weights, hidden, inter, counts, scope.rounds, advance), unrest)
-        checks += [Check(weights, hidden, inter, count, scaled(count), other[count]) for count in counts]
+        ns = _least(_samples(weights, hidden, inter, counts, scope.rounds, advance), unrest)
+        held_out += [(hidden, inter, count, ns[count]) for count in counts]
+        checks += [_check(tables, weights, *one) for one in held_out]
     unrest_pct = statistics.mean(unrest)
     raw = {
         **_profile(machine, roofline, tables),
@@ -159,17 +171,28 @@ def _least(samples: Mapping[int, list[float]], unrest: list[float]) -> dict[int,
     return {count: min(one) for count, one in samples.items()}
 
 
-def _table(weights: str, scope: Scope, ns: list[float], machine: Machine) -> dict[str, Any]:
+def _table(
+    weights: str, hidden: int, inter: int, scope: Scope, ns: Mapping[int, float], machine: Machine
+) -> dict[str, Any]:
     return {
         "domain": "cpu",
         "weights": weights,
-        "hidden": scope.hidden,
-        "inter": scope.inter,
+        "hidden": hidden,
+        "inter": inter,
         "tokens": list(scope.tokens),
-        "ns": ns,
-        "source": f"trimoe calibrate on {machine.cpu_brand}: the op, 8 experts a call, least of "
+        "ns": never_falling([ns[count] for count in scope.tokens]),
+        "source": f"trimoe calibrate on {machine.cpu_brand}: the op, {ACTIVE} experts a call, least of "
         f"{scope.rounds}, made never to fall",
     }
+
+
+def _check(
+    tables: list[dict[str, Any]], weights: str, hidden: int, inter: int, tokens: int, measured_ns: float
+) -> Check:
+    """What the cost core says of a held-out expert."""
+    curve = measured_curve([ExpertTable(**one) for one in tables], "cpu", weights, hidden, inter)
+    assert curve is not None
+    return Check(weights, hidden, inter, tokens, curve(tokens), measured_ns)
 
 
 def _profile(machine: Machine, roofline: Roofline, tables: list[dict[str, Any]]) -> dict[str, Any]:

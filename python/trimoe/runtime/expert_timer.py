@@ -13,10 +13,11 @@ from trimoe.expert_layer import ExpertLayer, LayerSpec
 from trimoe.hardware.machine import detect_machine
 from trimoe.ops import moe_forward, source_of
 
-__all__ = ["ExpertTimer"]
+__all__ = ["ACTIVE", "ExpertTimer"]
 
-_ACTIVE = 8  # experts of a call, so that threads share them as in a real one
+ACTIVE = 8  # experts of a call, so that threads share them as in a real one
 _MAX_BYTES = 2 * 10**9
+_PAGE = 4096
 
 
 class ExpertTimer:
@@ -40,25 +41,20 @@ class ExpertTimer:
         one = LayerSpec(1, hidden, inter, weights).layer_bytes
         cache_bytes = machine.last_level_cache_bytes
         room = min(_MAX_BYTES, machine.memory.available_bytes // 4) // one
-        if room < 2 * _ACTIVE:
+        if room < 2 * ACTIVE:
             raise FailureError(
-                expected=f"room for {2 * _ACTIVE * one} bytes of experts",
+                expected=f"room for {2 * ACTIVE * one} bytes of experts",
                 got=f"{machine.memory.available_bytes} bytes free, of which a quarter is used",
                 hint="`--quick`, which measures smaller experts",
             )
-        wanted = 2 * _ACTIVE + math.ceil(2.5 * (cache_bytes or 0) / one)
+        wanted = 2 * ACTIVE + math.ceil(2.5 * (cache_bytes or 0) / one)
         self._experts = min(wanted, room)
         self.caches_cold = None if cache_bytes is None else self._experts * one > 2 * cache_bytes
         self._dtype = torch.float32 if weights == "fp32" else torch.bfloat16
         self._hidden, self._next = hidden, 0
-        generator = torch.Generator().manual_seed(7)
-        gate, up, down = (
-            torch.randn(shape, generator=generator).mul_(0.02).to(self._dtype)
-            for shape in ((inter, hidden), (inter, hidden), (hidden, inter))
-        )
-        self._layer = ExpertLayer(LayerSpec(self._experts, hidden, inter, weights))
-        for index in range(self._experts):
-            self._layer.pack_expert(index, source_of(gate), source_of(up), source_of(down))
+        spec = LayerSpec(self._experts, hidden, inter, weights)
+        memory = _copies(_packed(weights, hidden, inter, self._dtype), self._experts)
+        self._layer = ExpertLayer(spec, address=memory.data_ptr(), owner=memory)
 
     def samples_ns(
         self, counts: Sequence[int], rounds: int, advance: Callable[[], None]
@@ -69,7 +65,7 @@ class ExpertTimer:
         `advance` is called after each. A first round is not counted.
         """
         inputs = {
-            count: torch.randn(_ACTIVE * count, self._hidden, dtype=torch.float32).to(self._dtype)
+            count: torch.randn(ACTIVE * count, self._hidden, dtype=torch.float32).to(self._dtype)
             for count in counts
         }
         samples: dict[int, list[float]] = {count: [] for count in counts}
@@ -78,16 +74,16 @@ class ExpertTimer:
                 for count, hidden in inputs.items():
                     ns = self._call_ns(hidden, count)
                     if turn:
-                        samples[count].append(ns / _ACTIVE)
+                        samples[count].append(ns / ACTIVE)
                 if turn:
                     advance()
         return samples
 
     def _call_ns(self, hidden: torch.Tensor, count: int) -> int:
-        active = (torch.arange(_ACTIVE) + self._next) % self._experts
-        self._next = (self._next + _ACTIVE) % self._experts
+        active = (torch.arange(ACTIVE) + self._next) % self._experts
+        self._next = (self._next + ACTIVE) % self._experts
         ids = active.repeat_interleave(count)[:, None]
-        weights = torch.ones(_ACTIVE * count, 1)
+        weights = torch.ones(ACTIVE * count, 1)
         start_ns = time.perf_counter_ns()
         moe_forward(hidden, ids, weights, self._layer.handle)
         return time.perf_counter_ns() - start_ns
@@ -95,3 +91,26 @@ class ExpertTimer:
     def close(self) -> None:
         """Frees the experts."""
         self._layer.close()
+
+
+def _packed(weights: str, hidden: int, inter: int, dtype: torch.dtype) -> torch.Tensor:
+    """The packed bytes of one random expert."""
+    generator = torch.Generator().manual_seed(7)
+    gate, up, down = (
+        torch.randn(shape, generator=generator).mul_(0.02).to(dtype)
+        for shape in ((inter, hidden), (inter, hidden), (hidden, inter))
+    )
+    layer = ExpertLayer(LayerSpec(1, hidden, inter, weights))
+    layer.pack_expert(0, source_of(gate), source_of(up), source_of(down))
+    found = torch.frombuffer(bytearray(layer.memory), dtype=torch.uint8)
+    layer.close()
+    return found
+
+
+def _copies(expert: torch.Tensor, count: int) -> torch.Tensor:
+    """The same expert many times, at an address as packed files have it; packing each would take longer."""
+    room = torch.empty(count * expert.numel() + _PAGE, dtype=torch.uint8)
+    start = -room.data_ptr() % _PAGE
+    copies = room[start : start + count * expert.numel()]
+    copies.view(count, -1).copy_(expert.expand(count, -1))
+    return copies
