@@ -83,12 +83,14 @@ def test_dimms_come_from_the_emulator() -> None:
         found = busy(model, model.expert_task(NDP0 + 2, tokens, 2))
         assert found["dimm2"] == told.total_ns
         assert found["channel1"] == told.command_ns + told.broadcast_ns + told.result_ns
-    striped = expert_time(2048, 768, 5, layout="striped")
-    found = busy(model, model.expert_task(NDP0 + 2, 5))
+    model = costs()
+    striped = expert_time(5120, 1536, 12, layout="striped")
+    assert striped.passes == 2
+    found = busy(model, model.expert_task(NDP0 + 2, 12))
     assert found["dimm2"] == striped.total_ns
     assert found["link"] == pytest.approx(striped.passes * striped.link_bytes / 25)
-    # The other fifteen read their sixteenth of one pass.
-    one = expert_time(2048, 768, 1)
+    # The other fifteen read their sixteenth in every pass.
+    one = expert_time(5120, 1536, 1)
     assert found["dimm9"] == pytest.approx(striped.passes * (one.gate_up_ns + one.down_ns) / 16)
     assert len(found) == 16 + 2
 

@@ -42,7 +42,7 @@ def calibrate(
       trimoe calibrate --quick --output here.json
     """
     from trimoe.hardware.folders import cache_folder
-    from trimoe.hardware.machine import usable_threads
+    from trimoe.hardware.machine import detect_machine, usable_threads
     from trimoe.hardware.profile import CALIBRATED
 
     if os.environ.get("TRIMOE_AMX_EMULATED", "") not in ("", "0"):
@@ -54,6 +54,7 @@ def calibrate(
     path = output or cache_folder() / f"{CALIBRATED}.json"
     if path.is_dir():
         raise InputError(expected="a file for --output", got=f"the folder {path}", hint=f"{path}/here.json")
+    _check_writable(path)
     import torch
 
     from trimoe.runtime.calibration import FULL, QUICK, write_json
@@ -82,4 +83,15 @@ def calibrate(
             f"the machine was busy: medians lie {found.unrest_pct:.0f} % above the least times; "
             "better again when it is quiet"
         )
+    if detect_machine().gpu.present:
+        print_line("the GPU is not measured: the profile has none")
     print_line(f"profile: {path} (`--hardware {CALIBRATED if output is None else path}`)")
+
+
+def _check_writable(path: Path) -> None:
+    """InputError where the file could not be written after a minute of measuring."""
+    standing = next(one for one in path.absolute().parents if os.path.exists(one))
+    if not standing.is_dir() or not os.access(standing, os.W_OK | os.X_OK):
+        raise InputError(
+            expected="a folder that may be written to", got=str(standing), hint="another --output"
+        )

@@ -15,6 +15,7 @@ from typing import Any
 
 from trimoe.errors import InputError
 from trimoe.hardware.folders import cache_folder
+from trimoe.hardware.machine import detect_machine
 from trimoe.hardware.profile_reader import SectionReader, read_json
 
 __all__ = [
@@ -191,6 +192,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
             raise InputError(
                 expected="a calibrated machine", got=f"no {path}", hint="`trimoe calibrate` (a minute)"
             )
+        _check_same_cpu(path)
     else:
         path = Path(name_or_path)
         if not path.is_file():
@@ -224,6 +226,18 @@ def parse_profile(raw: Mapping[str, Any], origin: str) -> Profile:
     top.finish(also={"fingerprint", "validation"})
     _check_whole(profile, origin)
     return profile
+
+
+def _check_same_cpu(path: Path) -> None:
+    """A cache folder may be shared by machines, or a disk moved to another one."""
+    fingerprint, here = read_json(path).get("fingerprint"), detect_machine().cpu_brand
+    there = fingerprint.get("cpu_brand") if isinstance(fingerprint, dict) else None
+    if there != here:
+        raise InputError(
+            expected=f"a calibration of this machine ({here})",
+            got=f"one of {there} in {path}",
+            hint="`trimoe calibrate`, or the file's path to use it nevertheless",
+        )
 
 
 def _check_whole(profile: Profile, origin: str) -> None:

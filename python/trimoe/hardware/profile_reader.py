@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -138,8 +137,8 @@ class SectionReader:
         return self._number(value, path, low, high, whole)
 
     def _number(self, value: Any, path: str, low: float, high: float, whole: bool) -> Any:
-        fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not fits or not low <= value <= high or (whole and value != int(value)):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not low <= value <= high or (whole and value != int(value)):
             kind = "a whole number" if whole else "a number"
             raise self._bad(f"{kind} from {low:g} to {high:g} for {path}", value)
         return int(value) if whole else float(value)
