@@ -17,6 +17,7 @@ from typer.main import get_command
 
 from trimoe import __version__
 from trimoe.cli.bench import bench_app
+from trimoe.cli.calibrate import calibrate
 from trimoe.cli.doctor import doctor
 from trimoe.cli.generate import generate
 from trimoe.cli.inspect import inspect
@@ -29,6 +30,7 @@ __all__ = ["app", "main"]
 app = typer.Typer(name="trimoe", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command()(generate)
 app.command()(doctor)
+app.command()(calibrate)
 app.add_typer(bench_app, name="bench")
 app.command()(inspect)
 app.command()(pack)
@@ -54,6 +56,7 @@ def _trimoe(
     Examples:
       trimoe doctor                     what this machine has, and what is used of it
       trimoe generate --prompt "Once"   text from the model that ships with trimoe
+      trimoe calibrate                  its speed, measured into a hardware profile
       trimoe inspect PATH               what a checkpoint holds, without loading it
       trimoe pack PATH --format int4    its experts converted ahead of the next start
       trimoe bench layer --json         the speed of one layer against the machine's limits

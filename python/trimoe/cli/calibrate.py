@@ -1,0 +1,97 @@
+"""`trimoe calibrate`: this machine's CPU measured into a hardware profile."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trimoe.cli.render import human_ns, print_json, print_line, print_table, progress_steps
+from trimoe.errors import InputError
+
+__all__ = ["calibrate"]
+
+_BUSY_PCT = 15  # some percent are usual
+
+
+def calibrate(
+    output: Annotated[
+        Path | None, typer.Option(help="Where the profile goes; the cache folder if left out.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer formats, sizes and repeats: seconds.")
+    ] = False,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Torch threads; all usable cores if left out.")
+    ] = None,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the profile as one JSON object and nothing else.")
+    ] = False,
+) -> None:
+    """Measure this machine's CPU and write a hardware profile that costs are worked out from.
+
+    Experts of every weight format are timed on the real op, caches cold, and memory bandwidth beside them.
+    Some measurements are held out: how far the profile's predictions are off there is printed and kept in
+    the file. Other work on the machine spoils the figures.
+
+    \b
+    Examples:
+      trimoe calibrate
+      trimoe calibrate --quick --output here.json
+    """
+    from trimoe.hardware.folders import cache_folder
+    from trimoe.hardware.machine import detect_machine, usable_threads
+    from trimoe.hardware.profile import CALIBRATED
+
+    if os.environ.get("TRIMOE_AMX_EMULATED", "") not in ("", "0"):
+        raise InputError(
+            expected="a CPU whose speed can be measured",
+            got="emulated AMX (TRIMOE_AMX_EMULATED)",
+            hint="without the emulation",
+        )
+    path = output or cache_folder() / f"{CALIBRATED}.json"
+    if path.is_dir():
+        raise InputError(expected="a file for --output", got=f"the folder {path}", hint=f"{path}/here.json")
+    _check_writable(path)
+    import torch
+
+    from trimoe.runtime.calibration import FULL, QUICK, write_json
+    from trimoe.runtime.calibration import calibrate as measure
+
+    torch.set_num_threads(threads or usable_threads())
+    scope = QUICK if quick else FULL
+    with progress_steps("measuring experts", scope.steps, enabled=not json_output) as advance:
+        found = measure(scope, advance)
+    write_json(path, found.profile)
+    if json_output:
+        print_json(found.profile)
+        return
+    columns = ("format", "H", "I", "tokens", "predicted", "measured", "error")
+    rows = [
+        (
+            *(check.weights, check.hidden, check.inter, check.tokens),
+            *(human_ns(check.predicted_ns), human_ns(check.measured_ns), f"{check.error_pct:+.1f} %"),
+        )
+        for check in found.checks
+    ]
+    print_table("Predicted and measured, of one expert held out", columns, rows, right=columns[1:])
+    print_line(f"error: {found.mean_error_pct:.1f} % on average, {found.worst_error_pct:.1f} % at worst")
+    if found.unrest_pct > _BUSY_PCT:
+        print_line(
+            f"the machine was busy: medians lie {found.unrest_pct:.0f} % above the least times; "
+            "better again when it is quiet"
+        )
+    if detect_machine().gpu.present:
+        print_line("the GPU is not measured: the profile has none")
+    print_line(f"profile: {path} (`--hardware {CALIBRATED if output is None else path}`)")
+
+
+def _check_writable(path: Path) -> None:
+    """InputError where the file could not be written after a minute of measuring."""
+    standing = next(one for one in path.absolute().parents if os.path.exists(one))
+    if not standing.is_dir() or not os.access(standing, os.W_OK | os.X_OK):
+        raise InputError(
+            expected="a folder that may be written to", got=str(standing), hint="another --output"
+        )

@@ -1,0 +1,29 @@
+"""The one cost core: what work takes on a machine, and what it occupies meanwhile. Needs no torch.
+
+`CostModel` turns experts, copies and moves into `Task`s; `schedule` puts tasks on a clock. Policies, the
+runtime's predictions and the simulator all use these.
+"""
+
+from trimoe.cost.curve import LookupCurve, RampCurve
+from trimoe.cost.model import CPU, GPU, NDP0, STRIPED, CostModel
+from trimoe.cost.resources import Resources
+from trimoe.cost.schedule import Schedule, Task, schedule
+from trimoe.cost.shape import Attention, ModelShape, load_model_shape, model_names
+
+__all__ = [
+    "CPU",
+    "GPU",
+    "NDP0",
+    "STRIPED",
+    "Attention",
+    "CostModel",
+    "LookupCurve",
+    "ModelShape",
+    "RampCurve",
+    "Resources",
+    "Schedule",
+    "Task",
+    "load_model_shape",
+    "model_names",
+    "schedule",
+]

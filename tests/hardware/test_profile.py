@@ -1,0 +1,160 @@
+"""Hardware profiles: every figure has a source, and each way to be bad gets one line that names it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimoe.errors import InputError
+from trimoe.hardware.profile import load_profile, parse_profile, profile_names
+
+NAMES = (
+    *("a100-8452y", "a6000-5220r10", "h100-8452y", "h100-8470-ndp16", "l4"),
+    *("rtx4090-13900k-ndp8", "rtx6000ada-8452y", "t4"),
+)
+
+
+def figures(node: Any, path: str = "") -> dict[str, Any]:
+    """Every number in a profile by its path, found without the reader."""
+    if isinstance(node, dict):
+        return {k: v for key, one in node.items() for k, v in figures(one, f"{path}.{key}").items()}
+    return {path: node} if isinstance(node, int | float) else {}
+
+
+def test_the_shipped_profiles() -> None:
+    assert profile_names() == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_number_has_a_source(name: str) -> None:
+    profile = load_profile(name)
+    numbers = {path.strip(".").removesuffix(".value") for path in figures(profile.as_dict())}
+    assert numbers <= set(profile.sources)
+    assert all(len(source) > 5 for source in profile.sources.values())
+    assert profile.name == name
+    assert parse_profile(profile.as_dict(), "again") == profile
+
+
+def test_what_papers_state_is_there() -> None:
+    tri = load_profile("h100-8470-ndp16")
+    assert tri.ndp is not None and tri.pcie is not None and tri.gpu is not None
+    assert (tri.ndp.dimms, tri.cpu.cores, tri.memory.channels, tri.pcie.h2d_gbps) == (16, 52, 8, 64)
+    assert (tri.gpu.memory_bytes, tri.gpu.peak_tflops["bf16"], tri.n_dimms) == (80 << 30, 756, 16)
+    assert {"ndp.tflops", "ndp.ranks", "ndp.link_gbps"} <= set(tri.assumptions)
+    assert not {"ndp.dimms", "cpu.cores", "pcie.h2d_gbps"} & set(tri.assumptions)
+    plain = load_profile("rtx6000ada-8452y")
+    assert (plain.ndp, plain.n_dimms) == (None, 8)
+    assert plain.memory.stream_gbps * 8 == pytest.approx(220, abs=1), "as measured on that CPU"
+
+
+def test_a_path_works_too(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps({**load_profile("l4").as_dict(), "name": "mine"}))
+    assert load_profile(file).name == load_profile(str(file)).name == "mine"
+
+
+def test_other_values_for_sweeps() -> None:
+    profile = load_profile("h100-8470-ndp16")
+    other = profile.with_values({"ndp.tflops": 0.25, "ndp.sharing": "concurrent"}, "a sweep")
+    assert other.ndp is not None and (other.ndp.tflops, other.ndp.sharing) == (0.25, "concurrent")
+    assert other.sources["ndp.tflops"] == "assumption: a sweep"
+    assert profile == load_profile("h100-8470-ndp16")
+    for path in ("ndp.tflop", "gpu", "gpu.peak_tflops.fp99", "name"):
+        with pytest.raises(InputError, match=f"got {path};"):
+            profile.with_values({path: 1}, "a sweep")
+    with pytest.raises(InputError, match=r"ndp\.tflops; got -1"):
+        profile.with_values({"ndp.tflops": -1}, "a sweep")
+
+
+def put(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(raw: dict[str, Any]) -> None:
+        *parents, leaf = path.split(".")
+        for name in parents:
+            raw = raw[name]
+        raw[leaf] = value
+
+    return change
+
+
+def drop(path: str) -> Callable[[dict[str, Any]], None]:
+    def change(raw: dict[str, Any]) -> None:
+        *parents, leaf = path.split(".")
+        for name in parents:
+            raw = raw[name]
+        del raw[leaf]
+
+    return change
+
+
+TABLE = {
+    **{"domain": "cpu", "weights": "bf16", "hidden": 8, "inter": 8, "source": "a test"},
+    **{"tokens": [1, 2], "ns": [5.0, 6.0]},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (drop("name"), "a text for name; got nothing"),
+        (drop("cpu"), "a section cpu; got nothing"),
+        (put("memory", []), r"an object for memory; got \[\]"),
+        (drop("gpu.memory_gbps"), r"gpu\.memory_gbps as"),
+        (put("gpu.memory_gbps", 2000), r"gpu\.memory_gbps as .*got 2000"),
+        (
+            put("gpu.memory_gbps", {"value": 2000}),
+            r"a source or an assumption for gpu\.memory_gbps; got none",
+        ),
+        (put("gpu.memory_gbps.source", " "), r"a source or an assumption .* got none"),
+        (put("gpu.memory_gbps.assumption", "so"), "got source and assumption"),
+        (put("gpu.memory_gbps.value", -3), r"gpu\.memory_gbps; got -3"),
+        (put("gpu.memory_gbps.value", 1e9), r"from 1 to 100000 for gpu\.memory_gbps; got 1000000000\.0"),
+        (put("gpu.memory_gbps.value", float("nan")), "got nan"),
+        (put("gpu.memory_gbps.value", float("inf")), "got inf"),
+        (put("gpu.memory_gbps.value", True), "got True"),
+        (put("gpu.memory_gbps.value", "2000"), "got 2000"),
+        (put("gpu.memory_gbps.unit", "GB/s"), "got unit"),
+        (put("gpu.max_efficiency.value", 1.2), r"gpu\.max_efficiency; got 1\.2"),
+        (put("gpu.colour", {"value": 1, "source": "s"}), "got colour"),
+        (put("gpu.peak_tflops", {}), "at least one number format"),
+        (put("gpu.peak_tflops.fp99", {"value": 1, "source": "s"}), "got fp99"),
+        (put("gpu.name", 4), r"a text for gpu\.name; got 4"),
+        (put("cpu.cores.value", 1.5), r"a whole number .* cpu\.cores; got 1\.5"),
+        (put("ndp.sharing.value", "never"), "exclusive or concurrent; got never"),
+        (put("ndp.dimms.value", 12), r"got 12 DIMMs, 8 channels of 2"),
+        (put("turbo", 1), "got turbo"),
+        (drop("pcie"), "gpu and pcie together"),
+        (put("tables", {}), "a list for tables"),
+        (put("tables", [{**TABLE, "ns": [6.0, 5.0]}]), r"tables\[0\]\.ns that never fall"),
+        (put("tables", [{**TABLE, "tokens": [2, 2]}]), r"rising tokens"),
+        (put("tables", [{**TABLE, "ns": [5.0]}]), r"one ns for each; got 2 and 1"),
+        (put("tables", [{**TABLE, "ns": [5.0, "x"]}]), r"tables\[0\]\.ns; got x"),
+        (put("tables", [{**TABLE, "source": ""}]), r"a source for tables\[0\]"),
+        (put("tables", [{**TABLE, "weights": "int3"}]), "got int3"),
+        (put("tables", [{**TABLE, "hidden": 0}]), r"tables\[0\]\.hidden; got 0"),
+    ],
+)
+def test_each_bad_profile_is_one_line(change: Callable[[dict[str, Any]], None], message: str) -> None:
+    raw = load_profile("h100-8470-ndp16").as_dict()
+    change(raw)
+    with pytest.raises(InputError, match=message) as error:
+        parse_profile(raw, "profile bad.json")
+    assert "\n" not in str(error.value) and "profile bad.json" in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "[" * 100_000, '"text"'])
+def test_a_file_that_is_no_object(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "bad.json"
+    file.write_text(text)
+    with pytest.raises(InputError, match=r"a JSON object in .*bad\.json"):
+        load_profile(file)
+
+
+def test_unknown_names_and_machines_not_calibrated() -> None:
+    with pytest.raises(InputError, match=r"h100-8470-ndp16.*got h200"):
+        load_profile("h200")
+    with pytest.raises(InputError, match="trimoe calibrate"):
+        load_profile("this-machine")
