@@ -31,13 +31,15 @@ PYTHON_LAYERS = {
     "expert_layer": 2,
     "ops": 2,
     "models": 3,
-    "runtime": 4,
-    "cli": 5,
+    "trace": 4,
+    "runtime": 5,
+    "cli": 6,
 }
 # Glue at the top of the package: what `import trimoe` runs, which reaches up only inside functions.
 PYTHON_GLUE = {"__init__", "autoload"}
 # Parts that read files and facts, and must work where torch is not installed.
-TORCH_FREE = ("hardware/", "ndp/", "models/", "errors.py", "expert_layer.py", "runtime/prediction.py")
+TORCH_FREE = ("hardware/", "ndp/", "models/", "trace/", "errors.py", "expert_layer.py")
+TORCH_FREE += ("runtime/prediction.py",)
 # What in those folders deals with torch's modules and tensors.
 TORCH_USERS = {
     f"models/{name}.py" for name in ("activations", "block_scales", "experts", "load", "quantizer")
