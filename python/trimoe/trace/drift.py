@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +22,9 @@ LAGS = (1, 2, 4, 8, 16, 32, 64)
 class LagStats:
     """Two windows of steps that lie `lag` apart, averaged over layers and over all such pairs.
 
-    hot_overlap: share of one's hot experts that are hot in the other. correlation: Pearson's, of the counts.
-    popularity_correlation: of what the counts are a sample of, without the noise of sampling; None where the
-    counts are too few or too even to tell.
+    hot_overlap: share of one's hot experts that are hot in the other. correlation: of the counts, Pearson's.
+    popularity_correlation: of what the counts are a sample of (`popularity_moments`); None where counts are
+    too few or too even to tell.
     """
 
     lag: int
@@ -41,39 +42,61 @@ def hot_sets(scores: Counts, hot: int, seed: int = 0) -> Masks:
     return mask
 
 
-def drift_of(counts: Counts, tokens: Counts, hot: int, topk: int) -> list[LagStats]:
-    """Of counts [W, L, E] in windows with so many tokens [W]."""
-    hots, windows = hot_sets(counts, hot), len(counts)
+def drift_of(trace: Trace, hot: int, window: int = 1) -> list[LagStats]:
+    """Of windows of so many steps, from step 0 on; steps at the end that fill no window are left out."""
+    windows = trace.steps // window
+    counts = trace.counts[: windows * window].reshape(windows, window, *trace.counts.shape[1:]).sum(1)
+    hots, lags = hot_sets(counts, hot), [lag for lag in LAGS if lag < windows]
+    moments = popularity_moments(trace, [0, *lags], window)
+    variance = moments[0]
     centred = counts - counts.mean(-1, keepdims=True)
     norms = np.sqrt((centred**2).sum(-1))
     found = []
-    for lag in (lag for lag in LAGS if lag < windows):
+    for lag in lags:
         both = (hots[lag:] & hots[:-lag]).sum(-1)
         scale = norms[lag:] * norms[:-lag]
         products = (centred[lag:] * centred[:-lag]).sum(-1)
         pearson = float((products[scale > 0] / scale[scale > 0]).mean()) if (scale > 0).any() else None
-        variance, covariance = popularity_moments(counts, tokens, topk, lag)
-        clean = covariance / variance if variance is not None and variance > 1e-12 else None
+        covariance = moments[lag]
+        known = variance is not None and variance > 1e-12 and covariance is not None
+        clean = covariance / variance if known else None  # type: ignore[operator]
         found.append(LagStats(lag, float(both.mean() / hot), pearson, clean))
     return found
 
 
-def popularity_moments(counts: Counts, tokens: Counts, topk: int, lag: int = 1) -> tuple[float | None, float]:
-    """Variance over the experts of the probability that a token takes one, and its covariance after `lag`.
+def popularity_moments(trace: Trace, lags: Sequence[int], window: int = 1) -> dict[int, float | None]:
+    """By lag in windows, the covariance over experts of the probability that a token takes one; 0: variance.
 
-    Without bias, as c (c - 1) and products of different steps have no noise of sampling in them. The variance
-    is None where no window has two tokens.
+    From pairs of tokens of different requests, averaged over layers: neither the noise of sampling nor what a
+    request itself prefers is in them. None where there is no such pair.
     """
-    experts = counts.shape[-1]
-    squared_mean = (topk / experts) ** 2
-    n = tokens.astype(float)
-    share = counts / n[:, None, None]
-    covariance = float((share[lag:] * share[:-lag]).mean()) - squared_mean if lag < len(n) else 0.0
-    many = n >= 2
-    if not many.any():
-        return None, covariance
-    pairs = (n * (n - 1))[many, None, None]
-    return float((counts[many] * (counts[many] - 1) / pairs).mean()) - squared_mean, covariance
+    experts, windows = trace.meta.experts, trace.steps // window
+    keep = trace.step < windows * window
+    requests, request = np.unique(trace.request[keep], return_inverse=True)
+    owner = (trace.step[keep] // window) * len(requests) + request
+    shape = (windows, len(requests), experts)
+    tokens = np.bincount(owner, minlength=windows * len(requests)).reshape(shape[:2]).astype(float)
+    hits, pairs = dict.fromkeys(lags, 0.0), dict.fromkeys(lags, 0.0)
+    for lag in lags:
+        pairs[lag] = _different(tokens[: windows - lag, :, None], tokens[lag:, :, None])
+    for ids in trace.ids[:, keep]:
+        chosen = ids.astype(np.int64)
+        cell = owner[:, None] * experts + chosen
+        taken = np.bincount(cell[chosen >= 0], minlength=windows * len(requests) * experts)
+        taken = taken.reshape(shape).astype(np.float32)
+        for lag in lags:
+            hits[lag] += _different(taken[: windows - lag], taken[lag:])
+    squared_mean, layers = (trace.meta.topk / experts) ** 2, len(trace.meta.layers)
+    return {
+        lag: hits[lag] / (pairs[lag] * layers * experts) - squared_mean if pairs[lag] else None
+        for lag in lags
+    }
+
+
+def _different(first: Counts, second: Counts) -> float:
+    """Products of the sums over requests [W, R, ...], without those of a request with itself."""
+    product = np.vdot(first.sum(1, dtype=float), second.sum(1, dtype=float))
+    return float(product) - float(np.einsum("wre,wre->", first, second))
 
 
 def predict(counts: Counts, hot: int, alpha: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Generates routing traces with a given skew, drift and correlation between layers; docs/traces.md says how."""
+"""Generates routing traces with a given skew, drift and correlation of layers; docs/traces.md says how."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class GeneratorSpec:
     drift: how popularity persists from one step to the next, 0 (drawn anew) to 1 (never changes). static: the
     share of the logits' variance that belongs to the model and stays the same, whatever the requests.
     correlation: how far a token's experts in one layer follow from those in the layer before, 0 to 1.
-    model_seed: of what belongs to the model (static popularity, which experts follow which); seed: of the rest.
+    model_seed: of what belongs to the model (static popularity, who follows whom); seed: of the rest.
     Raises InputError for values that mean nothing.
     """
 
@@ -67,7 +67,7 @@ def generate_trace(
     of_model = np.random.default_rng([spec.model_seed, 1])
     of_requests = np.random.default_rng([spec.seed, 2])
     scale = _popularity(spec, of_model, of_requests)
-    # In slot j of a layer is expert names[j]; slots of the same number are the experts that follow each other.
+    # In slot j of a layer is expert names[j]; those in slots of the same number follow each other.
     names = np.argsort(of_model.random((spec.layers, spec.experts)), axis=-1).astype(np.int16)
     tokens = spec.steps * spec.batch
     step = np.repeat(np.arange(spec.steps, dtype=np.int32), spec.batch)
@@ -107,8 +107,8 @@ def _popularity(
         if step:
             moving = spec.drift * moving + fresh * of_requests.standard_normal(shape)
         u = math.sqrt(spec.static) * static + math.sqrt(1 - spec.static) * moving
-        rank = np.argsort(np.argsort(-u, axis=-1), axis=-1) + 1.0
-        z = logits(spec.shape, spec.skew, rank, u)
+        rank = 1 + np.argsort(np.argsort(-u, axis=-1), axis=-1)
+        z = logits(spec.shape, spec.skew, rank.astype(float), u)
         result[:, step] = np.exp(z.max(-1, keepdims=True) - z)
     return result
 

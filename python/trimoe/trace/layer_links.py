@@ -12,7 +12,7 @@ from trimoe.trace.routing import Trace
 __all__ = ["layer_links"]
 
 Floats = npt.NDArray[Any]
-_ROOM_TOKENS = 256
+_ROOM_TOKENS = 64
 _MIN_TOKENS = 4  # of a step and half of the requests, to tell links from popularity that moves
 
 
@@ -75,9 +75,9 @@ class _Part:
     def excess(self, after: _Part) -> Floats:
         """[E, E]: tokens that take both beyond what chance gives.
 
-        Step by step and without pairing a token with itself, since popularity that moves would look like a link.
+        Step by step and without pairing a token with itself: popularity that moves would look like a link.
         """
-        by_chance = self.counts.T.astype(float) @ (after.counts / self.others)
+        by_chance = np.einsum("gi,gj->ij", self.counts, after.counts / self.others)
         return np.asarray(self.both(after, self.weight) - by_chance)
 
     def room(self, after: _Part, partner: npt.NDArray[Any]) -> float:

@@ -69,7 +69,7 @@ def gini(counts: Counts) -> npt.NDArray[np.float64]:
 
 
 def class_mix(counts: Counts, rule: ClassRule) -> dict[str, Any]:
-    """Of counts [S, L, E]: the classes' shares of experts and tokens, and how often an expert changes class."""
+    """Of counts [S, L, E]: the classes' shares of experts and tokens, and how often experts change class."""
     classes = rule.classes(counts)
     total = max(int(counts.sum()), 1)
     mix = {

@@ -1,9 +1,9 @@
-"""What a trace is like: skew, drift, predictability, classes, layers; and the generator that comes closest."""
+"""What a trace is like: skew, drift, predictability, classes, layers; and the closest generator."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,12 @@ __all__ = ["StatsOptions", "TraceStats", "fit_generator", "trace_stats"]
 
 @dataclass(frozen=True)
 class StatsOptions:
-    """hot_share: of the experts of a layer, how many are its hot set. window: steps that drift is taken over."""
+    """hot_share: of a layer's experts, how many are its hot set. window: steps that drift is taken over."""
 
     hot_share: float = 0.1
     window: int = 1
     ema_alpha: float = 0.3
-    rule: ClassRule = ClassRule()
+    rule: ClassRule = field(default_factory=ClassRule)
 
     def __post_init__(self) -> None:
         for name, ok in (
@@ -64,34 +64,34 @@ def trace_stats(trace: Trace, options: StatsOptions | None = None) -> TraceStats
         raise InputError(
             expected=f"a window within the {trace.steps} steps", got=str(options.window), hint="--window 1"
         )
-    counts, topk = trace.counts, trace.meta.topk
+    counts = trace.counts
     hot = max(1, round(options.hot_share * trace.meta.experts))
-    first = np.arange(0, trace.steps - options.window + 1, options.window)
-    ends = first + options.window
-    windows = np.stack([counts[a:b].sum(0) for a, b in zip(first, ends, strict=True)])
-    tokens = np.array([trace.step_tokens[a:b].sum() for a, b in zip(first, ends, strict=True)])
     links = layer_links(trace)
     return TraceStats(
         tokens_per_step=trace.tokens / trace.steps,
         skew_step=skew_of(counts),
         skew_all=skew_of(counts.sum(0)),
-        drift=drift_of(windows, tokens, hot, topk),
+        drift=drift_of(trace, hot, options.window),
         predictability=predict(counts, hot, options.ema_alpha),
         reuse=request_reuse(trace),
         classes=class_mix(counts, options.rule),
         layers=links,
-        fit=fit_generator(trace, links),
+        fit=_fit(trace, links),
     )
 
 
-def fit_generator(trace: Trace, links: dict[str, float] | None) -> dict[str, Any]:
+def fit_generator(trace: Trace) -> dict[str, Any]:
     """Parameters of `GeneratorSpec` under which a generated trace has this one's moments; None where unknown.
 
     skew: of each shape, from the variance of popularity within a step; drift and static: from its correlation
     over time, taken back to the logits; correlation: the strength of links between layers.
     """
+    return _fit(trace, layer_links(trace))
+
+
+def _fit(trace: Trace, links: dict[str, float] | None) -> dict[str, Any]:
     experts, topk = trace.meta.experts, trace.meta.topk
-    variance, _ = popularity_moments(trace.counts, trace.step_tokens, topk)
+    variance = popularity_moments(trace, [0])[0]
     fit: dict[str, Any] = {"skew_lognormal": None, "skew_zipf": None, "drift": None, "static": None}
     fit["correlation"] = min(max(links["link_strength"], 0.0), 1.0) if links else None
     if variance is None or topk == experts:
@@ -99,7 +99,7 @@ def fit_generator(trace: Trace, links: dict[str, float] | None) -> dict[str, Any
     wanted = max(variance, 0.0) ** 0.5 * experts / topk
     for shape in SHAPES:
         fit[f"skew_{shape}"] = _skew_for(shape, wanted, experts, topk)
-    lags = [lag for lag in drift_of(trace.counts, trace.step_tokens, 1, topk) if lag.popularity_correlation]
+    lags = [lag for lag in drift_of(trace, 1) if lag.popularity_correlation]
     if lags and fit["skew_lognormal"] > 0.05:
         found = [
             logit_correlation(
