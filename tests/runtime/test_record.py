@@ -101,13 +101,15 @@ def test_models_that_keep_their_weights_too() -> None:
 def test_skipped_ids_are_no_experts(shipped: Any) -> None:
     model, _ = shipped
     with RoutingRecorder(model) as recorder:
-        recorder._modules[0](
+        hidden, ids = (
             torch.zeros(2, 160, dtype=torch.bfloat16),
             torch.tensor([[0, -7, 31, 32], [99, 1, 2, 3]]),
-            torch.ones(2, 4, dtype=torch.bfloat16),
         )
-        assert recorder._open[0][0].tolist() == [[0, -1, 31, -1], [-1, 1, 2, 3]]
-    assert recorder.take() == []  # the pass through the other layers never came
+        layers = [recorder._modules[layer] for layer in recorder.layers]
+        for layer in [*layers, *layers[:3]]:  # the second pass never ends
+            layer(hidden, ids, torch.ones(2, 4, dtype=torch.bfloat16))
+    ((kept, _),) = recorder.take()
+    assert kept.tolist() == 4 * [[[0, -1, 31, -1], [-1, 1, 2, 3]]]
 
 
 def test_what_cannot_be_recorded(shipped: Any) -> None:

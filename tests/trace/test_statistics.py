@@ -59,6 +59,13 @@ def test_correlation_leaves_each_layer_as_popular_as_it_was() -> None:
     assert linked["coefficient_of_variation"] == pytest.approx(alone["coefficient_of_variation"], rel=0.05)
 
 
+def test_linked_experts_have_other_numbers_in_each_layer() -> None:
+    ids = made(correlation=1.0, skew=0.0, layers=2, steps=4).ids
+    follower = dict(zip(ids[0].ravel().tolist(), ids[1].ravel().tolist(), strict=True))
+    assert [[follower[expert] for expert in token] for token in ids[0].tolist()] == ids[1].tolist()
+    assert sum(expert == after for expert, after in follower.items()) < 8
+
+
 def test_another_seed_is_another_day_of_the_same_model() -> None:
     first, same, other_day, other_model = (
         made(static=0.7, drift=0.5, **seeds)

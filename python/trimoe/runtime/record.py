@@ -43,7 +43,7 @@ class RoutingRecorder:
         self.layers, self.experts = tuple(sorted(modules)), counts.pop()
         self._modules = {index: module for index, (module, _) in modules.items()}
         self._on_step = on_step
-        self._open: dict[int, Step] = {}  # the forward pass that is going on
+        self._open: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # the forward pass that is going on
         self._steps: list[Step] = []
         self._hooks: list[Any] = []
 
@@ -67,14 +67,16 @@ class RoutingRecorder:
         return steps
 
     def _keep(self, layer: int, ids: torch.Tensor, weights: torch.Tensor) -> None:
-        # Copies: a model may use the memory again. An id that the op skips is no expert.
-        inside = (ids >= 0) & (ids < self.experts)
-        chosen = torch.where(inside, ids, NO_EXPERT).to("cpu", torch.int16, copy=True).numpy()
-        self._open[layer] = (chosen, weights.detach().to("cpu", torch.float32, copy=True).numpy())
+        # Copies, as a model may use the memory again; all else waits for the whole step.
+        self._open[layer] = (ids.to("cpu", copy=True), weights.detach().to("cpu", copy=True))
         if len(self._open) == len(self.layers):
             ordered = [self._open[one] for one in self.layers]
-            self._steps.append((np.stack([one for one, _ in ordered]), np.stack([one for _, one in ordered])))
             self._open = {}
+            chosen = torch.stack([one for one, _ in ordered])
+            # An id that the op skips is no expert.
+            chosen = chosen.masked_fill((chosen < 0) | (chosen >= self.experts), NO_EXPERT)
+            router = torch.stack([one for _, one in ordered]).float()
+            self._steps.append((chosen.to(torch.int16).numpy(), router.numpy()))
             self._on_step()
 
 
