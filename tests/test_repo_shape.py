@@ -33,6 +33,7 @@ PYTHON_LAYERS = {
     "ops": 2,
     "models": 3,
     "cost": 4,
+    "trace": 4,
     "runtime": 5,
     "cli": 6,
 }

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trimoe.runtime.generation import Generation, Phase
     from trimoe.runtime.ndp import NdpDomain
 
-__all__ = ["generate"]
+__all__ = ["generate", "load_model", "use_threads"]
 
 
 def generate(
@@ -83,10 +83,12 @@ def generate(
     from trimoe.runtime.generation import Sampling
     from trimoe.runtime.generation import generate as run
 
-    threads = _torch_threads()
+    threads = use_threads()
     # Before the ledger opens: the probe needs memory too.
     roofline = measure_roofline(threads=threads, weights=prediction.peak_formats) if measure else None
-    loaded, tokenizer, ledger = _load(model, dtype, packing, cache, prediction.total_bytes, quiet=json_output)
+    loaded, tokenizer, ledger = load_model(
+        model, dtype, packing, cache, prediction.total_bytes, quiet=json_output
+    )
     store = loaded.trimoe_store
     ndp = _ndp_domain(loaded, ndp_dimms, cold_tokens, ndp_arithmetic) if ndp_dimms else None
     say = (lambda text: None) if json_output else _say
@@ -124,7 +126,7 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _torch_threads() -> int:
+def use_threads() -> int:
     """Threads that torch computes with: the user's choice if there is one, else the usable cores."""
     import torch
 
@@ -133,9 +135,10 @@ def _torch_threads() -> int:
     return torch.get_num_threads()
 
 
-def _load(
+def load_model(
     folder: Path, dtype: str, packing: Packing, cache: bool, predicted_bytes: int, *, quiet: bool
 ) -> tuple[Any, Any, MemoryLedger]:
+    """The model and tokenizer in a folder, and the memory they may take; InputError as `trimoe.load`."""
     import torch
     from transformers import AutoTokenizer
     from transformers.utils import logging

@@ -23,6 +23,7 @@ from trimoe.cli.generate import generate
 from trimoe.cli.inspect import inspect
 from trimoe.cli.ndp import ndp_app
 from trimoe.cli.pack import pack
+from trimoe.cli.trace import trace_app
 from trimoe.errors import FailureError, InputError, TrimoeError
 
 __all__ = ["app", "main"]
@@ -35,6 +36,7 @@ app.add_typer(bench_app, name="bench")
 app.command()(inspect)
 app.command()(pack)
 app.add_typer(ndp_app, name="ndp")
+app.add_typer(trace_app, name="trace")
 
 # Unknown options, missing arguments, bad values: older versions of typer have no public name for their base.
 _UsageError = typer.BadParameter.__bases__[0]
@@ -61,6 +63,7 @@ def _trimoe(
       trimoe pack PATH --format int4    its experts converted ahead of the next start
       trimoe bench layer --json         the speed of one layer against the machine's limits
       trimoe ndp validate               the DIMM emulator against what is known
+      trimoe trace stats                which experts tokens chose, and how well that is foreseen
     """
     if version:
         typer.echo(f"trimoe {__version__}")

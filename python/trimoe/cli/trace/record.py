@@ -1,0 +1,95 @@
+"""`trimoe trace record`: the routing of a model while it writes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trimoe.cli.formats import ACTIVATIONS_OPTION, FORMAT_OPTION, GROUP_OPTION, SHIPPED_MODEL, check_format
+from trimoe.cli.generate import load_model, use_threads
+from trimoe.cli.render import print_json, progress_steps
+from trimoe.cli.trace.options import JsonOption, OutputOption, print_written, trace_app, trace_facts
+from trimoe.errors import InputError
+
+
+@trace_app.command()
+def record(
+    output: OutputOption,
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="Checkpoint folder; the model that ships with trimoe if left out.", show_default=False
+        ),
+    ] = SHIPPED_MODEL,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="A text to continue; again for each request.")
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option(help="A file with one prompt per line.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Of each request, at most.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")] = 0.8,
+    top_k: Annotated[int, typer.Option(min=1, help="Sample among this many tokens.")] = 50,
+    seed: Annotated[int, typer.Option(min=0, max=2**32, help="Of request 0; request r has seed + r.")] = 0,
+    fmt: Annotated[str, FORMAT_OPTION] = "auto",
+    group: Annotated[int, GROUP_OPTION] = 0,
+    activations: Annotated[str, ACTIVATIONS_OPTION] = "auto",
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep packed experts on disk.")] = True,
+    json_output: JsonOption = False,
+) -> None:
+    """Run a model on some prompts and write which experts each token chose in each layer.
+
+    Requests run one after the other and are kept as one batch that began together: step 0 has all prompts,
+    each step after that one new token of every request. Ctrl-C leaves no file.
+
+    \b
+    Examples:
+      trimoe trace record --output trace.parquet
+      trimoe trace record --prompt "And God said" --prompt "import os" --output trace.parquet
+      trimoe trace record /models/Qwen3-30B-A3B --prompts prompts.txt --output qwen.parquet
+    """
+    if not math.isfinite(temperature):
+        raise InputError(expected="a finite --temperature", got=str(temperature), hint="0.8")
+    from trimoe.models.expert_math import Packing
+    from trimoe.trace import check_output, write_trace
+
+    check_output(output)
+    texts = _texts(prompt, prompts)
+    packing = Packing(fmt, group, activations)
+    check_format(packing)
+    from trimoe.runtime.prediction import predict_memory
+
+    predicted_bytes = predict_memory(model, packing, "auto").total_bytes
+    from trimoe.runtime.generation import Sampling
+    from trimoe.runtime.record import record_trace
+
+    use_threads()
+    loaded, tokenizer, _ = load_model(model, "auto", packing, cache, predicted_bytes, quiet=json_output)
+    sampling = Sampling(max_new_tokens, temperature, top_k, seed)
+    name = "trimoe-tiny" if model == SHIPPED_MODEL else None
+    with progress_steps("recording", len(texts) * max_new_tokens, enabled=not json_output) as advance:
+        trace = record_trace(loaded, tokenizer, texts, sampling, name=name, on_step=advance)
+    file_bytes = write_trace(trace, output)
+    if json_output:
+        print_json({**trace_facts(trace), "output": str(output), "file_bytes": file_bytes})
+    else:
+        print_written(trace, output, file_bytes)
+
+
+def _texts(prompt: list[str] | None, prompts: Path | None) -> list[str]:
+    """The prompts of the options, the file's last; InputError for a file without any."""
+    texts = list(prompt or [])
+    if prompts is not None:
+        try:
+            lines = prompts.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                expected=f"a text file in UTF-8 at {prompts}", got=str(error), hint="one prompt per line"
+            ) from None
+        texts += [line for line in lines if line.strip()]
+        if not texts:
+            raise InputError(
+                expected=f"prompts in {prompts}", got="an empty file", hint="one prompt per line"
+            )
+    return texts or ["And the LORD said unto Moses,"]

@@ -1,0 +1,175 @@
+"""`trimoe trace stats`: what a trace is like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trimoe.cli.plot import check_output
+from trimoe.cli.render import print_facts, print_json, print_line, print_table
+from trimoe.cli.trace.options import JsonOption, trace_app, trace_facts
+from trimoe.cli.trace.plots import plot_stats
+from trimoe.errors import InputError
+
+if TYPE_CHECKING:
+    from trimoe.trace import Trace, TraceStats
+
+SHIPPED_TRACE = Path(__file__).parents[2] / "trace" / "tiny.parquet"
+
+
+@trace_app.command()
+def stats(
+    file: Annotated[
+        Path, typer.Argument(help="A trace; that of the shipped model if left out.", show_default=False)
+    ] = SHIPPED_TRACE,
+    phase: Annotated[str, typer.Option(help="decode, prefill or all.")] = "decode",
+    model: Annotated[
+        Path | None, typer.Option(help="Checkpoint folder that the trace must be of.", show_default=False)
+    ] = None,
+    hot_share: Annotated[float, typer.Option(help="Of a layer's experts, how many are its hot set.")] = 0.1,
+    window: Annotated[int, typer.Option(min=1, help="Steps that hot sets and drift are taken over.")] = 1,
+    ema_alpha: Annotated[float, typer.Option(help="Of the moving average that predicts hot sets.")] = 0.3,
+    hot_above: Annotated[
+        float, typer.Option(help="Class hot: at least so many times the layer's mean tokens in the step.")
+    ] = 4.0,
+    cold_below: Annotated[float, typer.Option(help="Class cold: at most so many times the mean.")] = 0.5,
+    plot: Annotated[
+        Path | None, typer.Option(help="Plot to write, as .png; needs pip install 'trimoe[plot]'.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Measure skew, drift, predictability, classes and links between layers of a routing trace.
+
+    \b
+    Examples:
+      trimoe trace stats
+      trimoe trace stats trace.parquet --hot-share 0.2 --plot trace.png
+      trimoe trace stats trace.parquet --model /models/Qwen3-30B-A3B --json
+    """
+    from trimoe.trace import ClassRule, StatsOptions, read_trace, trace_stats
+
+    if plot is not None:
+        check_output(plot)
+    options = StatsOptions(hot_share, window, ema_alpha, ClassRule(hot_above, cold_below))
+    trace = read_trace(file)
+    if model is not None:
+        _check_model(trace, model)
+    if phase not in ("decode", "prefill", "all"):
+        raise InputError(expected="--phase decode, prefill or all", got=phase, hint="--phase all")
+    part = trace if phase == "all" else trace.decode() if phase == "decode" else trace.prefill()
+    found = trace_stats(part, options)
+    if plot is not None:
+        plot_stats(f"{trace.meta.model}, {phase}", part, found, options.rule, plot)
+    if json_output:
+        print_json({"trace": trace_facts(trace), "phase": phase, **found.as_dict()})
+        return
+    _print(trace, phase, found)
+    if plot is not None:
+        print_line(f"Wrote {plot}")
+
+
+def _check_model(trace: Trace, folder: Path) -> None:
+    from trimoe.models.checkpoint import Checkpoint
+    from trimoe.models.dimensions import MoeDimensions
+
+    with Checkpoint(folder) as checkpoint:
+        shape = MoeDimensions.from_config(checkpoint.config)
+    topk = trace.meta.topk if shape.topk is None else shape.topk
+    trace.check_model(experts=shape.experts, topk=topk, layers=shape.moe_layers)
+
+
+def _print(trace: Trace, phase: str, found: TraceStats) -> None:
+    meta = trace.meta
+    shape = f"{meta.topk} of {meta.experts} experts, {len(meta.layers)} layers"
+    print_facts(
+        f"{meta.model} ({meta.source})",
+        {"shape": shape, "phase": phase, "tokens per step": f"{found.tokens_per_step:.1f}"},
+    )
+    print_line()
+    _print_skew(found)
+    print_line()
+    rows = [
+        (one.lag, _pct(one.hot_overlap), _number(one.correlation), _number(one.popularity_correlation))
+        for one in found.drift
+    ]
+    columns = ("steps apart", "hot set kept", "correlation", "of popularity")
+    print_table("Drift", columns, rows, right=columns)
+    print_line()
+    _print_predictability(found)
+    print_line()
+    names = {"same_request": "a request's next token", "other_request": "another token of the step"}
+    reuse = {"active in the next step too": _pct(found.reuse["active_again"])}
+    reuse |= {f"taken by {text}": _pct(found.reuse[name]) for name, text in names.items()}
+    print_facts("Of the experts used", reuse)
+    print_line()
+    _print_classes(found)
+    print_line()
+    if found.layers:
+        print_facts("From layer to layer", {name: _number(value) for name, value in found.layers.items()})
+        print_line()
+    fit = {name: _number(value) for name, value in found.fit.items() if not isinstance(value, dict)}
+    print_facts("A generated trace like this: trimoe trace generate", fit)
+
+
+def _print_skew(found: TraceStats) -> None:
+    figures = ("coefficient_of_variation", "gini", "busiest_over_mean", "median_tokens")
+    rows = [(name.replace("_", " "), *(f"{part[name]:.2f}" for part in _parts(found))) for name in figures]
+    tops = found.skew_step["top_pct_token_share"]
+    rows += [
+        (f"busiest {pct} % of experts", *(_pct(part["top_pct_token_share"][pct]) for part in _parts(found)))
+        for pct in tops
+    ]
+    rows.append(("idle experts", *(_pct(part["idle_share"]) for part in _parts(found))))
+    columns = ("", "in a step", "all steps")
+    print_table("Skew, mean over layers", columns, rows, right=columns[1:])
+
+
+def _print_predictability(found: TraceStats) -> None:
+    known = found.predictability
+    if not known:
+        print_line("Predictability: one step only")
+        return
+    texts = {
+        "ema": f"moving average, {known['ema_alpha']:g}",
+        "last": "the step before",
+        "mean": "all steps before",
+        "chance": "chance",
+        "best": "at best",
+    }
+    rows = [
+        (text, _pct(known[name]["hot_recall"]), _pct(known[name]["token_share"]))
+        for name, text in texts.items()
+    ]
+    columns = ("predictor", "of the hot set", "of the tokens")
+    print_table(f"Next step's {known['hot_experts']} hot experts, found by", columns, rows, right=columns[1:])
+
+
+def _print_classes(found: TraceStats) -> None:
+    rule, changes = found.classes["rule"], found.classes["changes_per_step_share"]
+    rules = {
+        "hot": f">= {rule['hot_above_mean']:g} x mean",
+        "warm": "between",
+        "cold": f"<= {rule['cold_below_mean']:g} x mean",
+    }
+    rows = [
+        (name, text, _pct(found.classes[name]["expert_share"]), _pct(found.classes[name]["token_share"]))
+        for name, text in rules.items()
+    ]
+    columns = ("class", "tokens", "of experts", "of tokens")
+    print_table("Classes", columns, rows, right=columns[2:])
+    if changes is not None:
+        print_line(f"  {_pct(changes)} of the experts change class from one step to the next")
+
+
+def _parts(found: TraceStats) -> tuple[dict[str, Any], dict[str, Any]]:
+    return found.skew_step, found.skew_all
+
+
+def _pct(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

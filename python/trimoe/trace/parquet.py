@@ -1,0 +1,198 @@
+"""Routing traces as Parquet files, one row per (step, layer, token); see docs/traces.md for the columns.
+
+pyarrow is optional: `check_parquet` first, so that its absence is known before anything is computed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trimoe.errors import FailureError, InputError
+from trimoe.trace.routing import Trace, TraceMeta
+
+if TYPE_CHECKING:
+    import pyarrow
+
+__all__ = ["FORMAT_VERSION", "check_output", "check_parquet", "read_trace", "write_trace"]
+
+FORMAT_VERSION = 1
+_KEY = b"trimoe.trace"
+_INTS = {"step": "int32", "layer": "int32", "token": "int32", "request": "int32"}
+_LISTS = {"ids": "int16", "weights": "float"}
+
+
+def check_parquet() -> None:
+    """InputError unless pyarrow is there."""
+    try:
+        import pyarrow.parquet  # noqa: F401 - whether it can be
+    except ImportError as error:
+        raise InputError(
+            expected="pyarrow, which reads and writes traces",
+            got=str(error),
+            hint="pip install 'trimoe[trace]'",
+        ) from None
+
+
+def check_output(path: Path) -> None:
+    """InputError unless a trace can be written to `path`."""
+    check_parquet()
+    if path.is_dir():
+        raise InputError(
+            expected="a file for the trace", got=f"the folder {path}", hint=str(path / "trace.parquet")
+        )
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(
+            expected="a folder that can be written", got=str(path.parent), hint="mkdir, or another --output"
+        )
+
+
+def write_trace(trace: Trace, path: Path) -> int:
+    """Writes beside `path` and renames; the bytes of the file. FailureError where that fails."""
+    check_parquet()
+    import pyarrow.parquet as pq
+
+    part = None
+    try:
+        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        with os.fdopen(descriptor, "wb") as file:
+            # Of weights in bf16, half the bytes are zero: apart from the others they cost nothing.
+            pq.write_table(
+                _table(trace),
+                file,
+                compression="zstd",
+                use_dictionary=list(_INTS),
+                column_encoding={
+                    "ids.list.element": "BYTE_STREAM_SPLIT",
+                    "weights.list.element": "BYTE_STREAM_SPLIT",
+                },
+            )
+        os.chmod(part, 0o666 & ~_umask())
+        size = os.path.getsize(part)
+        os.replace(part, path)
+        return size
+    except OSError as error:
+        raise FailureError(
+            expected=f"to write {path}", got=error.strerror or str(error), hint="another --output"
+        ) from None
+    finally:
+        if part is not None and os.path.exists(part):
+            os.unlink(part)
+
+
+def read_trace(path: Path) -> Trace:
+    """The trace in a file; InputError for anything that is not a whole trace of a known version."""
+    check_parquet()
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise InputError(expected="a trace file", got=f"nothing at {path}", hint="`trimoe trace record`")
+    try:
+        table = pq.read_table(path, memory_map=True)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, "a whole Parquet file", str(error)) from None
+    meta = _read_meta(path, table.schema.metadata or {})
+    layers, topk = len(meta.layers), meta.topk
+    columns = _columns(path, table, topk)
+    position = np.searchsorted(meta.layers, columns["layer"]).clip(0, layers - 1)
+    if not (np.asarray(meta.layers)[position] == columns["layer"]).all() or table.num_rows % layers:
+        raise _unreadable(path, f"rows of the layers {list(meta.layers)}", "other rows")
+    order = np.lexsort((columns["token"], columns["step"], position))
+    by_layer = {name: columns[name][order].reshape(layers, -1) for name in ("step", "token", "request")}
+    if any((rows != rows[0]).any() for rows in by_layer.values()):
+        raise _unreadable(path, "the same tokens in every layer", "rows missing or twice")
+    step, token = by_layer["step"][0], by_layer["token"][0]
+    begins = np.flatnonzero(np.diff(step, prepend=-1))
+    lengths = np.diff(begins, append=len(step))
+    if not (token == np.arange(len(step)) - np.repeat(begins, lengths)).all():
+        raise _unreadable(path, "tokens that count up from 0 in each step", "gaps")
+    shape = (layers, len(step), topk)
+    return Trace(
+        meta,
+        columns["ids"].reshape(-1, topk)[order].reshape(shape),
+        columns["weights"].reshape(-1, topk)[order].reshape(shape),
+        step,
+        by_layer["request"][0],
+    )
+
+
+def _table(trace: Trace) -> pyarrow.Table:
+    import pyarrow as pa
+
+    layers, tokens, topk = trace.ids.shape
+    begins = np.flatnonzero(np.diff(trace.step, prepend=-1))
+    token = np.arange(tokens) - np.repeat(begins, trace.step_tokens)
+    columns = {
+        "step": np.tile(trace.step, layers),
+        "layer": np.repeat(np.asarray(trace.meta.layers), tokens),
+        "token": np.tile(token, layers),
+        "request": np.tile(trace.request, layers),
+    }
+    order = np.argsort(columns["step"], kind="stable")
+    arrays = {name: pa.array(column[order].astype(np.int32)) for name, column in columns.items()}
+    for name, values in (("ids", trace.ids.astype(np.int16)), ("weights", trace.weights)):
+        flat = np.ascontiguousarray(values.reshape(-1, topk)[order]).reshape(-1)
+        arrays[name] = pa.FixedSizeListArray.from_arrays(pa.array(flat), topk)
+    text = json.dumps({"version": FORMAT_VERSION, "rows": layers * tokens, **trace.meta.as_dict()})
+    return pa.table(arrays).replace_schema_metadata({_KEY: text.encode()})
+
+
+def _read_meta(path: Path, metadata: dict[bytes, bytes]) -> TraceMeta:
+    if _KEY not in metadata:
+        raise _unreadable(path, "a routing trace", "Parquet without `trimoe.trace` in its metadata")
+    try:
+        facts = json.loads(metadata[_KEY])
+        version = facts.pop("version")
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise _unreadable(path, "metadata with a version", repr(metadata[_KEY][:80])) from None
+    if version != FORMAT_VERSION:
+        raise InputError(
+            expected=f"a trace of version {FORMAT_VERSION} in {path}",
+            got=f"version {version}",
+            hint="a newer trimoe, or recording it again",
+        )
+    try:
+        facts.pop("rows")
+        return TraceMeta(**{**facts, "layers": tuple(facts["layers"])})
+    except (TypeError, KeyError):
+        raise _unreadable(path, "metadata as this version has it", str(sorted(facts))) from None
+
+
+def _columns(path: Path, table: pyarrow.Table, topk: int) -> dict[str, Any]:
+    """Column -> array, lists flattened; InputError for other columns, types or missing values."""
+    wanted = {**_INTS, **{name: f"fixed_size_list<element: {kind}>[{topk}]" for name, kind in _LISTS.items()}}
+    found = {name: str(table.schema.field(name).type) for name in wanted if name in table.schema.names}
+    wrong = {name: found.get(name, "none") for name in wanted if found.get(name) != wanted[name]}
+    if wrong:
+        name, got = next(iter(wrong.items()))
+        raise _unreadable(path, f"a column {name} of {wanted[name]}", got)
+    metadata = json.loads(table.schema.metadata[_KEY])
+    if table.num_rows != metadata["rows"] or not table.num_rows:
+        raise _unreadable(path, f"{metadata['rows']} rows, at least one", str(table.num_rows))
+    columns = {}
+    for name in wanted:
+        column = table[name].combine_chunks()
+        values = column.flatten() if name in _LISTS else column
+        if values.null_count or column.null_count:
+            raise _unreadable(path, f"a value in every row of {name}", "nulls")
+        columns[name] = values.to_numpy(zero_copy_only=False)
+    return columns
+
+
+def _unreadable(path: Path, expected: str, got: str) -> InputError:
+    return InputError(
+        expected=f"{expected} in {path}", got=got[:200], hint="copying or recording the trace again"
+    )
+
+
+def _umask() -> int:
+    # It can only be read by setting it.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
