@@ -65,12 +65,14 @@ void bind_fleet(py::module_& m) {
   m.attr("FIRST_DOMAIN") = kFirstDomain;
   m.def("commands", [] {
     std::vector<std::string> names;
+    names.reserve(kOpcodes);
     for (int opcode = 0; opcode < kOpcodes; ++opcode)
       names.emplace_back(find_command(static_cast<uint8_t>(opcode))->name);
     return names;
   });
   m.def("statuses", [] {
     std::vector<std::string> names;
+    names.reserve(static_cast<size_t>(Status::kCount));
     for (int status = 0; status < static_cast<int>(Status::kCount); ++status)
       names.emplace_back(name_of(static_cast<Status>(status)));
     return names;
@@ -88,7 +90,8 @@ void bind_fleet(py::module_& m) {
                        double stream_share) {
              return PyFleet{std::make_shared<Fleet>(config_of(spec, ranks, tflops, buffer_bytes, link_gbps,
                                                               timeout_ns, ring, mode, stream_share),
-                                                    dimms)};
+                                                    dimms),
+                            {}};
            }),
            py::arg("dimms"), py::arg("spec"), py::arg("ranks"), py::arg("tflops"), py::arg("buffer_bytes"),
            py::arg("link_gbps"), py::arg("timeout_ns"), py::arg("ring"), py::arg("mode"),

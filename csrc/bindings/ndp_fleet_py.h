@@ -13,8 +13,8 @@ namespace trimoe::ndp {
 
 struct PyFleet {
   std::shared_ptr<Fleet> fleet;
-  std::map<int, std::deque<std::shared_ptr<const void>>> kept =
-      {};  // by DIMM: what its commands read and write later
+  std::map<int, std::deque<std::shared_ptr<const void>>>
+      kept;  // by DIMM: what its commands read and write later
 };
 
 void bind_dimm(py::class_<PyFleet>& fleet);
@@ -40,9 +40,9 @@ inline std::span<const std::byte> bytes_in(const py::buffer_info& info) {
   return {static_cast<const std::byte*>(info.ptr), static_cast<size_t>(info.size * info.itemsize)};
 }
 
-template <size_t n>
-size_t index_of(const std::string_view (&names)[n], const std::string& name, const char* expected) {
-  for (size_t i = 0; i < n; ++i)
+inline size_t index_of(std::span<const std::string_view> names, const std::string& name,
+                       const char* expected) {
+  for (size_t i = 0; i < names.size(); ++i)
     if (names[i] == name) return i;
   throw Error(expected, name, std::string(names[0]));
 }

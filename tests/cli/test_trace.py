@@ -173,7 +173,7 @@ def test_without_pyarrow_one_line(
         (["stats", "--model", "nowhere"], "nowhere"),
         (["generate"], "--output"),
         (["generate", "--output", "no/folder/a"], "a folder that can be written"),
-        (["generate", "--output", "."], "a file for the trace"),
+        (["generate", "--output", "."], "expected a file; got the folder"),
         (["generate", "--output", "a", "--preset", "qwen"], "--preset uniform, trimoe"),
         (["generate", "--output", "a", "--preset", "trimoe", "--like", "b"], "both"),
         (["generate", "--output", "a", "--like", "a.txt"], "a whole Parquet file"),

@@ -300,6 +300,15 @@ def test_a_tiny_expert_takes_its_padding_with_it() -> None:
     assert out == expected(source)
 
 
+def test_a_command_is_one_pass_however_small_the_buffer() -> None:
+    """An expert of whose tokens the buffer holds none, input, sums and result together; one step does fit."""
+    one, source = bench(buffer_kib=1), problem(WHOLE)
+    one.load(0, source)
+    told = expert_phases(WHOLE, len(weights_of(source)), 1, 4)
+    took(one.do(Opcode.GEMM_GU, tokens=1, buf_in=0, buf_out=256), told["gate_up_ns"])
+    assert one.do(Opcode.EXPERT_FFN, tokens=1, buf_out=256).status == "BUF_OVERFLOW"
+
+
 def test_gemm_of_some_ranks() -> None:
     """Two ranks, then the two others: the same sums, as many bytes, and each at the rate of its ranks."""
     source = problem(WHOLE)

@@ -154,6 +154,8 @@ def test_a_step_that_fails(fault: str, at: float, which: int) -> None:
         assert (bytes(results[0]) == expected(source)) == (which == 4)
     assert bytes(results[1]) == expected(source)
     check(fleet, [source, source])
+    if fault != "timeout":
+        assert set(fleet.stats()["dimms"][0]["modes"]) == {"host"}
     if fault == "death":
         with pytest.raises(NdpError, match="got TIMEOUT"):
             outcome(fleet, [(0, source)])

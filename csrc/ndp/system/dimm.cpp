@@ -83,7 +83,6 @@ void Dimm::issue(const Waiting& waiting, double start_ns) {
   Outcome outcome = answers ? plan(seen, command, start_ns) : refused(Status::kTimeout);
   if (outcome.status == Status::kOk && event.fault == Fault::kEcc && command->reads_memory)
     outcome = refused(Status::kEcc);
-  ended_.erase(d.tag);  // from here on the tag is this command's
 
   const double end_ns = start_ns + outcome.ns, at_ns = start_ns + event.at * outcome.ns;
   const double done_ns = answers ? end_ns : start_ns + state_.config.timeout_ns;

@@ -13,8 +13,9 @@ struct Table {
 };
 
 Table& table() {
-  static Table instance;
-  return instance;
+  // Never destroyed: what fleets keep may be Python's, which is gone by then.
+  static Table* const instance = new Table;
+  return *instance;
 }
 
 }  // namespace

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import statistics
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from trimoe.hardware.profile import CALIBRATED, ExpertTable, parse_profile
 from trimoe.hardware.roofline import Roofline, measure_roofline
 from trimoe.hardware.torch_state import torch_state
 from trimoe.runtime.expert_timer import ACTIVE, ExpertTimer
+from trimoe.whole_file import whole_file
 
 __all__ = ["FULL", "QUICK", "Calibration", "Check", "Scope", "calibrate", "write_json"]
 
@@ -143,15 +142,8 @@ def calibrate(scope: Scope, advance: Callable[[], None] = lambda: None) -> Calib
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """The whole file or none: it takes its place only when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=2, allow_nan=False)
-            file.write("\n")
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file:
+        file.write((json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def _samples(

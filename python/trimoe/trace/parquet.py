@@ -6,14 +6,13 @@ pyarrow is optional: `check_parquet` first, so that its absence is known before 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trimoe.errors import FailureError, InputError
+from trimoe import whole_file
+from trimoe.errors import InputError
 from trimoe.trace.routing import Trace, TraceMeta
 
 if TYPE_CHECKING:
@@ -40,16 +39,9 @@ def check_parquet() -> None:
 
 
 def check_output(path: Path) -> None:
-    """InputError unless a trace can be written to `path`."""
+    """InputError unless a trace can be written to `path`, a name of any ending."""
     check_parquet()
-    if path.is_dir():
-        raise InputError(
-            expected="a file for the trace", got=f"the folder {path}", hint=str(path / "trace.parquet")
-        )
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(
-            expected="a folder that can be written", got=str(path.parent), hint="mkdir, or another --output"
-        )
+    whole_file.check_output(path, "")
 
 
 def write_trace(trace: Trace, path: Path) -> int:
@@ -57,32 +49,19 @@ def write_trace(trace: Trace, path: Path) -> int:
     check_parquet()
     import pyarrow.parquet as pq
 
-    part = None
-    try:
-        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        with os.fdopen(descriptor, "wb") as file:
-            # Of weights in bf16, half the bytes are zero: apart from the others they cost nothing.
-            pq.write_table(
-                _table(trace),
-                file,
-                compression="zstd",
-                use_dictionary=list(_INTS),
-                column_encoding={
-                    "ids.list.element": "BYTE_STREAM_SPLIT",
-                    "weights.list.element": "BYTE_STREAM_SPLIT",
-                },
-            )
-        os.chmod(part, 0o666 & ~_umask())
-        size = os.path.getsize(part)
-        os.replace(part, path)
-        return size
-    except OSError as error:
-        raise FailureError(
-            expected=f"to write {path}", got=error.strerror or str(error), hint="another --output"
-        ) from None
-    finally:
-        if part is not None and os.path.exists(part):
-            os.unlink(part)
+    with whole_file.whole_file(path) as file:
+        # Of weights in bf16, half the bytes are zero: apart from the others they cost nothing.
+        pq.write_table(
+            _table(trace),
+            file,
+            compression="zstd",
+            use_dictionary=list(_INTS),
+            column_encoding={
+                "ids.list.element": "BYTE_STREAM_SPLIT",
+                "weights.list.element": "BYTE_STREAM_SPLIT",
+            },
+        )
+    return path.stat().st_size
 
 
 def read_trace(path: Path) -> Trace:
@@ -189,10 +168,3 @@ def _unreadable(path: Path, expected: str, got: str) -> InputError:
     return InputError(
         expected=f"{expected} in {path}", got=got[:200], hint="copying or recording the trace again"
     )
-
-
-def _umask() -> int:
-    # It can only be read by setting it.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
