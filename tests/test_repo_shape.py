@@ -24,6 +24,7 @@ FUNCTION_CAP = 60
 # Imports point to the same or a lower layer. `_cpu` is the native module; the package itself is `trimoe`.
 PYTHON_LAYERS = {
     "errors": 0,
+    "whole_file": 0,
     "_cpu": 0,
     "_ndp": 0,
     "hardware": 1,
@@ -37,7 +38,8 @@ PYTHON_LAYERS = {
 # Glue at the top of the package: what `import trimoe` runs, which reaches up only inside functions.
 PYTHON_GLUE = {"__init__", "autoload"}
 # Parts that read files and facts, and must work where torch is not installed.
-TORCH_FREE = ("hardware/", "ndp/", "models/", "errors.py", "expert_layer.py", "runtime/prediction.py")
+TORCH_FREE = ("hardware/", "ndp/", "models/", "errors.py", "whole_file.py", "expert_layer.py")
+TORCH_FREE += ("runtime/prediction.py",)
 # What in those folders deals with torch's modules and tensors.
 TORCH_USERS = {
     f"models/{name}.py" for name in ("activations", "block_scales", "experts", "load", "quantizer")

@@ -60,10 +60,9 @@ int main(int argc, char** argv) {
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
   for (const DramSpec& spec : dram_specs()) {
     const std::string name(spec.name);
-    for (const Pattern pattern : {Pattern::kStream, Pattern::kRowMajor, Pattern::kRandom})
-      benchmark::RegisterBenchmark(
-          (name + "/" + std::string(kPatternNames[static_cast<size_t>(pattern)])).c_str(), dram, spec,
-          pattern);
+    for (const std::string_view pattern : kPatternNames)
+      benchmark::RegisterBenchmark((name + "/" + std::string(pattern)).c_str(), dram, spec,
+                                   pattern_named(pattern));
     const std::string expert_name = name + "/expert_5120x1536";
     benchmark::RegisterBenchmark(expert_name.c_str(), expert, name, Known::kNothing);
     benchmark::RegisterBenchmark((expert_name + "/stream_known").c_str(), expert, name, Known::kStream);

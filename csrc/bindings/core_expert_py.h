@@ -33,12 +33,4 @@ inline CoreExpertShape make_core_shape(int64_t hidden, int64_t inter, const std:
   return made;
 }
 
-// A buffer that is kept until its user lets go of it, which may be on a thread without the GIL.
-inline std::shared_ptr<const void> keep(pybind11::buffer_info info) {
-  return {new pybind11::buffer_info(std::move(info)), [](const void* opaque) {
-            const pybind11::gil_scoped_acquire locked;
-            delete static_cast<const pybind11::buffer_info*>(opaque);
-          }};
-}
-
 }  // namespace trimoe::ndp

@@ -4,6 +4,7 @@
 
 #include "bindings/activation_py.h"
 #include "bindings/errors_py.h"
+#include "bindings/keep_py.h"
 #include "bindings/source_py.h"
 #include "common/error.h"
 #include "common/numa.h"
@@ -78,14 +79,6 @@ LayerShape make_shape(int64_t experts, int64_t hidden, int64_t inter, const std:
   shape.int8_activations = activations == "auto" ? integer : activations == "int8";
   shape.validate();
   return shape;
-}
-
-// Keeps a Python object alive for as long as the core needs it, and lets go of it with the GIL held.
-std::shared_ptr<void> owner_of(py::object object) {
-  return {new py::object(std::move(object)), [](void* opaque) {
-            const py::gil_scoped_acquire locked;
-            delete static_cast<py::object*>(opaque);
-          }};
 }
 
 // The packed bytes of a layer as a read-only buffer, which keeps the layer alive.
@@ -204,7 +197,7 @@ PYBIND11_MODULE(_cpu, m) {
   });
   m.def("map_layer", [](const LayerShape& shape, uintptr_t address, py::object owner) {
     check(address != 0, "the address of packed experts", "null", "the address of a mapped file");
-    auto kept = owner_of(std::move(owner));
+    auto kept = keep(std::move(owner));
     const py::gil_scoped_release unlocked;
     return register_layer(
         std::make_shared<Layer>(shape, reinterpret_cast<const std::byte*>(address), std::move(kept)));

@@ -2,9 +2,12 @@
 #include <cstring>
 #include <vector>
 
+#include <pybind11/stl.h>
+
 #include "bindings/core_expert_py.h"
 #include "bindings/ndp_py.h"
 #include "ndp/core/core.h"
+#include "ndp/core/reference.h"
 
 namespace trimoe::ndp {
 namespace {
@@ -53,6 +56,31 @@ py::bytes core_ffn(const py::buffer& weights, const py::buffer& activations, int
   return {reinterpret_cast<const char*>(result.data()), result.size() * sizeof(float)};
 }
 
+template <typename T>
+py::bytes as_bytes(const std::vector<T>& values) {
+  return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)};
+}
+
+// As core_ffn; fp64 values and bounds, [tokens, hidden] each.
+std::pair<py::bytes, py::bytes> core_reference(const py::buffer& weights, const py::buffer& activations,
+                                               const CoreExpertShape& shape, double scale) {
+  const py::buffer_info packed = contiguous(weights, "the bytes of a packed expert");
+  const py::buffer_info rows = contiguous(activations, "bf16 activations [tokens, hidden]");
+  check(packed.size * packed.itemsize == shape.shape.expert_bytes(), "all bytes of the packed expert",
+        packed.size * packed.itemsize, "draw_expert()");
+  const int64_t row_bytes = shape.shape.hidden * 2, tokens = rows.size * rows.itemsize / row_bytes;
+  check(rows.size * rows.itemsize == tokens * row_bytes, "whole rows of bf16 activations [tokens, hidden]",
+        rows.size * rows.itemsize, "2 * hidden bytes a token");
+  const ReferenceResult found = [&] {
+    const py::gil_scoped_release unlocked;
+    std::vector<Bf16> x(static_cast<size_t>(tokens * shape.shape.hidden));
+    std::memcpy(x.data(), rows.ptr, static_cast<size_t>(tokens * row_bytes));
+    const CoreExpert expert{shape.shape, shape.number, static_cast<const std::byte*>(packed.ptr)};
+    return reference_ffn(expert, x.data(), tokens, scale);
+  }();
+  return {as_bytes(found.values), as_bytes(found.bounds)};
+}
+
 }  // namespace
 
 void bind_core(py::module_& m) {
@@ -60,6 +88,17 @@ void bind_core(py::module_& m) {
         py::arg("inter"), py::arg("number"), py::arg("group"), py::arg("activation"), py::arg("gated"),
         py::arg("bias"), py::arg("alpha"), py::arg("limit"), py::arg("ranks"), py::arg("scale"),
         py::arg("onto"));
+  m.def("core_reference", &core_reference, py::arg("weights"), py::arg("activations"), py::arg("shape"),
+        py::arg("scale"));
+  m.def(
+      "draw_expert",
+      [](const CoreExpertShape& shape, uint64_t seed) {
+        return as_bytes(draw_expert(shape.shape, shape.number, seed));
+      },
+      py::arg("shape"), py::arg("seed"));
+  m.def(
+      "draw_rows", [](int64_t count, uint64_t seed) { return as_bytes(draw_rows(count, seed)); },
+      py::arg("count"), py::arg("seed"));
 }
 
 }  // namespace trimoe::ndp

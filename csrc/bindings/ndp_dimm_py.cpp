@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings/core_expert_py.h"
+#include "bindings/keep_py.h"
 #include "bindings/ndp_fleet_py.h"
 
 namespace trimoe::ndp {

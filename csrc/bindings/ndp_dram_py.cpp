@@ -70,8 +70,43 @@ class PyDevice {
   Device device_;
 };
 
+// Of each command: i64 clock, i32 bank in the sub-channel, i32 row, u8 command, 7 bytes of nothing.
+py::bytes packed(const std::vector<Issued>& log) {
+  static_assert(sizeof(Issued) == 24 && offsetof(Issued, bank) == 8 && offsetof(Issued, row) == 12 &&
+                offsetof(Issued, command) == 16);
+  return {reinterpret_cast<const char*>(log.data()), log.size() * sizeof(Issued)};
+}
+
+// A controller whose commands can be read, for tests.
+class PyController {
+ public:
+  PyController(const std::string& spec, int ranks, const ControllerOptions& options)
+      : controller_(dram_spec(spec), ranks, options) {}
+  int64_t now() const { return controller_.now(); }
+  bool has_room(bool write) const { return controller_.has_room(write); }
+  void push(int rank, int group, int bank, int row, bool write, int64_t arrival, int64_t tag) {
+    controller_.push({{rank, group, bank, row, 0}, write, arrival, tag});
+  }
+  // The command that was issued (name, bank in the sub-channel, clock, row), if one was; tag and end of the
+  // data of the request that it completed, if it did.
+  py::tuple step(int64_t limit) {
+    std::vector<Issued> log;
+    controller_.record(&log);
+    Completion done{};
+    const bool is_done = controller_.step(limit, done);
+    controller_.record(nullptr);
+    py::object command = py::none(), completed = py::none();
+    for (const Issued& one : log) command = py::make_tuple(name_of(one.command), one.bank, one.at, one.row);
+    if (is_done) completed = py::make_tuple(done.request.tag, done.data_end);
+    return py::make_tuple(command, completed);
+  }
+
+ private:
+  Controller controller_;
+};
+
 py::dict bandwidth(const std::string& spec, const std::string& pattern, int read_pct, int ranks,
-                   int64_t bursts, bool refresh, int refresh_apart, uint64_t seed) {
+                   int64_t bursts, bool refresh, int refresh_apart, uint64_t seed, bool traced) {
   BandwidthCase one;
   one.pattern = pattern_named(pattern);
   one.read_pct = read_pct;
@@ -81,9 +116,10 @@ py::dict bandwidth(const std::string& spec, const std::string& pattern, int read
   one.options.refresh = refresh;
   one.options.refresh_apart = refresh_apart;
   const DramSpec& grade = dram_spec(spec);
+  std::vector<Issued> log;
   const BandwidthResult found = [&] {
     const py::gil_scoped_release unlocked;
-    return measure_bandwidth(grade, one);
+    return measure_bandwidth(grade, one, traced ? &log : nullptr);
   }();
   py::dict counts, result;
   counts["RD"] = found.reads;
@@ -94,6 +130,7 @@ py::dict bandwidth(const std::string& spec, const std::string& pattern, int read
   result["bandwidth_gbps"] = found.gbps;
   result["peak_gbps"] = grade.peak_gbps();
   result["commands"] = counts;
+  if (traced) result["trace"] = packed(log);
   return result;
 }
 
@@ -113,8 +150,21 @@ void bind_dram(py::module_& m) {
            py::arg("bank") = 0)
       .def("issue", &PyDevice::issue, py::arg("command"), py::arg("at"), py::arg("rank") = 0,
            py::arg("group") = 0, py::arg("bank") = 0, py::arg("row") = 0);
+  py::class_<PyController>(m, "Controller")
+      .def(py::init([](const std::string& spec, int ranks, bool refresh, int queue, int drain_from,
+                       int refresh_apart) {
+             return PyController(spec, ranks, {refresh, queue, drain_from, refresh_apart});
+           }),
+           py::arg("spec"), py::arg("ranks"), py::arg("refresh"), py::arg("queue"), py::arg("drain_from"),
+           py::arg("refresh_apart"))
+      .def("now", &PyController::now)
+      .def("has_room", &PyController::has_room, py::arg("write"))
+      .def("push", &PyController::push, py::arg("rank"), py::arg("group"), py::arg("bank"), py::arg("row"),
+           py::arg("write"), py::arg("arrival"), py::arg("tag"))
+      .def("step", &PyController::step, py::arg("limit"));
   m.def("bandwidth", &bandwidth, py::arg("spec"), py::arg("pattern"), py::arg("read_pct"), py::arg("ranks"),
-        py::arg("bursts"), py::arg("refresh"), py::arg("refresh_apart"), py::arg("seed"));
+        py::arg("bursts"), py::arg("refresh"), py::arg("refresh_apart"), py::arg("seed"),
+        py::arg("traced") = false);
   m.def(
       "idle_latency_ns",
       [](const std::string& spec) {

@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings/core_expert_py.h"
+#include "bindings/keep_py.h"
 #include "common/own_threads.h"
 #include "ndp/system/domain.h"
 
@@ -11,8 +12,13 @@ namespace trimoe::ndp {
 namespace {
 
 DimmConfig config_of(const std::string& spec, int ranks, double tflops, int64_t buffer_bytes,
-                     double link_gbps, double timeout_ns, int ring) {
+                     double link_gbps, double timeout_ns, int ring, const std::string& mode,
+                     double stream_share) {
   DimmConfig config;
+  config.mode = mode == "concurrent" ? Mode::kConcurrent : Mode::kExclusive;
+  config.stream_share = stream_share;
+  check(mode == "exclusive" || mode == "concurrent", "mode exclusive or concurrent", mode, "exclusive");
+  check(stream_share > 0 && stream_share <= 1, "a share of the stream between 0 and 1", stream_share, "1");
   config.spec = &dram_spec(spec);
   config.core.ranks = ranks;
   config.core.tflops = tflops;
@@ -80,14 +86,16 @@ void bind_fleet(py::module_& m) {
   py::class_<PyFleet> fleet(m, "Fleet");
   fleet
       .def(py::init([](int dimms, const std::string& spec, int ranks, double tflops, int64_t buffer_bytes,
-                       double link_gbps, double timeout_ns, int ring) {
-             return PyFleet{
-                 std::make_shared<Fleet>(
-                     config_of(spec, ranks, tflops, buffer_bytes, link_gbps, timeout_ns, ring), dimms),
-                 {}};
+                       double link_gbps, double timeout_ns, int ring, const std::string& mode,
+                       double stream_share) {
+             return PyFleet{std::make_shared<Fleet>(config_of(spec, ranks, tflops, buffer_bytes, link_gbps,
+                                                              timeout_ns, ring, mode, stream_share),
+                                                    dimms),
+                            {}};
            }),
            py::arg("dimms"), py::arg("spec"), py::arg("ranks"), py::arg("tflops"), py::arg("buffer_bytes"),
-           py::arg("link_gbps"), py::arg("timeout_ns"), py::arg("ring"))
+           py::arg("link_gbps"), py::arg("timeout_ns"), py::arg("ring"), py::arg("mode"),
+           py::arg("stream_share"))
       .def("place",
            [](PyFleet& self, int64_t expert, const CoreExpertShape& shape, const py::object& data, int dimm) {
              py::buffer_info info = contiguous(data);

@@ -91,8 +91,12 @@ NdpPart::NdpPart(int64_t handle, const cpu::Layer& layer, std::span<const int32_
     fleet->run(jobs, pool);
     for (int64_t expert = 0; expert < layer.shape().experts; ++expert)
       experts_.push_back(layer.expert(expert));
-    for (size_t i = 0; i < jobs.size(); ++i)
-      experts_[static_cast<size_t>(experts[i].index)] = fleet->bytes_at(jobs[i].expert);
+    for (size_t i = 0; i < jobs.size(); ++i) {
+      const std::byte* bytes = fleet->bytes_at(jobs[i].expert);
+      check(reinterpret_cast<uintptr_t>(bytes) % kLineBytes == 0, "packed experts aligned to 64 bytes",
+            "an unaligned address", "placing ExpertLayer.memory, or arithmetic \"core\"");
+      experts_[static_cast<size_t>(experts[i].index)] = bytes;
+    }
     args.experts = experts_.data();
     return;
   }

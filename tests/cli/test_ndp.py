@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from pathlib import Path
 
 import pytest
 
 from support.command_line import run_here
-from trimoe import ndp
 from trimoe.cli.main import main
-from trimoe.ndp import Check
 
 
 def test_bench_has_the_figures(capfd: pytest.CaptureFixture[str]) -> None:
@@ -40,19 +40,16 @@ def test_expert_has_the_figures(capfd: pytest.CaptureFixture[str]) -> None:
     assert "gate and up" in capfd.readouterr().out
 
 
-def test_validate_ends_with_1_when_a_band_is_missed(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    good, bad = (Check("4800B", "x", "GB/s", found, 10.0, 0.5) for found in (10.5, 10.6))
-    monkeypatch.setattr(ndp, "validate", lambda: iter([good]))
-    assert main(["ndp", "validate"]) == 0
-    assert "1 of 1 checks met" in capfd.readouterr().out
-    monkeypatch.setattr(ndp, "validate", lambda: iter([good, bad]))
-    assert main(["ndp", "validate", "--json"]) == 1
+def test_trace_writes_a_timeline(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.json.gz"
+    arguments = ["ndp", "trace", "--pattern", "random", "--bursts", "1000", "--output", str(path)]
+    assert main([*arguments, "--json"]) == 0
     r = json.loads(capfd.readouterr().out)
-    assert r["missed"] == 1 and [one["met"] for one in r["checks"]] == [True, False]
-    assert main(["ndp", "validate"]) == 1
-    assert "MISSED" in capfd.readouterr().out
+    assert r["path"] == str(path) and r["bytes"] == path.stat().st_size
+    assert r["commands"]["RD"] == 1050 and r["events"] > 3 * 1050
+    assert len(json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]) > r["events"]
+    assert main(arguments) == 0
+    assert "perfetto" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -64,10 +61,14 @@ def test_validate_ends_with_1_when_a_band_is_missed(
         ["bench", "--read-pct", "101"],
         ["latency", "--background-gbps", "100"],
         ["latency", "--probes", "0"],
+        ["trace", "--output", "/nowhere/a.json"],
+        ["trace", "--output", "a.txt"],
+        ["trace", "--bursts", "1000001"],
         ["expert", "--dtype", "fp8"],
         ["expert", "--tokens", "0"],
         ["expert", "--tflops", "0"],
         ["expert", "--buffer-kib", "1"],
+        ["validate", "--only", "everything"],
     ],
 )
 def test_bad_arguments(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:

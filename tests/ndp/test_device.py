@@ -3,102 +3,32 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
 
 from trimoe import _ndp
 from trimoe.ndp import DramSpec, specs
+from trimoe.ndp.checks.commands import BUS_CLOCKS, COMMANDS, PLACES, pair_clocks
 
-COMMANDS = ("ACT", "RD", "WR", "PRE", "PREA", "REF")
-BUS = {"ACT": 2, "RD": 2, "WR": 2, "PRE": 1, "PREA": 1, "REF": 1}
 LATER = 100_000  # a clock that nothing before has anything to do with
-
-Formula = Callable[[dict[str, int]], int]
-
-
-class Target(NamedTuple):
-    """A bank: where a command goes."""
-
-    rank: int
-    group: int
-    bank: int
-
-
-FIRST = Target(0, 3, 1)
-# Where the second command goes, and which scopes of rules hold there.
-TARGETS = {
-    "bank": (FIRST, ("bank", "group", "rank")),
-    "group": (Target(0, 3, 2), ("group", "rank")),
-    "rank": (Target(0, 4, 1), ("rank",)),
-    "other rank": (Target(1, 3, 1), ("other rank",)),
-}
-
-
-def write_end(t: dict[str, int]) -> int:
-    return t["nCWL"] + t["nBL"]
-
-
-# From JESD79-5 by the names of its parameters; nRTRS is the gap between ranks on one bus.
-FORMULAS: dict[tuple[str, str, str], Formula] = {
-    ("ACT", "RD", "bank"): lambda t: t["nRCD"],
-    ("ACT", "WR", "bank"): lambda t: t["nRCD"],
-    ("ACT", "PRE", "bank"): lambda t: t["nRAS"],
-    ("ACT", "ACT", "bank"): lambda t: t["nRC"],
-    ("ACT", "ACT", "group"): lambda t: t["nRRD_L"],
-    ("ACT", "ACT", "rank"): lambda t: t["nRRD_S"],
-    ("ACT", "PREA", "rank"): lambda t: t["nRAS"],
-    ("ACT", "REF", "rank"): lambda t: t["nRC"],
-    ("RD", "PRE", "bank"): lambda t: t["nRTP"],
-    ("RD", "PREA", "rank"): lambda t: t["nRTP"],
-    ("RD", "RD", "group"): lambda t: t["nCCD_L"],
-    ("RD", "RD", "rank"): lambda t: t["nCCD_S"],
-    ("RD", "RD", "other rank"): lambda t: t["nBL"] + t["nRTRS"],
-    ("RD", "WR", "rank"): lambda t: t["nCL"] + t["nBL"] + 2 - t["nCWL"],
-    ("RD", "WR", "other rank"): lambda t: t["nCL"] + t["nBL"] + t["nRTRS"] - t["nCWL"],
-    ("WR", "PRE", "bank"): lambda t: write_end(t) + t["nWR"],
-    ("WR", "PREA", "rank"): lambda t: write_end(t) + t["nWR"],
-    ("WR", "WR", "group"): lambda t: t["nCCD_L_WR"],
-    ("WR", "WR", "rank"): lambda t: t["nCCD_S"],
-    ("WR", "WR", "other rank"): lambda t: t["nBL"] + t["nRTRS"],
-    ("WR", "RD", "group"): lambda t: write_end(t) + t["nWTR_L"],
-    ("WR", "RD", "rank"): lambda t: write_end(t) + t["nWTR_S"],
-    ("WR", "RD", "other rank"): lambda t: write_end(t) + t["nRTRS"] - t["nCL"],
-    ("PRE", "ACT", "bank"): lambda t: t["nRP"],
-    ("PRE", "REF", "rank"): lambda t: t["nRP"],
-    ("PRE", "PRE", "rank"): lambda t: t["nPPD"],
-    ("PRE", "PREA", "rank"): lambda t: t["nPPD"],
-    ("PREA", "ACT", "rank"): lambda t: t["nRP"],
-    ("PREA", "REF", "rank"): lambda t: t["nRP"],
-    ("PREA", "PRE", "rank"): lambda t: t["nPPD"],
-    ("REF", "ACT", "rank"): lambda t: t["nRFC1"],
-    ("REF", "REF", "rank"): lambda t: t["nRFC1"],
-    ("REF", "PRE", "rank"): lambda t: t["nRFC1"],
-    ("REF", "PREA", "rank"): lambda t: t["nRFC1"],
-}
-
-
-def delay(spec: DramSpec, before: str, after: str, scopes: tuple[str, ...]) -> int:
-    """Clocks that must pass; the command bus is shared by all."""
-    rules = [FORMULAS[before, after, scope] for scope in scopes if (before, after, scope) in FORMULAS]
-    return max([BUS[before], *(rule(spec.timing_clocks) for rule in rules)])
+FIRST = PLACES["same bank"]
 
 
 every_spec = pytest.mark.parametrize("spec", specs(), ids=lambda spec: spec.name)
 
 
 @every_spec
-@pytest.mark.parametrize("where", TARGETS)
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("after", COMMANDS)
 @pytest.mark.parametrize("before", COMMANDS)
-def test_every_pair_of_commands_to_the_clock(before: str, after: str, where: str, spec: DramSpec) -> None:
+def test_every_pair_of_commands_to_the_clock(before: str, after: str, place: str, spec: DramSpec) -> None:
     device = _ndp.Device(spec.name, 2)
     if before in ("RD", "WR", "PRE"):
         device.issue("ACT", 0, *FIRST, row=5)
-    target, scopes = TARGETS[where]
     device.issue(before, LATER, *FIRST, row=7)
-    assert device.earliest(after, *target) - LATER == delay(spec, before, after, scopes)
+    clocks = device.earliest(after, *PLACES[place]) - LATER
+    assert clocks == pair_clocks(spec.timing_clocks, before, after, place)
 
 
 @every_spec
@@ -110,7 +40,25 @@ def test_four_activates_in_a_window(spec: DramSpec) -> None:
         times.append(device.earliest("ACT", 0, group, 0))
         device.issue("ACT", times[-1], 0, group, 0)
     assert times[4] == max(times[0] + t["nFAW"], times[3] + t["nRRD_S"])
-    assert device.earliest("ACT", 1, 0, 0) == times[4] + BUS["ACT"]  # the other rank has its own window
+    assert (
+        device.earliest("ACT", 1, 0, 0) == times[4] + BUS_CLOCKS["ACT"]
+    )  # the other rank has its own window
+
+
+class Target(NamedTuple):
+    """A bank: where a command goes."""
+
+    rank: int
+    group: int
+    bank: int
+
+
+def place_of(first: Target, second: Target) -> str:
+    if first.rank != second.rank:
+        return "other rank"
+    if first.group != second.group:
+        return "same rank"
+    return "same bank" if first == second else "same group"
 
 
 class _History:
@@ -122,10 +70,8 @@ class _History:
     def earliest(self, after: str, target: Target) -> int:
         at = 0
         for before, place, time in self.issued:
-            same_rank = place.rank == target.rank
-            scopes = {"bank": place == target, "group": place[:2] == target[:2], "rank": same_rank}
-            held = tuple(scope for scope, holds in scopes.items() if holds) if same_rank else ("other rank",)
-            at = max(at, time + delay(self.spec, before, after, held))
+            clocks = pair_clocks(self.spec.timing_clocks, before, after, place_of(place, target))
+            at = max(at, time + clocks)
         activates = [time for name, place, time in self.issued if name == "ACT" and place.rank == target.rank]
         if after == "ACT" and len(activates) >= 4:
             at = max(at, activates[-4] + self.spec.timing_clocks["nFAW"])

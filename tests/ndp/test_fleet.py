@@ -28,7 +28,8 @@ from support.ndp_fleet import (
     weights_of,
 )
 from trimoe.errors import InputError
-from trimoe.ndp import Fleet, Location, Opcode
+from trimoe.expert_layer import ExpertLayer, LayerSpec
+from trimoe.ndp import Fleet, Location, Opcode, expert_time
 
 CASE = Case(hidden=128, inter=256, tokens=3)
 CASES = [
@@ -355,3 +356,29 @@ def test_refreshes_over_many_steps() -> None:
     assert total > 2
     for dimm in fleet.stats()["dimms"]:
         assert {host + ndp for host, ndp in dimm["refreshes"]} == {total}
+
+
+@pytest.mark.parametrize("mode", ["exclusive", "concurrent"])
+def test_a_host_beside_slows_the_streams_alone(mode: str) -> None:
+    """By as much as an expert alone is slowed; the bits are the same."""
+    expert = {"hidden": 256, "inter": 512}
+    layer = ExpertLayer(LayerSpec(1, **expert))
+    x = bytes(2 * 256)
+    found, results = [], []
+    for host_gbps in (0.0, 16.0):
+        fleet = Fleet(1, mode=mode, host_gbps=host_gbps)
+        fleet.place(1, layer.memory, 0, **expert)
+        results.append(bytearray(4 * 256))
+        found.append(fleet.run([(1, x, results[-1])]))
+    alone, beside = (
+        expert_time(**expert, tokens=1, mode=mode, host_gbps=host_gbps) for host_gbps in (0.0, 16.0)
+    )
+    streams = [one.gate_up_ns + one.down_ns for one in (alone, beside)]
+    assert streams[1] > 1.3 * streams[0]
+    assert found[1] - found[0] == pytest.approx(streams[1] - streams[0], rel=1e-6)
+    assert results[0] == results[1]
+
+
+def test_the_host_alone_is_no_mode_to_run_in() -> None:
+    with pytest.raises(InputError, match="exclusive or concurrent"):
+        Fleet(1, mode="host")

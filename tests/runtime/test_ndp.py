@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -188,3 +190,13 @@ def test_models_that_a_core_cannot_compute() -> None:
         NdpDomain(torch.nn.Linear(2, 2), Fleet(2))
     with pytest.raises(InputError, match="cold_tokens of 0 or more"):
         NdpDomain(model, Fleet(2), cold_tokens=-1)
+
+
+def test_a_process_may_end_with_experts_on_dimms() -> None:
+    program = (
+        "from trimoe import ExpertLayer, LayerSpec; from trimoe.ndp import Fleet\n"
+        "from trimoe.runtime.ndp import place_layer\n"
+        "place_layer(Fleet(2), ExpertLayer(LayerSpec(2, 64, 48)), [0, 1])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -53,7 +53,8 @@ WorkTime time_of(const DimmState& dimm, const Work& work) {
   const double each = static_cast<double>(shape.expert_bytes()) / (3.0 * static_cast<double>(hidden * inter));
   CoreConfig core = dimm.config.core;
   core.buffer_bytes = kOnePass;
-  const ExpertTime time = expert_time(*dimm.config.spec, core, {hidden, inter, work.tokens, each});
+  const ExpertTime time =
+      expert_time(*dimm.config.spec, core, {hidden, inter, work.tokens, each, 1, dimm.config.stream_share});
   const double half_ns = (time.gate_up_ns + time.down_ns) / 2;
   return {gated ? time.gate_up_ns : half_ns, gated ? time.down_ns : half_ns,
           reduce_ns(core, {shape.hidden, inter, work.tokens}), time.dram_nj};

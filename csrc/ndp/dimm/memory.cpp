@@ -27,7 +27,7 @@ int64_t Memory::allocate(int64_t bytes) {
   const int64_t address = find_gap(bytes);
   Region region;
   region.bytes = bytes;
-  region.own.resize(static_cast<size_t>(bytes));
+  region.own.resize(static_cast<size_t>(ceil_div(bytes, kLineBytes)));
   regions_.emplace(address, std::move(region));
   used_ += bytes;
   return address;
@@ -62,13 +62,14 @@ const std::byte* Memory::read(uint64_t address, int64_t bytes) const {
   const auto found = find(address, bytes);
   if (found == regions_.end()) return nullptr;
   const Region& region = found->second;
-  return (region.mapped ? region.mapped : region.own.data()) + (static_cast<int64_t>(address) - found->first);
+  return (region.mapped ? region.mapped : region.own[0].bytes) +
+         (static_cast<int64_t>(address) - found->first);
 }
 
 std::byte* Memory::write(uint64_t address, int64_t bytes) {
   const auto found = find(address, bytes);
   if (found == regions_.end() || found->second.mapped) return nullptr;
-  return const_cast<std::byte*>(found->second.own.data()) + (static_cast<int64_t>(address) - found->first);
+  return const_cast<std::byte*>(found->second.own[0].bytes) + (static_cast<int64_t>(address) - found->first);
 }
 
 bool Memory::is_poisoned(uint64_t address, int64_t bytes) const {

@@ -7,6 +7,8 @@
 #include <memory>
 #include <vector>
 
+#include "common/layout.h"
+
 namespace trimoe::ndp {
 
 class Memory {
@@ -33,9 +35,13 @@ class Memory {
   bool has_room(int64_t bytes) const { return gap_for(bytes) >= 0; }
 
  private:
+  // A line, as kernels of the host may read it.
+  struct alignas(kLineBytes) Line {
+    std::byte bytes[kLineBytes];
+  };
   struct Region {
     int64_t bytes = 0;
-    std::vector<std::byte> own;
+    std::vector<Line> own;
     const std::byte* mapped = nullptr;
     std::shared_ptr<const void> owner;
   };

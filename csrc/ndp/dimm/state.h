@@ -23,10 +23,12 @@ inline constexpr std::string_view kModeNames[] = {"host", "exclusive", "concurre
 struct DimmConfig {
   const DramSpec* spec = nullptr;
   CoreConfig core;
-  int ring = 64;               // descriptors
-  int slots = 65536;           // experts
-  double timeout_ns = 1e6;     // after which the host gives a command up
-  double silu_per_ns = 256.0;  // elements, over the ranks
+  int ring = 64;                 // descriptors
+  int slots = 65536;             // experts
+  double timeout_ns = 1e6;       // after which the host gives a command up
+  double silu_per_ns = 256.0;    // elements, over the ranks
+  Mode mode = Mode::kExclusive;  // of the ranks while experts run
+  double stream_share = 1.0;     // of the undisturbed rate, that the host leaves in that mode
 
   // Two sub-channels; the last row of the first bank holds the ring.
   int64_t capacity_bytes() const {

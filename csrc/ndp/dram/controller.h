@@ -15,17 +15,17 @@ struct Completion {
 
 struct ControllerOptions {
   bool refresh = true;
-  int queue = 32;            // requests of each kind
+  int queue = 32;            // requests of each kind, at most 63
   int drain_from = 24;       // writes that are worth a turn of the data bus; all go then
   int refresh_apart = 1000;  // clocks between the refreshes of two ranks
 };
 
 // A command as it was issued.
 struct Issued {
-  Command command;
-  int bank;  // in the sub-channel; of a command to a whole rank its first
   int64_t at;
-  int row;  // of an activate
+  int bank;  // in the sub-channel; of a command to a whole rank its first
+  int row;   // of an activate
+  Command command;
 };
 
 class Controller {
@@ -37,7 +37,7 @@ class Controller {
   int64_t idle_from() const { return idle_from_; }  // clock behind the last data on the bus
   bool has_room(bool write) const { return waiting_[write].size() < options_.queue; }
 
-  // There must be room, and it must have arrived. Seen by the scheduler one clock after its arrival, and not
+  // There must be room, and it must have arrived. The scheduler sees it one clock after its arrival, and not
   // before those that were pushed earlier.
   void push(const Request& request);
 
@@ -53,22 +53,22 @@ class Controller {
     Command command = Command::kCount;
     int bank = 0;
     int64_t at = 0;
+    int slot = 0;  // of the request, if it is for one
   };
 
-  bool is_draining(int rank) const { return options_.refresh && now_ >= due_[static_cast<size_t>(rank)]; }
+  bool is_draining(int rank) const { return now_ >= due_[static_cast<size_t>(rank)]; }
+  uint64_t draining() const;
   void choose_direction();
   Choice choose_refresh() const;
   Choice choose_request() const;
-  void rows_changed(const Choice& choice);
-  Completion complete(int bank);  // its hit
+  void issue(const Choice& choice);
 
   Device device_;
   ControllerOptions options_;
-  Waiting waiting_[2];  // reads, writes
-  int64_t pushed_ = 0, seen_ = 0;
-  std::vector<uint64_t> reserved_;  // per rank: banks whose row still waits for the request it was opened for
-  std::vector<int64_t> due_;        // per rank: its next refresh
-  int64_t next_due_ = 0;            // of any
+  Waiting waiting_[2];        // reads, writes
+  int64_t seen_ = 0;          // the last one pushed
+  std::vector<int64_t> due_;  // per rank: its next refresh
+  int64_t next_due_;          // of all
   bool writing_ = false;
   int64_t now_ = 0, idle_from_ = 0;
   std::vector<Issued>* log_ = nullptr;

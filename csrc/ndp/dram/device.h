@@ -34,24 +34,25 @@ class Device {
   int rank_of(int bank) const { return rank_of_[static_cast<size_t>(bank)]; }
 
   int open_row(int bank) const { return open_[static_cast<size_t>(bank)]; }
-  bool all_closed(int rank) const { return open_banks(rank) == 0; }
-  // Sets of the banks of a rank: a bit for each.
-  uint64_t open_banks(int rank) const { return open_banks_[static_cast<size_t>(rank)]; }
-  uint64_t bit_of(int bank) const { return uint64_t{1} << (bank - rank_of(bank) * spec_.geometry.banks()); }
+  bool all_closed(int rank) const { return open_in_rank_[static_cast<size_t>(rank)] == 0; }
 
   // First clock at which the timing rules let the command be issued, whatever rows are open. For commands to
-  // a whole rank, any bank of it. In two parts: what holds for all banks of a rank, and what for one.
+  // a whole rank, any bank of it.
   int64_t earliest(Command command, int bank) const {
-    return std::max(earliest_in_rank(command, rank_of(bank)), earliest_in_bank(command, bank));
+    return std::max({bus_free_, earliest_in_rank(command, rank_of(bank)), earliest_in_bank(command, bank)});
   }
+  // Its parts, beside the command bus: what holds for all banks of a rank, and what for one.
   int64_t earliest_in_rank(Command command, int rank) const {
-    const auto r = static_cast<size_t>(rank);
-    const int64_t at = std::max(bus_free_, rank_[r][static_cast<size_t>(command)]);
-    return command == Command::kActivate ? std::max(at, activates_[r][next_activate_[r]]) : at;
+    return of_rank(rank)[static_cast<size_t>(command)];
   }
   int64_t earliest_in_bank(Command command, int bank) const {
-    const auto c = static_cast<size_t>(command);
-    return std::max(bank_[static_cast<size_t>(bank)][c], group_[static_cast<size_t>(group_of(bank))][c]);
+    return earliest_[static_cast<size_t>(bank)][static_cast<size_t>(command)];
+  }
+  // First clock at which any bank could be sent the command.
+  int64_t earliest_anywhere(Command command) const {
+    int64_t at = earliest_in_rank(command, 0);
+    for (int rank = 1; rank < ranks_; ++rank) at = std::min(at, earliest_in_rank(command, rank));
+    return std::max(bus_free_, at);
   }
 
   // Throws Error where `at` is before earliest(), or where the command does not fit the rows that are open.
@@ -61,20 +62,34 @@ class Device {
   int64_t issued(Command command) const { return count_[static_cast<size_t>(command)]; }
 
  private:
-  using Earliest = std::array<int64_t, kCommands>;
+  using Earliest = std::array<int64_t, 8>;  // of each command; eight, because a power of two is found sooner
+  struct Delay {
+    size_t after;  // number of a command
+    int64_t clocks;
+  };
 
-  void check_state(Command command, int bank, int64_t at) const;
-  void raise(Scope scope, Command before, Earliest& earliest, int64_t at) const;
+  const Earliest& of_rank(int rank) const { return earliest_[open_.size() + static_cast<size_t>(rank)]; }
+  Earliest& of_rank(int rank) { return earliest_[open_.size() + static_cast<size_t>(rank)]; }
+  // Whether the command goes with the rows that are open.
+  bool fits(Command command, int bank) const {
+    const bool is_open = open_row(bank) != kNoRow;
+    if (command == Command::kActivate) return !is_open;
+    if (command == Command::kRead || command == Command::kWrite) return is_open;
+    return command != Command::kRefresh || all_closed(rank_of(bank));
+  }
+  [[noreturn]] void refuse(Command command, int bank, int64_t at) const;
+  void set_rows(Command command, int bank, int row);
+  void raise(Command command, int bank, int64_t at);
 
   const DramSpec spec_;
   const int ranks_;
-  std::array<Earliest, kCommands> delays_[static_cast<size_t>(Scope::kCount)];  // of each command after each
+  std::vector<Delay> delays_[static_cast<size_t>(Scope::kCount)][kCommands];
   std::vector<int> group_of_, rank_of_;  // of each bank: looked up, because dividing takes longer
   std::vector<int> open_;                // row of each bank
-  std::vector<uint64_t> open_banks_;     // of each rank
-  std::vector<Earliest> bank_, group_, rank_;
+  std::vector<int> open_in_rank_;        // banks with an open row
+  std::vector<Earliest> earliest_;       // of each bank, with what its group asks for; then of each rank
   int64_t bus_free_ = 0;
-  // When an activate may follow each of the last four.
+  // When a fifth activate may follow each of the last four.
   std::vector<std::array<int64_t, 4>> activates_;
   std::vector<uint8_t> next_activate_;
   std::array<int64_t, kCommands> count_{};

@@ -39,10 +39,11 @@ double idle_ns(const DramSpec& spec, const PlaceOf& place_of) {
 
 }  // namespace
 
-BandwidthResult measure_bandwidth(const DramSpec& spec, const BandwidthCase& one) {
+BandwidthResult measure_bandwidth(const DramSpec& spec, const BandwidthCase& one, std::vector<Issued>* log) {
   check(one.bursts >= 1000 && one.bursts <= 100'000'000, "1000 to 10^8 bursts", one.bursts, "200000");
   check(one.read_pct >= 0 && one.read_pct <= 100, "a share of reads of 0 to 100 %", one.read_pct, "100");
   Controller controller(spec, one.ranks, one.options);
+  controller.record(log);
   Traffic traffic(spec, one.ranks, one.pattern, one.seed);
   Random kinds(one.seed + 1);
   const int64_t warm_up = one.bursts / 20;

@@ -20,8 +20,9 @@ struct BandwidthResult {
   int64_t reads, writes, activates, precharges, refreshes;
 };
 
-// The queues are always full.
-BandwidthResult measure_bandwidth(const DramSpec& spec, const BandwidthCase& one);
+// The queues are always full. `log`: gets every command, if it is not null.
+BandwidthResult measure_bandwidth(const DramSpec& spec, const BandwidthCase& one,
+                                  std::vector<Issued>* log = nullptr);
 
 // Mean nanoseconds from arrival to the end of the data, one request at a time.
 double idle_hit_ns(const DramSpec& spec);

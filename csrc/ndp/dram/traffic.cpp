@@ -19,10 +19,6 @@ constexpr Part kOrders[][5] = {
 };
 static_assert(std::size(kOrders) == std::size(kPatternNames));
 
-bool is_random(Pattern pattern) {
-  return pattern == Pattern::kRandom || pattern == Pattern::kRandomSingleBank;
-}
-
 // How many values a part has.
 int base_of(Part part, const DramGeometry& geometry, int ranks) {
   if (part == &Place::rank) return ranks;
@@ -42,18 +38,22 @@ Pattern pattern_named(std::string_view name) {
   throw Error("a pattern out of " + known, std::string(name), "stream");
 }
 
+Traffic::Traffic(const DramSpec& spec, int ranks, Pattern pattern, uint64_t seed)
+    : is_random_(pattern == Pattern::kRandom || pattern == Pattern::kRandomSingleBank), random_(seed) {
+  for (const Part part : kOrders[static_cast<size_t>(pattern)])
+    if (part != nullptr) digits_.push_back({part, base_of(part, spec.geometry, ranks)});
+}
+
 Place Traffic::next() {
-  int64_t rest = index_++;
-  Place place;
-  for (const auto part : kOrders[static_cast<size_t>(pattern_)]) {
-    if (part == nullptr) break;
-    const int base = base_of(part, geometry_, ranks_);
-    if (is_random(pattern_)) {
-      place.*part = random_.below(base);
-    } else {
-      place.*part = static_cast<int>(rest % base);
-      rest /= base;
-    }
+  const Place place = place_;
+  if (is_random_) {
+    Place drawn;
+    for (const auto& [part, base] : digits_) drawn.*part = random_.below(base);
+    return drawn;
+  }
+  for (const auto& [part, base] : digits_) {
+    if (++(place_.*part) < base) break;
+    place_.*part = 0;
   }
   return place;
 }

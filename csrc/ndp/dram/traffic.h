@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string_view>
+#include <vector>
 
 #include "ndp/dram/device.h"
 
@@ -24,7 +25,11 @@ class Random {
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
   }
-  int below(int limit) { return static_cast<int>(next() % static_cast<uint64_t>(limit)); }
+  int below(int limit) {
+    const auto values = static_cast<uint64_t>(limit);
+    const bool is_power = (values & (values - 1)) == 0;  // as most are; dividing takes longer
+    return static_cast<int>(is_power ? next() & (values - 1) : next() % values);
+  }
   bool one_in_percent(int percent) { return below(100) < percent; }
 
  private:
@@ -34,17 +39,20 @@ class Random {
 // Where the bursts of a pattern lie, one after the other.
 class Traffic {
  public:
-  Traffic(const DramSpec& spec, int ranks, Pattern pattern, uint64_t seed)
-      : geometry_(spec.geometry), ranks_(ranks), pattern_(pattern), random_(seed) {}
+  Traffic(const DramSpec& spec, int ranks, Pattern pattern, uint64_t seed);
 
   Place next();
 
  private:
-  DramGeometry geometry_;
-  int ranks_;
-  Pattern pattern_;
+  struct Digit {
+    int Place::* part;
+    int base;
+  };
+
+  bool is_random_;
+  std::vector<Digit> digits_;  // of the address, the fastest first
+  Place place_;                // the next one, of a pattern that counts
   Random random_;
-  int64_t index_ = 0;
 };
 
 }  // namespace trimoe::ndp

@@ -1,65 +1,96 @@
 #include "ndp/dram/waiting.h"
 
+#include <bit>
+
 namespace trimoe::ndp {
+namespace {
 
-Waiting::Waiting(const Device& device, int room)
-    : entries_(static_cast<size_t>(room)),
-      hits_(static_cast<size_t>(device.ranks())),
-      others_(static_cast<size_t>(device.ranks())) {
-  for (int slot = 0; slot < room; ++slot) entry(slot).next = slot + 1;
-  for (int bank = 0; bank < device.banks(); ++bank)
-    banks_.push_back({.rank = static_cast<size_t>(device.rank_of(bank)), .bit = device.bit_of(bank)});
+constexpr uint64_t bit(int slot) { return uint64_t{1} << slot; }
+constexpr uint64_t oldest(uint64_t slots) { return slots & (~slots + 1); }
+
+}  // namespace
+
+Waiting::Waiting(int banks) : entries_(kSlots), banks_(static_cast<size_t>(banks)) {}
+
+// Puts the fronts of a bank where they belong. `filed`: what may have been there of it. Without branches,
+// which nobody could predict.
+inline void Waiting::file(const Bank& bank, uint64_t filed) {
+  const auto all_if = [](bool so) { return uint64_t{0} - uint64_t{so}; };
+  const bool is_open = bank.row != kNoRow;
+  const uint64_t other = oldest(bank.all & ~bank.hits);
+  columns_ = (columns_ & ~filed) | oldest(bank.hits);
+  activates_ = (activates_ & ~filed) | (other & all_if(!is_open));
+  precharges_ = (precharges_ & ~filed) | (other & all_if(is_open && !bank.is_kept));
 }
 
-void Waiting::push(const Entry& added, int bank, int open_row) {
-  const int slot = free_;
-  free_ = entry(slot).next;
+void Waiting::push(const Request& request, int bank, int64_t seen) {
+  if (end_ == kSlots) close_gaps();
+  entries_[static_cast<size_t>(end_)] = {request, seen, bank};
+  used_ |= bit(end_);
   ++size_;
-  entry(slot) = added;
-  entry(slot).next = kNone;
-  Bank& list = banks_[static_cast<size_t>(bank)];
-  (list.last == kNone ? list.first : entry(list.last).next) = slot;
-  list.last = slot;
-  int& front = entry(slot).request.place.row == open_row ? list.hit : list.other;
-  if (front != kNone) return;
-  front = slot;
-  mark(list);
+  add(end_++);
 }
 
-Request Waiting::take_hit(int bank, int open_row) {
-  Bank& list = banks_[static_cast<size_t>(bank)];
-  const int slot = list.hit;
-  int before = kNone;
-  for (int older = list.first; older != slot; older = entry(older).next) before = older;
-  const int next = entry(slot).next;
-  (before == kNone ? list.first : entry(before).next) = next;
-  if (next == kNone) list.last = before;
-  for (list.hit = next; list.hit != kNone && entry(list.hit).request.place.row != open_row;)
-    list.hit = entry(list.hit).next;
-  mark(list);
-  entry(slot).next = free_;
-  free_ = slot;
+// The youngest to its bank.
+void Waiting::add(int slot) {
+  const Entry& entry = (*this)[slot];
+  Bank& bank = of(entry.bank);
+  bank.all |= bit(slot);
+  if (entry.request.place.row == bank.row) bank.hits |= bit(slot);
+  file(bank, bank.all);
+}
+
+Request Waiting::take(int slot) {
+  const Entry& entry = (*this)[slot];
+  used_ &= ~bit(slot);
   --size_;
-  return entry(slot).request;
+  Bank& bank = of(entry.bank);
+  const uint64_t filed = bank.all;
+  bank.all &= ~bit(slot);
+  bank.hits &= ~bit(slot);
+  bank.is_kept = false;
+  file(bank, filed);
+  return entry.request;
 }
 
-void Waiting::row_changed(int bank, int open_row) {
-  Bank& list = banks_[static_cast<size_t>(bank)];
-  list.hit = list.other = kNone;
-  for (int slot = list.first; slot != kNone && (list.hit == kNone || list.other == kNone);
-       slot = entry(slot).next) {
-    int& front = entry(slot).request.place.row == open_row ? list.hit : list.other;
-    if (front == kNone) front = slot;
+void Waiting::row_opened(int bank, int row, bool keep) {
+  Bank& opened = of(bank);
+  opened.row = row;
+  if (opened.all == 0) return;
+  opened.is_kept = keep;
+  for (uint64_t rest = opened.all; rest != 0; rest &= rest - 1) {
+    const int slot = std::countr_zero(rest);
+    opened.hits |= uint64_t{(*this)[slot].request.place.row == row} << slot;
   }
-  mark(list);
+  file(opened, opened.all);
 }
 
-void Waiting::mark(const Bank& bank) {
-  const auto set = [&](uint64_t& banks, int front) {
-    banks = front != kNone ? banks | bank.bit : banks & ~bank.bit;
-  };
-  set(hits_[bank.rank], bank.hit);
-  set(others_[bank.rank], bank.other);
+void Waiting::row_closed(int bank) {
+  Bank& closed = of(bank);
+  closed.row = kNoRow;
+  closed.is_kept = false;
+  closed.hits = 0;
+  if (closed.all != 0) file(closed, closed.all);
+}
+
+void Waiting::release() {
+  for (Bank& bank : banks_) {
+    if (!bank.is_kept) continue;
+    bank.is_kept = false;
+    file(bank, bank.all);
+  }
+}
+
+// Slots are given out in order; those taken out of it leave gaps.
+void Waiting::close_gaps() {
+  for (Bank& bank : banks_) bank.all = bank.hits = 0;
+  columns_ = activates_ = precharges_ = 0;
+  end_ = 0;
+  for (uint64_t rest = used_; rest != 0; rest &= rest - 1) {
+    entries_[static_cast<size_t>(end_)] = (*this)[std::countr_zero(rest)];
+    add(end_++);
+  }
+  used_ = bit(end_) - 1;
 }
 
 }  // namespace trimoe::ndp

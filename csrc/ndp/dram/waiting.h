@@ -1,6 +1,7 @@
 // The requests of one kind, reads or writes, that wait at a controller.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "ndp/dram/device.h"
@@ -14,45 +15,51 @@ struct Request {
   int64_t tag = 0;      // the caller's
 };
 
-// Of the requests to one bank only two can be the next one served: the oldest to the open row (its hit), and
-// the oldest to any other row. A scheduler looks at these alone, through sets of banks: a bit for each.
+// Sets of requests are words: a bit for each slot, the oldest request in the lowest one. Of the requests to a
+// bank only two can be served next, the oldest to its open row and the oldest to any other row. These fronts
+// are all that a scheduler has to look at, and they are kept apart by the command that they need.
 class Waiting {
  public:
-  struct Entry {
+  static constexpr int kSlots = 64;
+  static constexpr int kMaxRequests = kSlots - 1;
+
+  struct alignas(64) Entry {
     Request request;
-    int64_t order;  // of arrival, over both kinds
-    int64_t seen;   // first clock at which it may be served
-    int next;       // younger one to the same bank
+    int64_t seen;  // first clock at which it may be served
+    int bank;
   };
 
-  Waiting(const Device& device, int room);
+  explicit Waiting(int banks);
 
   int size() const { return size_; }
-  void push(const Entry& entry, int bank, int open_row);
-  Request take_hit(int bank, int open_row);
-  void row_changed(int bank, int open_row);
+  const Entry& operator[](int slot) const { return entries_[static_cast<size_t>(slot)]; }
+  uint64_t columns() const { return columns_; }  // reads or writes
+  uint64_t activates() const { return activates_; }
+  uint64_t precharges() const { return precharges_; }
 
-  uint64_t hits(int rank) const { return hits_[static_cast<size_t>(rank)]; }
-  uint64_t others(int rank) const { return others_[static_cast<size_t>(rank)]; }
-  const Entry& hit(int bank) const { return entry(banks_[static_cast<size_t>(bank)].hit); }
-  const Entry& other(int bank) const { return entry(banks_[static_cast<size_t>(bank)].other); }
+  void push(const Request& request, int bank, int64_t seen);
+  Request take(int slot);
+  // A row that is kept is not closed for others before the oldest request to its bank is taken, or release().
+  void row_opened(int bank, int row, bool keep);
+  void row_closed(int bank);
+  void release();
 
  private:
-  static constexpr int kNone = -1;
   struct Bank {
-    int first = kNone, last = kNone, hit = kNone, other = kNone;
-    size_t rank;
-    uint64_t bit;
+    int row = kNoRow;  // that is open
+    bool is_kept = false;
+    uint64_t all = 0, hits = 0;  // hits: to the open row
   };
 
-  const Entry& entry(int slot) const { return entries_[static_cast<size_t>(slot)]; }
-  Entry& entry(int slot) { return entries_[static_cast<size_t>(slot)]; }
-  void mark(const Bank& bank);
+  Bank& of(int bank) { return banks_[static_cast<size_t>(bank)]; }
+  void add(int slot);
+  void file(const Bank& bank, uint64_t filed);
+  void close_gaps();
 
   std::vector<Entry> entries_;
   std::vector<Bank> banks_;
-  std::vector<uint64_t> hits_, others_;  // of each rank
-  int free_ = 0, size_ = 0;
+  uint64_t used_ = 0, columns_ = 0, activates_ = 0, precharges_ = 0;
+  int size_ = 0, end_ = 0;  // end: slot of the next one
 };
 
 }  // namespace trimoe::ndp

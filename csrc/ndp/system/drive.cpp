@@ -123,7 +123,7 @@ Status Fleet::drive(int index, std::span<const ExpertJob* const> jobs) {
     unused.resize(std::max(unused.size(), static_cast<size_t>(state.config.core.buffer_bytes)));
   Batch batch(dimm(index));
   Descriptor mode = descriptor_of(Opcode::kModeSet);
-  mode.bytes = static_cast<uint32_t>(Mode::kExclusive);
+  mode.bytes = static_cast<uint32_t>(state.config.mode);
   batch.send(mode, 0);
   for (const ExpertJob* job : jobs) send(batch, *job, unused);
   mode.flags = kLastInBatch;

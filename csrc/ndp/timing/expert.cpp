@@ -57,8 +57,8 @@ void check_case(const DramSpec& spec, const CoreConfig& core, const ExpertCase& 
   check_core(core);
   check(tokens_in_buffer(core, one) >= 1, "a buffer that holds one token", core.buffer_bytes,
         "a larger buffer, or more ranks");
-  check(one.weight_bytes_each > 0 && one.weight_bytes_each <= 8, "weights of up to 8 bytes",
-        one.weight_bytes_each, "2");
+  check(one.weight_bytes_each > 0 && one.weight_bytes_each <= 4096,
+        "weights of up to 4096 bytes, padding included", one.weight_bytes_each, "2");
   check(one.striped_over >= 1, "one DIMM or more", one.striped_over, "16");
   check(one.stream_share > 0 && one.stream_share <= 1, "a share of the stream between 0 and 1",
         one.stream_share, "1");

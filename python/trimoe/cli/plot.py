@@ -6,12 +6,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trimoe.errors import FailureError, InputError
+from trimoe import whole_file
+from trimoe.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,15 +30,7 @@ def check_output(path: Path) -> None:
         raise InputError(
             expected="matplotlib, which draws plots", got=str(error), hint="pip install 'trimoe[plot]'"
         ) from None
-    if path.suffix.lower() != ".png":
-        raise InputError(expected="a file name that ends with .png", got=str(path), hint=f"{path}.png")
-    if path.is_dir():
-        raise InputError(expected="a file", got=f"the folder {path}", hint=str(path / "plot.png"))
-    folder = path.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise InputError(
-            expected="a folder that can be written", got=str(folder), hint="mkdir, or another --output"
-        )
+    whole_file.check_output(path, ".png")
 
 
 def new_figure(title: str, panels: int) -> tuple[Figure, list[Axes]]:
@@ -67,24 +58,5 @@ def save_png(figure: Figure, path: Path) -> None:
     """Writes beside `path` and renames: no half a plot is ever there; FailureError where that fails."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    part = None
-    try:
-        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        with os.fdopen(descriptor, "wb") as file:
-            FigureCanvasAgg(figure).print_png(file, pil_kwargs={"optimize": True})
-        os.chmod(part, 0o666 & ~_umask())
-        os.replace(part, path)
-    except OSError as error:
-        raise FailureError(
-            expected=f"to write {path}", got=error.strerror or str(error), hint="another --output"
-        ) from None
-    finally:
-        if part is not None and os.path.exists(part):
-            os.unlink(part)
-
-
-def _umask() -> int:
-    # It can only be read by setting it.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with whole_file.whole_file(path) as file:
+        FigureCanvasAgg(figure).print_png(file, pil_kwargs={"optimize": True})

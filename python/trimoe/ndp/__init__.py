@@ -12,7 +12,8 @@ from trimoe.ndp.fleet import Completion, Fleet, Location, NdpError
 from trimoe.ndp.sharing import SHARING_MODES, Contention, contention, contention_sweep
 from trimoe.ndp.step import StepTime, draw_counts, step_time
 from trimoe.ndp.sweep import ExpertSweep, sweep_expert
-from trimoe.ndp.validate import Check, validate
+from trimoe.ndp.trace import Trace, trace
+from trimoe.ndp.validate import Check, validate, validation_steps
 
 __all__ = [
     "SHARING_MODES",
@@ -32,6 +33,7 @@ __all__ = [
     "Opcode",
     "RelayoutTime",
     "StepTime",
+    "Trace",
     "bandwidth",
     "contention",
     "contention_sweep",
@@ -47,5 +49,7 @@ __all__ = [
     "specs",
     "step_time",
     "sweep_expert",
+    "trace",
     "validate",
+    "validation_steps",
 ]

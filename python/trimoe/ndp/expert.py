@@ -115,7 +115,7 @@ def check_traffic(hidden: int, inter: int, tokens: int, dtype: str) -> None:
 
 
 @functools.lru_cache(maxsize=1024)
-def _stream_shares(spec: str, mode: str, host_gbps: float) -> tuple[float, float]:
+def stream_shares(spec: str, mode: str, host_gbps: float) -> tuple[float, float]:
     """What the host leaves of one rank's stream: simulated, and by formula."""
     try:
         closed_form = _ndp.closed_form_share(spec, mode, host_gbps)
@@ -169,7 +169,7 @@ def expert_time(
     check_traffic(hidden, inter, tokens, dtype)
     core = (ranks, tflops, buffer_bytes(buffer_kib))
     striped_over = dimms if layout == "striped" else 1
-    shares = _stream_shares(spec, mode, host_gbps)
+    shares = stream_shares(spec, mode, host_gbps)
     try:
         found = _ndp.expert(spec, hidden, inter, tokens, each, *core, striped_over, link_gbps, *shares)
     except ValueError as error:

@@ -15,6 +15,7 @@ from typing import Any
 from trimoe import _ndp
 from trimoe.errors import FailureError, InputError
 from trimoe.ndp.descriptor import Descriptor
+from trimoe.ndp.expert import stream_shares
 
 __all__ = ["Completion", "Fleet", "Location", "NdpError"]
 
@@ -64,6 +65,8 @@ class Fleet:
         link_gbps: from DIMM to DIMM.
         timeout_us: after which a command that does not end is given up.
         ring: descriptors that wait in a DIMM.
+        mode: of the ranks while experts run, "exclusive" or "concurrent"; host_gbps: what the host reads from
+            each DIMM meanwhile, which slows the streams as `contention` finds.
 
     Raises:
         InputError: an argument out of range, everywhere; NdpError: a DIMM failed.
@@ -80,11 +83,14 @@ class Fleet:
         link_gbps: float = 25.0,
         timeout_us: float = 1000.0,
         ring: int = 64,
+        mode: str = "exclusive",
+        host_gbps: float = 0.0,
     ) -> None:
         self.dimms = dimms
+        share, _ = stream_shares(spec, mode, host_gbps)
         with _errors():
             self.native = _ndp.Fleet(
-                dimms, spec, ranks, tflops, buffer_kib << 10, link_gbps, timeout_us * 1e3, ring
+                dimms, spec, ranks, tflops, buffer_kib << 10, link_gbps, timeout_us * 1e3, ring, mode, share
             )
 
     # Experts.

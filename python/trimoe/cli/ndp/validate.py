@@ -2,40 +2,64 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
 from trimoe.cli.ndp.options import JsonOption, ndp_app
-from trimoe.cli.render import print_json, print_table
+from trimoe.cli.render import print_json, print_line, print_table, progress_steps
+
+if TYPE_CHECKING:
+    from trimoe.ndp import Check
+
+_COLUMNS = ("check", "found", "target", "unit", "")
 
 
 @ndp_app.command()
-def validate(json_output: JsonOption = False) -> None:
+def validate(
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A part: commands, dram, published, expert, sharing, conservation or core; repeatable."
+        ),
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
     """Check the emulator against closed forms and published figures; exit code 1 when one is missed.
 
     \b
     Examples:
       trimoe ndp validate
+      trimoe ndp validate --only commands --only core
       trimoe ndp validate --json
     """
-    from trimoe.ndp import validate as run_checks
+    from trimoe.ndp import validation_steps
 
-    checks = list(run_checks())
+    checks: list[Check] = []
+    steps = validation_steps(only or ())
+    with progress_steps("validate", len(steps), enabled=not json_output) as done:
+        for step in steps:
+            checks.extend(step.run())
+            done()
     missed = sum(not one.met for one in checks)
     if json_output:
         print_json({"checks": [one.as_dict() for one in checks], "missed": missed})
     else:
-        rows = [
-            (
-                one.spec,
-                one.name,
-                f"{one.found:.3f}",
-                f"{one.target:.3f} ± {one.band:.3f}",
-                one.unit,
-                "met" if one.met else "MISSED",
-            )
-            for one in checks
-        ]
-        columns = ("grade", "check", "found", "target", "unit", "")
-        print_table(f"{len(checks) - missed} of {len(checks)} checks met", columns, rows, right=columns[2:4])
+        for grade in dict.fromkeys(one.spec for one in checks):
+            _print_grade(grade, [one for one in checks if one.spec == grade])
+        print_line(f"{len(checks) - missed} of {len(checks)} checks met")
     if missed:
         raise typer.Exit(1)
+
+
+def _print_grade(grade: str, checks: list[Check]) -> None:
+    title = "any grade" if grade == "any" else grade
+    print_table(title, _COLUMNS, [_row(one) for one in checks], right=_COLUMNS[1:3])
+    print_line()
+
+
+def _row(one: Check) -> tuple[str, ...]:
+    met = "met" if one.met else "MISSED"
+    if one.band == 0:
+        return one.name, f"{one.found:.0f}", f"{one.target:.0f} exactly", one.unit, met
+    return one.name, f"{one.found:.3f}", f"{one.target:.3f} ± {one.band:.3f}", one.unit, met

@@ -1,0 +1,56 @@
+"""`trimoe ndp trace`: the DRAM commands of one sub-channel as a timeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trimoe.cli.ndp.options import JsonOption, RefreshOption, SeedOption, SpecOption, ndp_app
+from trimoe.cli.render import human_bytes, print_facts, print_json
+
+
+@ndp_app.command()
+def trace(
+    spec: SpecOption = "4800B",
+    pattern: Annotated[
+        str, typer.Option(help="stream, random, random-single-bank, single-bank-group or row-major.")
+    ] = "stream",
+    read_pct: Annotated[int, typer.Option(min=0, max=100, help="Reads, in percent.")] = 100,
+    refresh: RefreshOption = True,
+    ranks: Annotated[int, typer.Option(min=1, max=8, help="Ranks on the sub-channel.")] = 1,
+    bursts: Annotated[int, typer.Option(min=1000, max=10**6, help="Bursts of 64 bytes.")] = 2000,
+    seed: SeedOption = 1,
+    output: Annotated[
+        Path, typer.Option(help="File to write, .json or .json.gz; an older one is replaced.")
+    ] = Path("ndp_trace.json"),
+    json_output: JsonOption = False,
+) -> None:
+    """Write every DRAM command of one simulated sub-channel as a timeline, for ui.perfetto.dev.
+
+    A process is a rank, a thread one of its banks; the data bus is a process of its own. Interrupted or out
+    of space, it leaves nothing behind.
+
+    \b
+    Examples:
+      trimoe ndp trace
+      trimoe ndp trace --pattern random --ranks 2 --read-pct 67 --output random.json.gz
+    """
+    from trimoe.ndp import trace as write_trace
+
+    found = write_trace(
+        spec, pattern, output, read_pct=read_pct, ranks=ranks, refresh=refresh, bursts=bursts, seed=seed
+    )
+    if json_output:
+        print_json(found.as_dict())
+        return
+    print_facts(
+        f"DRAM commands of {spec}, {ranks} rank(s), {pattern}, {read_pct} % reads (simulated)",
+        {
+            "written": f"{found.path}, {human_bytes(found.bytes)}",
+            "commands": ", ".join(f"{count} {name}" for name, count in found.commands.items()),
+            "slices": f"{found.events}",
+            "open with": "https://ui.perfetto.dev, or chrome://tracing",
+        },
+    )

@@ -1,0 +1,1 @@
+"""The checks of `trimoe ndp validate`, one file for each part of the emulator."""
