@@ -19,6 +19,7 @@ Outcome plan_reduce(const Call& call) {
             if (share < 1 || !dimm.computes) return Status::kOk;
             if (!expert.data) return Status::kBadAddress;  // released meanwhile
             std::vector<const float*> partials;
+            partials.reserve(dimm.ranks.size());
             for (Rank& rank : dimm.ranks)
               partials.push_back(reinterpret_cast<const float*>(rank.buffer.data() + d.buf_in));
             std::byte* at = dimm.ranks[0].buffer.data() + d.buf_out;

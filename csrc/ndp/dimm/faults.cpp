@@ -14,8 +14,10 @@ FaultEvent Faults::next() {
   double below = 0;
   for (const auto& [fault, rate] :
        {std::pair{Fault::kCorrupt, rates_.corrupt}, std::pair{Fault::kTimeout, rates_.timeout},
-        std::pair{Fault::kDeath, rates_.death}, std::pair{Fault::kEcc, rates_.ecc}})
-    if (draw < (below += rate)) return {fault, at};
+        std::pair{Fault::kDeath, rates_.death}, std::pair{Fault::kEcc, rates_.ecc}}) {
+    below += rate;
+    if (draw < below) return {fault, at};
+  }
   return {};
 }
 
