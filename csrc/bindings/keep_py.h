@@ -8,8 +8,8 @@
 
 namespace trimoe {
 
-// Lets go of it with the GIL held, on whatever thread that is. After the interpreter has gone, when static tables
-// are destroyed, there is nothing left to let go of.
+// Lets go of it with the GIL held, on whatever thread that is. After the interpreter has gone, when static
+// tables are destroyed, there is nothing left to let go of.
 template <typename T>
 std::shared_ptr<void> keep(T object) {
   return {new T(std::move(object)), [](void* opaque) {
