@@ -1,4 +1,4 @@
-"""Every command by itself: what it does, how long it takes by formula, what it counts, how it is refused."""
+"""Commands by themselves: modes, slots, activations in and results out, and how each is refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support.ndp_core import NUMBERS, Case, bytes_of
+from support.ndp_core import NUMBERS, Case
 from support.ndp_fleet import (
     CLOCK_NS,
     CLOSE_NS,
@@ -16,49 +16,24 @@ from support.ndp_fleet import (
     CONCURRENT,
     EXCLUSIVE,
     HOST,
-    Bench,
+    about,
+    bench,
+    change,
     channel_ns,
     clocks,
-    expected,
-    expert_phases,
     problem,
-    stream_gbps,
+    took,
     weights_of,
 )
 from trimoe import _ndp
-from trimoe.ndp import Completion, Descriptor, Flag, Fleet, Opcode
+from trimoe.ndp import Flag, Opcode
 
 WHOLE = Case(hidden=128, inter=256, tokens=3)  # fills its panels and tiles, in every format
 ODD = Case("int4_g32", hidden=37, inter=29, tokens=2, bias=True)
-STEPWISE = [WHOLE, ODD, replace(ODD, gated=False, number="int8"), replace(WHOLE, number="fp16")]
 DEEP_TAKERS = [Opcode.ACT_BCAST, Opcode.GEMM_GU, Opcode.SILU_MUL, Opcode.GEMM_DN, Opcode.REDUCE,
                Opcode.EXPERT_FFN, Opcode.RES_READ, Opcode.COPY_RANK, Opcode.LINK_SEND, Opcode.RELAYOUT,
                Opcode.MIGRATE]  # fmt: skip
 ALL_RANKS = [Opcode.REDUCE, Opcode.EXPERT_FFN, Opcode.LINK_SEND, Opcode.RELAYOUT, Opcode.MIGRATE]
-
-
-def about(value: float) -> Any:
-    return pytest.approx(value, rel=1e-9, abs=1e-6)
-
-
-def took(ended: Completion, ns: float) -> None:
-    """That it was OK and took so long, behind the descriptor's own way."""
-    assert ended.status == "OK"
-    assert ended.start_ns - ended.submitted_ns == about(COMMAND_NS)
-    assert ended.done_ns - ended.start_ns == about(ns)
-
-
-def bench(ranks: int = 4, mode: int = EXCLUSIVE, **arguments: Any) -> Bench:
-    one = Bench(Fleet(1, ranks=ranks, **arguments))
-    if mode != HOST:
-        took(one.set_mode(mode), CLOSE_NS)
-    return one
-
-
-def change(one: Bench, before: dict[str, Any]) -> dict[str, Any]:
-    """Counters that are not what they were."""
-    return {name: value - before[name] for name, value in one.counters.items()
-            if isinstance(value, (int, float)) and value != before[name]}  # fmt: skip
 
 
 def test_nop() -> None:
@@ -199,166 +174,6 @@ def test_the_edge_of_the_buffer() -> None:
     assert one.do(Opcode.ACT_BCAST, nbytes=4).status == "BAD_FIELD"
 
 
-def layout_of(case: Case, ranks: int) -> tuple[int, int, int, int]:
-    """Offsets of sums, h, partials and result in the buffer, each after the other."""
-    panels = -(-case.inter // (16 if case.gated else 32))
-    most = max(panels * (r + 1) // ranks - panels * r // ranks for r in range(ranks))
-    sums = -(-2 * case.tokens * case.hidden // 64) * 64
-    h = sums + -(-case.tokens * most * 128 // 64) * 64
-    partial = h + -(-case.tokens * most * 32 * 2 // 64) * 64
-    return sums, h, partial, partial + -(-case.tokens * case.hidden * 4 // 64) * 64
-
-
-@pytest.mark.parametrize("ranks", [1, 2, 4, 8])
-@pytest.mark.parametrize("case", STEPWISE, ids=str)
-def test_step_by_step_the_bits_of_expert_ffn_and_of_the_core(case: Case, ranks: int) -> None:
-    source = problem(case)
-    x, one = bytes_of(source.x), bench(ranks)
-    one.load(3, source)
-    nbytes = 4 * case.tokens * case.hidden
-    sums, h, partial, result = layout_of(case, ranks)
-    shared: dict[str, Any] = {"slot": 3, "tokens": case.tokens}
-
-    def read(at: int) -> bytes:
-        out = bytearray(nbytes)
-        assert (
-            one.do(Opcode.RES_READ, out=out, nbytes=nbytes, buf_in=at, flags=Flag.WIDE_RESULT).status == "OK"
-        )
-        return bytes(out)
-
-    def steps(**last: Any) -> None:
-        for opcode, buf_in, buf_out in (
-            (Opcode.GEMM_GU, 0, sums), (Opcode.SILU_MUL, sums, h), (Opcode.GEMM_DN, h, partial),
-        ):  # fmt: skip
-            assert one.do(opcode, buf_in=buf_in, buf_out=buf_out, **shared).status == "OK"
-        assert one.do(Opcode.REDUCE, buf_in=partial, **shared, **last).status == "OK"
-
-    one.do(Opcode.ACT_BCAST, payload=x, nbytes=len(x))
-    before = one.counters
-    steps(buf_out=result, scale=0.7)
-    first = read(result)
-    assert first == expected(source, 0.7)
-    weights = weights_of(source)
-    assert one.counters["dram_read_bytes"] - before["dram_read_bytes"] == len(weights)
-    steps(buf_out=result, scale=-1.5, flags=Flag.ACCUMULATE)
-    assert read(result) == expected(source, -1.5, first)
-    steps(buf_out=partial)  # in place
-    assert read(partial) == expected(source)
-
-    one.do(Opcode.ACT_BCAST, payload=x, nbytes=len(x))
-    before = one.counters
-    assert one.do(Opcode.EXPERT_FFN, buf_out=sums, scale=0.7, **shared).status == "OK"
-    assert read(sums) == first
-    assert one.counters["dram_read_bytes"] - before["dram_read_bytes"] == len(weights)
-    ended = one.do(Opcode.EXPERT_FFN, buf_out=sums, scale=-1.5, flags=Flag.ACCUMULATE, **shared)
-    assert ended.status == "OK" and read(sums) == expected(source, -1.5, first)
-
-
-@pytest.mark.parametrize("ranks", [1, 4])
-@pytest.mark.parametrize("number", ["bf16", "int8", "int4_g64"])
-def test_how_long_the_core_takes(number: str, ranks: int) -> None:
-    case = replace(WHOLE, number=number)
-    source, one = problem(case), bench(ranks)
-    one.load(0, source)
-    weights = len(weights_of(source))
-    for tokens in (1, 7):
-        told = expert_phases(case, weights, tokens, ranks)
-        shared: dict[str, Any] = {"tokens": tokens, "buf_in": 0, "buf_out": 4096}
-        took(one.do(Opcode.GEMM_GU, **shared), told["gate_up_ns"])
-        took(one.do(Opcode.SILU_MUL, **shared), tokens * case.inter / 256.0)
-        took(one.do(Opcode.GEMM_DN, **shared), told["down_ns"])
-        reduce_ns = tokens * case.hidden * ranks / 256.0
-        took(one.do(Opcode.REDUCE, **shared), reduce_ns)
-        before = one.counters
-        took(one.do(Opcode.EXPERT_FFN, **shared), told["gate_up_ns"] + told["down_ns"] + reduce_ns)
-        found = change(one, before)
-        assert found["dram_read_bytes"] == weights
-        assert found["dram_nj"] == about(told["dram_nj"])
-        assert found["busy_ns"] == about(told["gate_up_ns"] + told["down_ns"] + reduce_ns)
-
-
-def test_without_a_gate_there_are_two_matrices() -> None:
-    case = replace(WHOLE, hidden=512, inter=768, gated=False)
-    one = bench()
-    one.load(0, problem(case))
-    same = expert_phases(replace(case, inter=512), 3 * 512 * 512 * 2, 1, 4)  # of as many weights
-    shared: dict[str, Any] = {"tokens": 1, "buf_in": 0, "buf_out": 1 << 16}
-    half = (same["gate_up_ns"] + same["down_ns"]) / 2
-    took(one.do(Opcode.GEMM_GU, **shared), half)
-    took(one.do(Opcode.GEMM_DN, **shared), half)
-
-
-def test_a_tiny_expert_takes_its_padding_with_it() -> None:
-    """Eight times eight weights lie in panels of 32 columns and 32 k."""
-    source, one = problem(Case(hidden=8, inter=8, tokens=1)), bench()
-    one.load(0, source)
-    x = bytes_of(source.x)
-    one.do(Opcode.ACT_BCAST, payload=x, nbytes=len(x))
-    assert one.do(Opcode.EXPERT_FFN, tokens=1, buf_out=64).status == "OK"
-    out = bytearray(32)
-    one.do(Opcode.RES_READ, out=out, nbytes=32, buf_in=64, flags=Flag.WIDE_RESULT)
-    assert out == expected(source)
-
-
-def test_a_command_is_one_pass_however_small_the_buffer() -> None:
-    """An expert of whose tokens the buffer holds none, input, sums and result together; one step does fit."""
-    one, source = bench(buffer_kib=1), problem(WHOLE)
-    one.load(0, source)
-    told = expert_phases(WHOLE, len(weights_of(source)), 1, 4)
-    took(one.do(Opcode.GEMM_GU, tokens=1, buf_in=0, buf_out=256), told["gate_up_ns"])
-    assert one.do(Opcode.EXPERT_FFN, tokens=1, buf_out=256).status == "BUF_OVERFLOW"
-
-
-def test_gemm_of_some_ranks() -> None:
-    """Two ranks, then the two others: the same sums, as many bytes, and each at the rate of its ranks."""
-    source = problem(WHOLE)
-    one = bench()
-    one.load(0, source)
-    x = bytes_of(source.x)
-    one.do(Opcode.ACT_BCAST, payload=x, nbytes=len(x))
-    before = one.counters
-    shared: dict[str, Any] = {"tokens": WHOLE.tokens, "buf_in": 0, "buf_out": 1024}
-    told = expert_phases(WHOLE, len(weights_of(source)), WHOLE.tokens, 4)
-    for mask in (0b0011, 0b1100):
-        took(one.do(Opcode.GEMM_GU, rank_mask=mask, **shared), told["gate_up_ns"])
-    assert change(one, before)["dram_read_bytes"] == 2 * WHOLE.hidden * WHOLE.inter * 2
-    out = bytearray(WHOLE.tokens * 128 * 4)
-    for rank in range(4):
-        one.do(
-            Opcode.RES_READ,
-            out=out,
-            nbytes=len(out),
-            buf_in=1024,
-            rank_mask=1 << rank,
-            flags=Flag.WIDE_RESULT,
-        )
-        assert any(out)
-
-
-def test_the_edge_of_the_buffer_for_an_expert() -> None:
-    """Four panels a rank: sums take 512 bytes a token."""
-    source = problem(WHOLE)
-    one = bench(4, buffer_kib=4)
-    one.load(0, source)
-    for opcode, needs_in, needs_out in (
-        (Opcode.GEMM_GU, 256, 512),
-        (Opcode.SILU_MUL, 512, 128),
-        (Opcode.GEMM_DN, 128, 512),
-        (Opcode.REDUCE, 512, 512),
-    ):
-        fits = {"buf_in": 4096 - needs_in, "buf_out": 4096 - needs_out}
-        assert one.do(opcode, tokens=1, **fits).status == "OK"
-        for name in fits:
-            assert one.do(opcode, tokens=1, **{**fits, name: fits[name] + 64}).status == "BUF_OVERFLOW"
-            assert one.do(opcode, tokens=1, **{**fits, name: 2**32 - 64}).status == "BUF_OVERFLOW"
-            assert one.do(opcode, tokens=1, **{**fits, name: fits[name] - 1}).status == "BAD_FIELD"
-        assert one.do(opcode, tokens=65535).status == "BUF_OVERFLOW"
-    for tokens, status in ((3, "OK"), (4, "BUF_OVERFLOW")):  # 256 + 512 + 512 bytes each
-        assert one.do(Opcode.EXPERT_FFN, tokens=tokens, buf_out=tokens * 256).status == status
-    assert one.do(Opcode.EXPERT_FFN, tokens=1, buf_out=256, flags=Flag.ACCUMULATE).status == "OK"
-    assert one.do(Opcode.EXPERT_FFN, tokens=65535, buf_out=2**32 - 64).status == "BUF_OVERFLOW"
-
-
 @pytest.mark.parametrize("opcode", DEEP_TAKERS, ids=lambda one: one.name)
 def test_ranks_must_be_the_cores(opcode: int) -> None:
     one = bench(4, HOST)
@@ -396,35 +211,6 @@ def test_unknown_opcodes(opcode: int) -> None:
     assert one.counters["failed"] == 1
 
 
-def test_copy_rank() -> None:
-    one = bench()
-    a, b = one.fleet.allocate(0, 1000), one.fleet.allocate(0, 1000)
-    data = bytes(range(250)) * 4
-    one.fleet.write(0, a, data)
-    before = one.counters
-    ended = one.do(Opcode.COPY_RANK, weight_addr=a + 10, dst_addr=b + 500, nbytes=500)
-    took(ended, 500 / stream_gbps(1) + clocks("nRCD", "nCL", "nBL", "nRTRS", "nCWL"))
-    assert one.fleet.read(0, b, 1000) == bytes(500) + data[10:510] and one.fleet.read(0, a, 1000) == data
-    found = change(one, before)
-    assert (found["dram_read_bytes"], found["dram_written_bytes"], found["channel_bytes"]) == (500, 500, 64)
-    one.do(Opcode.COPY_RANK, weight_addr=a, dst_addr=a + 1, nbytes=999)  # onto itself
-    assert one.fleet.read(0, a, 1000) == data[:1] + data[:999]
-    for fields in (
-        {"weight_addr": a + 501},
-        {"dst_addr": b + 501},
-        {"weight_addr": 1 << 63},
-        {"dst_addr": 999_999},
-    ):
-        at = {"weight_addr": a, "dst_addr": b, **fields}
-        assert one.do(Opcode.COPY_RANK, nbytes=500, **at).status == "BAD_ADDRESS"
-    assert one.do(Opcode.COPY_RANK, weight_addr=a, dst_addr=b).status == "BAD_FIELD"
-    one.fleet.poison(0, a + 300)
-    assert one.do(Opcode.COPY_RANK, weight_addr=a, dst_addr=b, nbytes=301).status == "ECC"
-    assert one.do(Opcode.COPY_RANK, weight_addr=a, dst_addr=b, nbytes=300).status == "OK"
-    with pytest.raises(Exception, match="a region of the DIMM"):
-        one.fleet.poison(0, 1 << 40)
-
-
 def test_status_tells_of_the_dimm() -> None:
     one, source = bench(2), problem(WHOLE)
     one.load(1, source)
@@ -443,136 +229,3 @@ def test_status_tells_of_the_dimm() -> None:
     assert busy == about(one.counters["busy_ns"]) == about(2 * CLOSE_NS + channel_ns(64))
     assert one.submit(Opcode.STATUS, out=bytearray(63)) == "BAD_FIELD"
     assert one.submit(Opcode.STATUS) == "BAD_FIELD"
-
-
-def two_dimms() -> tuple[Bench, Bench]:
-    fleet = Fleet(2, ranks=4)
-    pair = Bench(fleet, 0), Bench(fleet, 1)
-    for one in pair:
-        one.set_mode(EXCLUSIVE)
-    return pair
-
-
-def test_link_send_and_recv() -> None:
-    a, b = two_dimms()
-    here, there = a.fleet.allocate(0, 5000), a.fleet.allocate(1, 5000)
-    data = bytes(i * 7 % 251 for i in range(5000))
-    a.fleet.write(0, here, data)
-    send: dict[str, Any] = {
-        "weight_addr": here + 5,
-        "nbytes": 4000,
-        "dst_addr": Descriptor.remote(1, there + 100),
-    }
-    assert a.do(Opcode.LINK_SEND, **send).status == "BAD_ADDRESS"  # no window yet
-    took(b.do(Opcode.LINK_RECV, weight_addr=there + 100, nbytes=3999), 0)
-    assert a.do(Opcode.LINK_SEND, **send).status == "BAD_ADDRESS"  # too small
-    took(b.do(Opcode.LINK_RECV, weight_addr=there + 100, nbytes=4000), 0)
-    b.set_mode(HOST, 0b0100)
-    assert a.do(Opcode.LINK_SEND, **send).status == "MODE"  # the host has a rank there
-    b.set_mode(EXCLUSIVE)
-    took(a.do(Opcode.LINK_SEND, **send), 4000 / 25.0)
-    assert a.fleet.read(1, there, 5000) == bytes(100) + data[5:4005] + bytes(900)
-    assert (a.counters["dram_read_bytes"], a.counters["link_bytes"]) == (4000, 4000)
-    assert (b.counters["dram_written_bytes"], b.counters["link_bytes"]) == (4000, 0)
-    assert a.counters["link_nj"] == about(4000 * 8 * 1.17e-3)
-    assert a.do(Opcode.LINK_SEND, **send).status == "BAD_ADDRESS"  # a window serves once
-    for changed, status in (
-        ({"nbytes": 0}, "BAD_FIELD"),
-        ({"dst_addr": Descriptor.remote(2, there)}, "BAD_ADDRESS"),
-        ({"dst_addr": here}, "BAD_ADDRESS"),
-        ({"weight_addr": here + 1001}, "BAD_ADDRESS"),
-        ({"weight_addr": Descriptor.remote(1, there)}, "BAD_ADDRESS"),
-    ):
-        assert a.do(Opcode.LINK_SEND, **{**send, **changed}).status == status
-    assert b.do(Opcode.LINK_RECV, weight_addr=there + 1001, nbytes=4000).status == "BAD_ADDRESS"
-    assert b.do(Opcode.LINK_RECV, weight_addr=there).status == "BAD_FIELD"
-    b.do(Opcode.LINK_RECV, weight_addr=there, nbytes=4000)
-    a.fleet.poison(0, here + 5)
-    assert a.do(Opcode.LINK_SEND, **send).status == "BAD_ADDRESS"
-    assert a.do(Opcode.LINK_SEND, **{**send, "dst_addr": Descriptor.remote(1, there)}).status == "ECC"
-
-
-def test_migrate() -> None:
-    a, b = two_dimms()
-    source = problem(WHOLE)
-    weights = weights_of(source)
-    a.load(2, source)
-    there = a.fleet.allocate(1, len(weights))
-    move: dict[str, Any] = {"slot": 2, "dst_addr": Descriptor.remote(1, there), "buf_in": 9}
-    for changed, status in (
-        ({"slot": 3}, "BAD_SLOT"),
-        ({"buf_in": 65536}, "BAD_SLOT"),
-        ({"dst_addr": Descriptor.remote(1, there + 1)}, "BAD_ADDRESS"),
-        ({"dst_addr": Descriptor.remote(7, there)}, "BAD_ADDRESS"),
-        ({"dst_addr": 0}, "BAD_ADDRESS"),
-    ):
-        assert a.do(Opcode.MIGRATE, **{**move, **changed}).status == status
-    b.configure(9, there, WHOLE)
-    assert a.do(Opcode.MIGRATE, **move).status == "BAD_SLOT"  # taken
-    move["buf_in"] = 8
-    b.set_mode(HOST, 1)
-    assert a.do(Opcode.MIGRATE, **move).status == "MODE"
-    b.set_mode(EXCLUSIVE)
-    assert (a.counters["experts"], b.counters["experts"]) == (1, 1)
-    took(a.do(Opcode.MIGRATE, **move), len(weights) / 25.0)
-    assert (a.counters["experts"], b.counters["experts"]) == (0, 2)
-    assert a.fleet.read(1, there, len(weights)) == weights
-    assert b.do(Opcode.EXPERT_FFN, slot=8, tokens=1, buf_out=4096).status == "OK"
-    assert a.do(Opcode.EXPERT_FFN, slot=2, tokens=1, buf_out=4096).status == "BAD_SLOT"
-
-
-def test_relayout() -> None:
-    a, b = two_dimms()
-    source = problem(WHOLE)
-    weights = weights_of(source)
-    address = a.load(2, source)
-    size = len(weights) // 2
-    first, second = a.fleet.allocate(0, size), a.fleet.allocate(1, size)
-
-    def pieces(*some: tuple[int, int]) -> dict[str, Any]:
-        raw = b"".join(struct.pack("<Qq", *one) for one in some)
-        return {"slot": 2, "payload": raw, "stride": _ndp.crc32c(raw)}
-
-    halves = pieces((first, size), (Descriptor.remote(1, second), size))
-    assert a.do(Opcode.RELAYOUT, **{**halves, "slot": 1}).status == "BAD_SLOT"
-    assert a.do(Opcode.RELAYOUT, **{**halves, "stride": 0}).status == "BAD_CRC"
-    assert a.do(Opcode.RELAYOUT, **{**halves, "payload": halves["payload"][:-1]}).status == "BAD_FIELD"
-    assert a.do(Opcode.RELAYOUT, slot=2).status == "BAD_FIELD"
-    assert a.do(Opcode.RELAYOUT, **pieces((first, size))).status == "BAD_FIELD"  # half of it
-    assert (
-        a.do(Opcode.RELAYOUT, **pieces((first, size), (first, size))).status == "BAD_FIELD"
-    )  # one place twice
-    assert a.do(Opcode.RELAYOUT, **pieces((address, 2 * size))).status == "BAD_FIELD"  # where it lies
-    assert a.do(Opcode.RELAYOUT, **pieces((first, size), (9999 << 40, size))).status == "BAD_ADDRESS"
-    assert a.do(Opcode.RELAYOUT, **pieces((first, 0), (first, size))).status == "BAD_ADDRESS"
-    b.set_mode(HOST)
-    assert a.do(Opcode.RELAYOUT, **halves).status == "MODE"
-    b.set_mode(CONCURRENT)
-    before = a.counters
-    took(a.do(Opcode.RELAYOUT, **halves), channel_ns(32) + size / 25.0)  # the rest stays on its DIMM
-    assert a.fleet.read(0, first, size) + a.fleet.read(1, second, size) == weights
-    found = change(a, before)
-    assert (found["dram_read_bytes"], found["dram_written_bytes"], found["link_bytes"]) == (
-        2 * size,
-        size,
-        size,
-    )
-    assert b.counters["dram_written_bytes"] == size and found["channel_bytes"] == 64 + 32
-    assert a.do(Opcode.EXPERT_FFN, slot=2, tokens=1, buf_out=4096).status == "BAD_SLOT"  # striped
-    assert a.do(Opcode.MIGRATE, slot=2, dst_addr=Descriptor.remote(1, second)).status == "BAD_SLOT"
-    took(a.do(Opcode.RELAYOUT, **pieces((address, 2 * size))), channel_ns(16) + size / 25.0)
-    assert a.do(Opcode.EXPERT_FFN, slot=2, tokens=1, buf_out=4096).status == "OK"
-    assert b.counters["link_bytes"] == size
-
-
-def test_what_is_released_while_a_command_uses_it() -> None:
-    """A host that takes memory back too early gets an error, and no bytes of somebody else."""
-    fleet = Fleet(1)
-    one, source = Bench(fleet), problem(WHOLE)
-    one.set_mode(EXCLUSIVE)
-    fleet.place(0, weights_of(source), 0, hidden=WHOLE.hidden, inter=WHOLE.inter)
-    one.submit(Opcode.GEMM_GU, slot=0, tokens=1, buf_out=4096)
-    fleet.advance(0, one.now_ns + COMMAND_NS + 1)
-    fleet.remove(0)
-    fleet.advance(0)
-    assert [ended.status for ended in one.drain()][-1] == "BAD_ADDRESS"

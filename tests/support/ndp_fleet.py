@@ -7,6 +7,8 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from support.ndp_core import Case, Problem, bytes_of, make_problem
 from trimoe import _ndp
 from trimoe.ndp import Completion, Descriptor, Flag, Fleet, Opcode, expert_config, spec
@@ -154,3 +156,27 @@ def expected(one: Problem, scale: float = 1.0, onto: bytes | None = None) -> byt
 def fitting(one: Problem, x_tokens: int) -> Problem:
     """The same expert with other tokens."""
     return Problem(one.case, make_problem(replace(one.case, tokens=x_tokens), 3).x, one.layer)
+
+
+def about(value: float) -> Any:
+    return pytest.approx(value, rel=1e-9, abs=1e-6)
+
+
+def took(ended: Completion, ns: float) -> None:
+    """That it was OK and took so long, behind the descriptor's own way."""
+    assert ended.status == "OK"
+    assert ended.start_ns - ended.submitted_ns == about(COMMAND_NS)
+    assert ended.done_ns - ended.start_ns == about(ns)
+
+
+def bench(ranks: int = 4, mode: int = EXCLUSIVE, **arguments: Any) -> Bench:
+    one = Bench(Fleet(1, ranks=ranks, **arguments))
+    if mode != HOST:
+        took(one.set_mode(mode), CLOSE_NS)
+    return one
+
+
+def change(one: Bench, before: dict[str, Any]) -> dict[str, Any]:
+    """Counters that are not what they were."""
+    return {name: value - before[name] for name, value in one.counters.items()
+            if isinstance(value, (int, float)) and value != before[name]}  # fmt: skip
