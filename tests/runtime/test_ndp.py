@@ -182,6 +182,27 @@ def test_a_lost_dimm_changes_no_text(model: Any, tokenizer: Any, fleet: Fleet) -
     assert found.text == again.text == alone.text
 
 
+def test_experts_may_move_meanwhile(model: Any, tokenizer: Any, fleet: Fleet) -> None:
+    sampling = Sampling(16, 0.0)
+    alone = generate(model, tokenizer, "In the beginning", sampling)
+    domain = NdpDomain(model, fleet)
+    try:
+        handles = [layer.handle for layer in model.trimoe_store.layers.values()]
+        for expert in range(32):
+            fleet.relayout(_ndp.expert_key(handles[0], expert), striped=True)
+            fleet.migrate(_ndp.expert_key(handles[1], expert), 5)
+        fleet.kill(3)
+        assert fleet.evacuate(3) > 0
+        domain.update_homes()
+        found = generate(model, tokenizer, "In the beginning", sampling, ndp=domain)
+        assert not domain.lost and domain.reruns == 0
+    finally:
+        domain.close()
+    assert found.text == alone.text
+    # Evacuated experts are localized again; the other striped ones ran on the CPU.
+    assert 0 < found.decode.domains[2].rows <= alone.decode.domains[1].rows
+
+
 def test_models_that_a_core_cannot_compute() -> None:
     model = trimoe.load(SHIPPED, weights="fp32", cache=False)
     with pytest.raises(InputError, match="expected experts of bf16, int8, int4 for an NDP core; got fp32"):

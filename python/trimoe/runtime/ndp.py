@@ -24,6 +24,7 @@ from trimoe.runtime.domains import DomainReport
 
 __all__ = ["NUMBERS", "NdpDomain", "NdpWarning", "place_layer"]
 
+_NOWHERE = -1  # home of an expert that is spread over the DIMMs
 NUMBERS = ("bf16", "int8", "int4")  # packed formats that an NDP core computes
 
 
@@ -92,10 +93,20 @@ class NdpDomain:
     def plan(self, layer: int, counts: torch.Tensor) -> torch.Tensor:
         """The domain of each expert, [E] int32, for the tokens that each has, [E]: 2 + d for DIMM d, or 0."""
         homes = self._homes[layer]
-        cold = (counts > 0) & (counts <= self.cold_tokens)
+        cold = (counts > 0) & (counts <= self.cold_tokens) & (homes != _NOWHERE)
         for dimm in self.lost:
             cold &= homes != dimm
         return torch.where(cold, _ndp.FIRST_DOMAIN + homes, 0).to(torch.int32)
+
+    def update_homes(self) -> None:
+        """Takes note of where the experts lie now: after `Fleet.migrate`, `relayout` or `evacuate`.
+
+        A striped expert runs on the CPU until it is localized again.
+        """
+        for handle, homes in self._homes.items():
+            for expert in range(len(homes)):
+                found = self.fleet.where(_ndp.expert_key(handle, expert))
+                homes[expert] = _NOWHERE if found.striped else found.dimm
 
     def reset_stats(self) -> None:
         """Counts from here on."""
