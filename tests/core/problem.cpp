@@ -98,8 +98,9 @@ std::vector<int64_t> choose(const Case& c) {
 
 Problem::Problem(const Case& c, const Variant& variant)
     : case_(c),
-      shape_{c.experts,       c.hidden, c.inter, variant.weights, variant.int8_activations,
-             {c.activation, c.gated}, c.bias},
+      shape_{{c.hidden, c.inter, variant.weights, {c.activation, c.gated}, c.bias},
+             c.experts,
+             variant.int8_activations},
       hidden_(static_cast<size_t>(c.tokens * c.hidden * size_of(c.dtype))),
       ids_(choose(c)),
       weights_(random_values(c.tokens * c.topk, 0.5, 2)) {
