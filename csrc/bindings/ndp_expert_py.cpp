@@ -131,7 +131,7 @@ void bind_expert(py::module_& m) {
   m.def(
       "closed_form_share",
       [](const std::string& spec, const std::string& mode, double host_gbps) {
-        return stream_share(dram_spec(spec), sharing_mode_named(mode), host_gbps);
+        return stream_share(dram_spec(spec), mode_named(mode), host_gbps);
       },
       py::arg("spec"), py::arg("mode"), py::arg("host_gbps"));
   m.def(

@@ -15,9 +15,9 @@ DimmConfig config_of(const std::string& spec, int ranks, double tflops, int64_t 
                      double link_gbps, double timeout_ns, int ring, const std::string& mode,
                      double stream_share) {
   DimmConfig config;
-  config.mode = mode == "concurrent" ? Mode::kConcurrent : Mode::kExclusive;
+  config.mode = mode_named(mode);
   config.stream_share = stream_share;
-  check(mode == "exclusive" || mode == "concurrent", "mode exclusive or concurrent", mode, "exclusive");
+  check(config.mode != Mode::kHost, "mode exclusive or concurrent", mode, "exclusive");
   check(stream_share > 0 && stream_share <= 1, "a share of the stream between 0 and 1", stream_share, "1");
   config.spec = &dram_spec(spec);
   config.core.ranks = ranks;

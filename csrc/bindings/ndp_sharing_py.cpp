@@ -46,7 +46,7 @@ py::dict sharing(const std::string& spec, const std::string& mode, const std::st
                  double host_gbps, int write_pct, double max_window_ns, double duration_ns, int row_hit_cap,
                  int ndp_window, int host_outstanding, int postpone, uint64_t seed, bool traced) {
   SharingCase one;
-  one.mode = sharing_mode_named(mode);
+  one.mode = mode_named(mode);
   one.ranks = ranks;
   one.host_gbps = host_gbps;
   one.pattern = pattern_named(pattern);

@@ -6,8 +6,7 @@ namespace trimoe::ndp {
 
 Outcome plan_mode_set(const Call& call) {
   // The other commands that take ranks find out in dimm.cpp; this one waits for all of them.
-  if (call.descriptor.bytes >= static_cast<uint32_t>(Mode::kCount) || call.ranks().empty())
-    return refused(Status::kBadField);
+  if (call.descriptor.bytes >= kModeNames.size() || call.ranks().empty()) return refused(Status::kBadField);
   const auto mode = static_cast<Mode>(call.descriptor.bytes);
   const DramSpec& spec = *call.dimm.config.spec;
   const double ns = spec.timing.nRP * spec.clock_ns;
@@ -18,7 +17,7 @@ Outcome plan_mode_set(const Call& call) {
             for (const int index : ranks) {
               Rank& rank = dimm.ranks[static_cast<size_t>(index)];
               catch_up(rank.refresh, clock);
-              rank.refresh.transfer(mode == Mode::kHost ? Owner::kHost : Owner::kNdp, clock);
+              rank.refresh.transfer(owner_in(mode), clock);
               rank.mode = mode;
             }
             return Status::kOk;

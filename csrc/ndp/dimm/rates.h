@@ -1,18 +1,10 @@
-// How long bytes take on the channel of a DIMM.
+// Bytes on the channel of a DIMM: what they take (closed_form.h) and what they add up to.
 #pragma once
-
-#include <cmath>
 
 #include "ndp/dimm/state.h"
 #include "ndp/timing/closed_form.h"
 
 namespace trimoe::ndp {
-
-// Both sub-channels, whole bursts.
-inline double channel_ns(const DramSpec& spec, int64_t bytes) {
-  const double bursts = std::ceil(static_cast<double>(bytes) / kSubChannels / spec.geometry.burst_bytes);
-  return bursts * spec.timing.nBL * spec.clock_ns;
-}
 
 // Bytes that have crossed the channel, either way.
 inline void count_channel(DimmState& dimm, int64_t bytes) {

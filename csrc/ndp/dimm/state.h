@@ -11,14 +11,10 @@
 #include "ndp/dimm/memory.h"
 #include "ndp/dimm/slot.h"
 #include "ndp/dimm/status.h"
-#include "ndp/sharing/refresh.h"
+#include "ndp/sharing/mode.h"
 #include "ndp/timing/expert.h"
 
 namespace trimoe::ndp {
-
-// Who may use a rank: the host alone, the NDP core alone, or both in turns of a few bursts.
-enum class Mode : uint8_t { kHost, kExclusive, kConcurrent, kCount };
-inline constexpr std::string_view kModeNames[] = {"host", "exclusive", "concurrent"};
 
 struct DimmConfig {
   const DramSpec* spec = nullptr;

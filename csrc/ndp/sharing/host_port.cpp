@@ -8,9 +8,7 @@ namespace {
 
 constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 constexpr double kNeverComes = std::numeric_limits<double>::infinity();
-constexpr size_t kLookAhead = 32;  // requests of the backlog that may go before older ones
-// The parts of a descriptor's way, in clocks; see mode_set_clocks().
-constexpr int64_t kDriver = 2, kBuffers = 8, kDecode = 7;
+constexpr size_t kLookAhead = 32;    // requests of the backlog that may go before older ones
 constexpr int64_t kOnBus = 2;        // a command on the channel's command bus
 constexpr int64_t kTurnChannel = 2;  // between reads and writes
 
@@ -68,12 +66,12 @@ int64_t HostPort::take_channel(int64_t from, bool write, int64_t bursts) {
 void HostPort::offload(RankRequest& request, int64_t now) {
   command_bus_free_ = std::max(command_bus_free_, now) + kOnBus * request.commands;
   const int64_t sent = command_bus_free_;
-  const int64_t data = request.write ? take_channel(sent + spec_.timing.nCWL, true, 1) + kBuffers : 0;
-  request.arrival = std::max(sent + kDriver + kDecode, data);
+  const int64_t data = request.write ? take_channel(sent + spec_.timing.nCWL, true, 1) + kBufferClocks : 0;
+  request.arrival = std::max(sent + kDriverClocks + kDecodeClocks, data);
 }
 
 void HostPort::feed(SharedRank& rank) {
-  const bool concurrent = rank.mode() == SharingMode::kConcurrent;
+  const bool concurrent = rank.mode() == Mode::kConcurrent;
   uint64_t full = 0;  // banks that had no room for an older request
   size_t looked = 0;
   for (auto one = backlog_.begin(); one != backlog_.end() && looked < kLookAhead; ++looked) {
@@ -102,8 +100,8 @@ void HostPort::finish(int64_t tag, int64_t end) {
   --outstanding_;
 }
 
-void HostPort::served(const Served& one, SharingMode mode) {
-  if (mode == SharingMode::kConcurrent && !one.request.write)
+void HostPort::served(const Served& one, Mode mode) {
+  if (mode == Mode::kConcurrent && !one.request.write)
     returns_.push_back(one);
   else
     finish(one.request.tag, one.data_end);
@@ -118,7 +116,7 @@ void HostPort::answer(const SharedRank& rank) {
   // All is there, the host hears of it, asks for it, and gets it burst after burst.
   const int64_t told = std::max(rank.now(), returns_.back().data_end) + ranks_ / 2;
   command_bus_free_ = std::max(command_bus_free_, told) + kOnBus;
-  int64_t from = command_bus_free_ + kDriver + kBuffers;
+  int64_t from = command_bus_free_ + kDriverClocks + kBufferClocks;
   for (const Served& one : returns_) {
     from = take_channel(from, false, 1);
     finish(one.request.tag, from);

@@ -30,7 +30,7 @@ class HostPort {
   int64_t next_event(int64_t now) const;
   void arrive(int64_t now, int64_t end);  // requests up to now, none at `end` or later
   void feed(SharedRank& rank);            // what there is room for
-  void served(const Served& one, SharingMode mode);
+  void served(const Served& one, Mode mode);
   void answer(const SharedRank& rank);  // batches that are full or have waited
 
   struct Answer {

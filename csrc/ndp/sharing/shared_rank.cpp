@@ -10,7 +10,7 @@ namespace {
 
 constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 constexpr int64_t kWritePatience = 8;  // times row_hit_cap: nobody waits for a write
-constexpr const char* kModeNames[] = {"HOST", "EXCLUSIVE", "CONCURRENT"};
+constexpr const char* kSwitchNames[] = {"HOST", "EXCLUSIVE", "CONCURRENT"};
 
 }  // namespace
 
@@ -25,7 +25,7 @@ SharedRank::SharedRank(const DramSpec& spec, const RankPolicy& policy, std::vect
 }
 
 bool SharedRank::has_room(const RankRequest& request) const {
-  if (mode_ != SharingMode::kConcurrent) return (request.write ? n_writes_ : n_reads_) < policy_.host_queue;
+  if (mode_ != Mode::kConcurrent) return (request.write ? n_writes_ : n_reads_) < policy_.host_queue;
   const auto bank = static_cast<size_t>(device_.bank_index(request.place));
   return std::ssize(reads_[bank]) + std::ssize(writes_[bank]) < policy_.fifo &&
          fifo_commands_[bank] + request.commands <= policy_.fifo;
@@ -39,7 +39,7 @@ void SharedRank::push(const RankRequest& request) {
   ++(!of_host ? n_ndp_ : request.write ? n_writes_ : n_reads_);
   if (!of_host) return;
   fifo_commands_[bank] += request.commands;
-  if (mode_ != SharingMode::kConcurrent) return;
+  if (mode_ != Mode::kConcurrent) return;
   deepest_fifo_ = std::max(deepest_fifo_, static_cast<int>(reads_[bank].size() + writes_[bank].size()));
   deepest_commands_ = std::max(deepest_commands_, fifo_commands_[bank]);
 }
@@ -150,16 +150,16 @@ bool SharedRank::step(int64_t limit, Served& served) {
   return false;
 }
 
-void SharedRank::switch_to(SharingMode mode) {
-  check(mode_ != SharingMode::kConcurrent || n_reads_ + n_writes_ == 0,
-        "offloaded requests served before a switch", n_reads_ + n_writes_, "step() until none waits");
+void SharedRank::switch_to(Mode mode) {
+  check(mode_ != Mode::kConcurrent || n_reads_ + n_writes_ == 0, "offloaded requests served before a switch",
+        n_reads_ + n_writes_, "step() until none waits");
   const DramTiming& timing = device_.spec().timing;
   now_ = std::max(now_, device_.earliest(Command::kPrechargeAll, 0));
   issue(Command::kPrechargeAll, 0, kNoRow, ledger_.owner(), 0);
-  now_ += timing.nRP + mode_set_clocks(timing);
+  now_ += timing.nRP + command_clocks(timing);
   ledger_.transfer(owner_in(mode), now_);
   if (trace_ != nullptr)
-    trace_->push_back({now_, kModeNames[static_cast<size_t>(mode)], 0, kNoRow, ledger_.owner(), 0});
+    trace_->push_back({now_, kSwitchNames[static_cast<size_t>(mode)], 0, kNoRow, ledger_.owner(), 0});
   mode_ = mode;
   writing_ = refreshing_ = false;
   ++switches_;

@@ -5,14 +5,10 @@
 #include <vector>
 
 #include "ndp/dram/device.h"
-#include "ndp/sharing/refresh.h"
+#include "ndp/sharing/command_path.h"
+#include "ndp/sharing/mode.h"
 
 namespace trimoe::ndp {
-
-// kHost: the host's alone. kExclusive: the NDP's alone. kConcurrent: the NDP's controller serves both.
-enum class SharingMode : uint8_t { kHost, kExclusive, kConcurrent };
-
-constexpr Owner owner_in(SharingMode mode) { return mode == SharingMode::kHost ? Owner::kHost : Owner::kNdp; }
 
 struct RankRequest {
   Place place;
@@ -52,7 +48,7 @@ class SharedRank {
 
   const Device& device() const { return device_; }
   const RefreshLedger& ledger() const { return ledger_; }
-  SharingMode mode() const { return mode_; }
+  Mode mode() const { return mode_; }
   int64_t now() const { return now_; }
   int64_t switches() const { return switches_; }
   int64_t waiting_reads() const { return n_reads_; }  // of the host
@@ -71,7 +67,7 @@ class SharedRank {
 
   // Closes all rows and hands the rank over; now() is then the first clock of the new owner. What waits goes
   // on waiting. Throws Error out of kConcurrent while offloaded requests wait.
-  void switch_to(SharingMode mode);
+  void switch_to(Mode mode);
 
  private:
   struct Entry {
@@ -89,8 +85,8 @@ class SharedRank {
   };
   using Queues = std::vector<std::deque<Entry>>;  // one a bank, oldest first
 
-  bool serves_host() const { return mode_ != SharingMode::kExclusive; }
-  bool serves_ndp() const { return mode_ != SharingMode::kHost; }
+  bool serves_host() const { return mode_ != Mode::kExclusive; }
+  bool serves_ndp() const { return mode_ != Mode::kHost; }
   bool overdue(const Entry& entry, int64_t bursts) const { return ndp_bursts_ - entry.passed >= bursts; }
   void choose_direction();
   std::deque<Entry>* next_of(int bank);
@@ -109,11 +105,8 @@ class SharedRank {
   int64_t pushed_ = 0, ndp_bursts_ = 0, switches_ = 0;
   int64_t now_ = 0;
   int deepest_fifo_ = 0, deepest_commands_ = 0;
-  SharingMode mode_ = SharingMode::kHost;
+  Mode mode_ = Mode::kHost;
   bool writing_ = false, refreshing_ = false;
 };
-
-// The way of a descriptor: written over the channel, then registering driver 2, data buffers 8, NDP 7.
-constexpr int64_t mode_set_clocks(const DramTiming& timing) { return timing.nCWL + timing.nBL + 2 + 8 + 7; }
 
 }  // namespace trimoe::ndp

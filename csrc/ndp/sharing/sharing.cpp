@@ -34,7 +34,7 @@ class Simulation {
         start_(std::llround(kWarmUp * static_cast<double>(end_))) {}
 
   void run() {
-    if (case_.mode != SharingMode::kHost) switch_to(case_.mode);
+    if (case_.mode != Mode::kHost) switch_to(case_.mode);
     while (!done()) {
       host_.arrive(rank_.now(), end_);
       host_.feed(rank_);
@@ -43,7 +43,7 @@ class Simulation {
       step();
       host_.answer(rank_);
     }
-    if (rank_.mode() != SharingMode::kHost) switch_to(SharingMode::kHost);
+    if (rank_.mode() != Mode::kHost) switch_to(Mode::kHost);
   }
 
   const SharedRank& rank() const { return rank_; }
@@ -61,7 +61,7 @@ class Simulation {
 
   // The NDP asks ahead, as its stream is known; in kHost it is off.
   void ask() {
-    if (case_.mode == SharingMode::kHost || rank_.now() >= end_) return;
+    if (case_.mode == Mode::kHost || rank_.now() >= end_) return;
     while (asked_ - given_ < case_.ndp_window) {
       RankRequest request;
       request.place = weights_.next();
@@ -76,27 +76,26 @@ class Simulation {
   // A host that has nothing to ask for gives the rank back at once; an NDP at the end of its window, if there
   // is a host that waits.
   void take_turns() {
-    if (case_.mode != SharingMode::kExclusive) return;
+    if (case_.mode != Mode::kExclusive) return;
     const bool host_waits = rank_.waiting_reads() + rank_.waiting_writes() > 0;
     const bool over = rank_.now() >= window_end_, closing = rank_.now() >= end_;
-    if (rank_.mode() == SharingMode::kHost) {
-      if (over || !host_waits) switch_to(SharingMode::kExclusive);
+    if (rank_.mode() == Mode::kHost) {
+      if (over || !host_waits) switch_to(Mode::kExclusive);
     } else if (host_waits && (over || (closing && rank_.waiting_ndp() == 0))) {
-      switch_to(SharingMode::kHost);
+      switch_to(Mode::kHost);
     } else if (over) {
       window_end_ = rank_.now() + window_;
     }
   }
 
-  void switch_to(SharingMode mode) {
+  void switch_to(Mode mode) {
     rank_.switch_to(mode);
     window_end_ = rank_.now() + window_;
   }
 
   void step() {
     int64_t limit = host_.next_event(rank_.now());
-    if (case_.mode == SharingMode::kExclusive && window_end_ > rank_.now())
-      limit = std::min(limit, window_end_);
+    if (case_.mode == Mode::kExclusive && window_end_ > rank_.now()) limit = std::min(limit, window_end_);
     if (rank_.now() < end_) limit = std::min(limit, end_);
     Served served{};
     if (!rank_.step(limit, served)) return;
@@ -168,9 +167,9 @@ void set_counts(const Simulation& simulation, SharingResult& result) {
 
 }  // namespace
 
-SharingMode sharing_mode_named(std::string_view name) {
-  for (size_t i = 0; i < std::size(kSharingModeNames); ++i)
-    if (kSharingModeNames[i] == name) return static_cast<SharingMode>(i);
+Mode mode_named(std::string_view name) {
+  for (size_t i = 0; i < kModeNames.size(); ++i)
+    if (kModeNames[i] == name) return static_cast<Mode>(i);
   throw Error("a mode out of host, exclusive, concurrent", std::string(name), "exclusive");
 }
 
@@ -178,7 +177,7 @@ SharingResult simulate_sharing(const DramSpec& spec, const SharingCase& one,
                                std::vector<RankCommand>* trace) {
   check_case(spec, one);
   SharingCase alone = one;
-  alone.mode = SharingMode::kExclusive;
+  alone.mode = Mode::kExclusive;
   alone.host_gbps = 0;
   Simulation undisturbed(spec, alone, nullptr), shared(spec, one, trace);
   undisturbed.run();
@@ -188,7 +187,7 @@ SharingResult simulate_sharing(const DramSpec& spec, const SharingCase& one,
   result.undisturbed_gbps = one.ranks * result.rank_gbps;
   result.shared_rank_gbps = kSubChannelsOfDimm * shared.gbps(Owner::kNdp);
   result.host_gbps = kSubChannelsOfDimm * shared.gbps(Owner::kHost);
-  if (one.mode != SharingMode::kHost) {
+  if (one.mode != Mode::kHost) {
     result.ndp_gbps = (one.ranks - 1) * result.rank_gbps + result.shared_rank_gbps;
     const double left = result.undisturbed_gbps - result.host_gbps;
     result.row_switch_loss = left > 0 ? 1 - result.ndp_gbps / left : 0;

@@ -8,14 +8,9 @@
 
 namespace trimoe::ndp {
 
-inline constexpr std::string_view kSharingModeNames[] = {"host", "exclusive", "concurrent"};
-
-// Throws Error for a name that is none.
-SharingMode sharing_mode_named(std::string_view name);
-
 // The host reads and writes one of the ranks of a DIMM; the NDP streams from all of them.
 struct SharingCase {
-  SharingMode mode = SharingMode::kExclusive;
+  Mode mode = Mode::kExclusive;
   int ranks = 4;
   double host_gbps = 0;  // offered to the DIMM's channel, that is, to both sub-channels
   Pattern pattern = Pattern::kStream;

@@ -8,7 +8,6 @@ namespace trimoe::ndp {
 namespace {
 
 constexpr double kResetNs = 1000;
-
 constexpr double kAlmost = 1.0 - 1e-9;
 
 uint8_t mask_of(const Descriptor& descriptor) {
@@ -145,13 +144,12 @@ void Dimm::finish(const Flight& flight) {
       state_.ranks[rank].free_ns = std::max(state_.ranks[rank].free_ns, flight.end.done_ns);
   Ended end = flight.end;
   end.done_ns = flight.retires_ns;
-  const double worked_ns = flight.works_ns - end.start_ns;
   if (flight.effect) {
-    // Stopped is less than all of it, even at the very end.
     const bool whole = end.status == Status::kOk;
-    const Status found = flight.effect(whole           ? 1
-                                       : flight.ns > 0 ? std::min(worked_ns / flight.ns, kAlmost)
-                                                       : 0);
+    const double worked_ns = flight.works_ns - end.start_ns;
+    // Stopped is less than all of it, even at the very end.
+    const double part = flight.ns > 0 ? std::min(worked_ns / flight.ns, kAlmost) : 0;
+    const Status found = flight.effect(whole ? 1 : part);
     if (whole) end.status = found;
   }
   state_.counters.busy_ns += std::max(0.0, flight.works_ns - std::max(end.start_ns, busy_until_ns_));

@@ -1,6 +1,5 @@
 // How the host has a DIMM do something: descriptors, completions, and what they say.
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 
 #include "common/layout.h"
@@ -23,13 +22,6 @@ Descriptor descriptor_of(Opcode opcode, uint8_t flags = 0) {
   d.flags = flags;
   d.rank_mask = 0xff;
   return d;
-}
-
-template <typename Body>
-void run_on(const ThreadPool& pool, int workers, const Body& body) {
-  pool.run(
-      workers, [](void* context, int worker) { (*static_cast<const Body*>(context))(worker); },
-      const_cast<Body*>(&body));
 }
 
 }  // namespace
@@ -149,12 +141,10 @@ double Fleet::run(std::span<const ExpertJob> jobs, const ThreadPool& pool) {
   const double start = start_step();
   const std::vector<std::pair<int, std::vector<const ExpertJob*>>> work(by_dimm.begin(), by_dimm.end());
   std::vector<Status> ended(work.size());
-  std::atomic<size_t> next{0};
-  const auto take = [&](int) {
-    for (size_t task = next++; task < work.size(); task = next++)
-      ended[task] = drive(work[task].first, work[task].second);
-  };
-  run_on(pool, std::min<int>(pool.max_workers(), static_cast<int>(work.size())), take);
+  parallel_tasks(pool, pool.max_workers(), std::ssize(work), [&](int64_t task, int64_t) {
+    const auto& [dimm, batch] = work[static_cast<size_t>(task)];
+    ended[static_cast<size_t>(task)] = drive(dimm, batch);
+  });
   const double ns = step_ns(start);
   ++counters_.steps;
   counters_.busy_ns += ns;

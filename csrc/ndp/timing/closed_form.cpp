@@ -8,8 +8,6 @@
 namespace trimoe::ndp {
 namespace {
 
-// Clocks that a descriptor takes behind the channel: registering driver, data buffers, decoding.
-constexpr int kCommandPathClocks = 2 + 8 + 7;
 constexpr double kRowSwitchLoss = 0.03;
 
 }  // namespace
@@ -21,7 +19,12 @@ double stream_gbps(const DramSpec& spec, int ranks) {
 }
 
 double command_ns(const DramSpec& spec) {
-  return (spec.timing.nCWL + spec.timing.nBL + kCommandPathClocks) * spec.clock_ns;
+  return static_cast<double>(command_clocks(spec.timing)) * spec.clock_ns;
+}
+
+double channel_ns(const DramSpec& spec, double bytes) {
+  const double bursts = std::ceil(bytes / kSubChannels / spec.geometry.burst_bytes);
+  return bursts * spec.timing.nBL * spec.clock_ns;
 }
 
 double first_link_ns(const DramSpec& spec, double link_gbps) {
@@ -41,17 +44,17 @@ double expert_closed_form_ns(const DramSpec& spec, const CoreConfig& core, const
   const double link_ns = (traffic - own) / core.link_gbps;
   const double first_ns = one.striped_over > 1 ? first_link_ns(spec, core.link_gbps) : 0;
   const double channel_gbps = spec.peak_gbps() * kSubChannels;
-  const double channel_ns = tokens * static_cast<double>(one.hidden) * kActivationBytes / channel_gbps;
-  return command_ns(spec) + 2 * channel_ns + first_ns + std::max({stream_ns, mac_ns, link_ns}) +
+  const double crossing_ns = tokens * static_cast<double>(one.hidden) * kActivationBytes / channel_gbps;
+  return command_ns(spec) + 2 * crossing_ns + first_ns + std::max({stream_ns, mac_ns, link_ns}) +
          reduce_ns(core, one);
 }
 
-double stream_share(const DramSpec& spec, SharingMode mode, double host_gbps) {
-  check(mode != SharingMode::kHost, "a mode in which the core may run", "host", "exclusive or concurrent");
+double stream_share(const DramSpec& spec, Mode mode, double host_gbps) {
+  check(mode != Mode::kHost, "a mode in which the core may run", "host", "exclusive or concurrent");
   const double left = 1 - host_gbps / stream_gbps(spec, 1);
   check(host_gbps >= 0 && left > 0, "a host of less than the bandwidth of a rank, in GB/s", host_gbps, "10");
   if (host_gbps == 0) return 1;
-  if (mode == SharingMode::kConcurrent) return left * (1 - kRowSwitchLoss);
+  if (mode == Mode::kConcurrent) return left * (1 - kRowSwitchLoss);
   const double switch_ns = (spec.timing.nRP + spec.timing.nRCD) * spec.clock_ns + command_ns(spec);
   return std::max(left, 0.5) / (1 + switch_ns / (spec.timing.nREFI * spec.clock_ns));
 }

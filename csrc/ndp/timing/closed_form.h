@@ -1,7 +1,8 @@
 // What the emulator should find, by formula; and the constants that it shares with the simulation.
 #pragma once
 
-#include "ndp/sharing/shared_rank.h"
+#include "ndp/sharing/command_path.h"
+#include "ndp/sharing/mode.h"
 #include "ndp/timing/expert.h"
 
 namespace trimoe::ndp {
@@ -15,6 +16,9 @@ double stream_gbps(const DramSpec& spec, int ranks);
 
 // A descriptor's way over the channel and to the core.
 double command_ns(const DramSpec& spec);
+
+// Bytes over the channel, both sub-channels, whole bursts.
+double channel_ns(const DramSpec& spec, double bytes);
 
 // From asking another DIMM for weights until the first of them, one row of a sub-channel, are here.
 double first_link_ns(const DramSpec& spec, double link_gbps);
@@ -30,7 +34,7 @@ double expert_closed_form_ns(const DramSpec& spec, const CoreConfig& core, const
 //   concurrent: (1 - u) * (1 - 0.03): rows that are opened again
 // 1 without a host. Throws Error for mode host, in which the core may not run, and a host beyond the
 // bandwidth.
-double stream_share(const DramSpec& spec, SharingMode mode, double host_gbps);
+double stream_share(const DramSpec& spec, Mode mode, double host_gbps);
 
 // Tokens from which the core is slower than the stream: F / B for two bytes a weight.
 double ridge_tokens(const DramSpec& spec, const CoreConfig& core, double weight_bytes_each);

@@ -20,11 +20,6 @@ constexpr size_t kMaxRemembered = 65'536;
 // Of I, the part of the rank that has most.
 int64_t slice(const CoreConfig& core, const ExpertCase& one) { return ceil_div(one.inter, core.ranks); }
 
-double channel_ns(const DramSpec& spec, double bytes) {
-  const double bursts = std::ceil(bytes / kSubChannels / spec.geometry.burst_bytes);
-  return bursts * spec.timing.nBL * spec.clock_ns;
-}
-
 // Of one matrix, on one sub-channel of one rank of one DIMM.
 int64_t matrix_bursts(const DramSpec& spec, const CoreConfig& core, const ExpertCase& one) {
   const double bytes = static_cast<double>(one.hidden * slice(core, one)) * one.weight_bytes_each;

@@ -56,7 +56,7 @@ def expert_ffn(
         InputError: a value out of range, or bytes of another size than these values ask for.
     """
     try:
-        shape = (hidden, inter, number, group, activation, gated, bias, alpha, limit)
-        return _ndp.core_ffn(weights, activations, *shape, ranks, scale, onto)
+        shape = _ndp.CoreShape(hidden, inter, number, group, activation, gated, bias, alpha, limit)
+        return _ndp.core_ffn(weights, activations, shape, ranks, scale, onto)
     except ValueError as error:
         raise InputError.from_native(error) from None
