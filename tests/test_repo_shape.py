@@ -34,13 +34,28 @@ PYTHON_LAYERS = {
     "models": 3,
     "cost": 4,
     "trace": 4,
-    "runtime": 5,
-    "cli": 6,
+    "_plan": 4,
+    "predictor": 5,
+    "policies": 6,
+    "runtime": 7,
+    "simulator": 7,
+    "cli": 8,
 }
 # Glue at the top of the package: what `import trimoe` runs, which reaches up only inside functions.
 PYTHON_GLUE = {"__init__", "autoload"}
 # Parts that read files and facts, and must work where torch is not installed.
-TORCH_FREE = ("hardware/", "ndp/", "cost/", "trace/", "models/", "errors.py", "whole_file.py")
+TORCH_FREE = (
+    "hardware/",
+    "ndp/",
+    "cost/",
+    "trace/",
+    "models/",
+    "predictor/",
+    "policies/",
+    "simulator/",
+    "errors.py",
+    "whole_file.py",
+)
 TORCH_FREE += ("expert_layer.py", "runtime/prediction.py")
 # What in those folders deals with torch's modules and tensors.
 TORCH_USERS = {

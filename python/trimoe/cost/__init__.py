@@ -4,10 +4,11 @@
 runtime's predictions and the simulator all use these.
 """
 
+from trimoe.cost.clock import Clock, Interval, Task
 from trimoe.cost.curve import LookupCurve, RampCurve
 from trimoe.cost.model import CPU, GPU, NDP0, STRIPED, CostModel
 from trimoe.cost.resources import Resources
-from trimoe.cost.schedule import Schedule, Task, schedule
+from trimoe.cost.schedule import Schedule, schedule
 from trimoe.cost.shape import Attention, ModelShape, load_model_shape, model_names
 
 __all__ = [
@@ -16,7 +17,9 @@ __all__ = [
     "NDP0",
     "STRIPED",
     "Attention",
+    "Clock",
     "CostModel",
+    "Interval",
     "LookupCurve",
     "ModelShape",
     "RampCurve",

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from trimoe.cost.clock import Task
 from trimoe.cost.curve import RampCurve
 from trimoe.cost.dimm import DimmCosts
 from trimoe.cost.rates import measured_curve, peak_tflops
 from trimoe.cost.resources import Resources
-from trimoe.cost.schedule import Task
 from trimoe.cost.shape import ModelShape
 from trimoe.errors import InputError
 from trimoe.hardware.profile import Profile
@@ -53,6 +53,7 @@ class CostModel:
         )
         ndp, host_gbps = profile.ndp, profile.memory.stream_gbps
         self._dimms = DimmCosts(ndp, moe.hidden, moe.inter, weights, host_gbps) if ndp else None
+        self._slices: DimmCosts | None = None
         n_dimms = self.resources.n_dimms
         self.domains = (CPU, *((GPU,) if profile.gpu else ()), *range(NDP0, NDP0 + n_dimms))
         self._compute = {domain: self._curve(domain) for domain in self.domains if domain < NDP0}
@@ -173,6 +174,32 @@ class CostModel:
             return ((self.resources.gpu, max(compute_ns, n_bytes / self.profile.gpu.memory_gbps)),)
         memory = self.host_parts(n_bytes)
         return ((self.resources.cpu, max(compute_ns, _longest_ns(memory))), *memory)
+
+    def split_parts(self, tokens: int) -> Parts:
+        """An expert of which every DIMM has a slice of each matrix; all channels carry the tokens."""
+        self._check(NDP0, tokens, 0)
+        if not tokens:
+            return ()
+        res, moe = self.resources, self.shape.moe
+        if self._slices is None:
+            assert self.profile.ndp is not None
+            host_gbps, inter = self.profile.memory.stream_gbps, -(-moe.inter // res.n_dimms)
+            self._slices = DimmCosts(self.profile.ndp, moe.hidden, inter, self.weights, host_gbps)
+        own_ns, channel_ns = self._slices.expert_ns(tokens), self._slices.channel_ns(tokens)
+        dimms = range(res.n_dimms)
+        channels = {res.channel_of(dimm): 0.0 for dimm in dimms}
+        for dimm in dimms:
+            channels[res.channel_of(dimm)] += channel_ns
+        return (*((res.dimm(dimm), own_ns) for dimm in dimms), *channels.items())
+
+    def near_parts(self, flops: float, n_bytes: float) -> Parts:
+        """Anything dense on all DIMMs at once, each with its share: its ranks' stream or its core's peak."""
+        self._check(NDP0, 1, 0)
+        assert self._dimms is not None and self.profile.ndp is not None
+        n = self.resources.n_dimms
+        stream_ns = n_bytes / n / (self.expert_bytes / self._dimms.stream_ns)
+        ns = max(stream_ns, flops / n / (self.profile.ndp.tflops * 1e3))
+        return tuple((self.resources.dimm(dimm), ns) for dimm in range(n))
 
     def _expert(self, domain: int, tokens: int, layout: int, resident: bool) -> Parts:
         res = self.resources

@@ -1,0 +1,104 @@
+"""What plans occupy: nanoseconds by resource, remembered as rows.
+
+All experts of a layer may start at once and each part queues on its own, so the time that a layer's experts
+take is the largest sum over the resources: `makespan_ns` is exactly what `trimoe.cost.schedule` would say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trimoe.cost import GPU, STRIPED, CostModel
+from trimoe.cost.model import Parts
+from trimoe.policies.plan import SPLIT, Action, Ints, LayerPlan, LayerState, Prefetch
+
+__all__ = ["Loads", "PlanLoad"]
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class PlanLoad:
+    """[resources] nanoseconds: of fetching to the GPU, computing there, and computing elsewhere."""
+
+    fetch: Floats
+    gpu: Floats
+    host: Floats
+
+    @property
+    def total(self) -> Floats:
+        """All together."""
+        total: Floats = self.fetch + self.gpu + self.host
+        return total
+
+    @property
+    def makespan_ns(self) -> float:
+        """What the layer's experts take."""
+        return float(self.total.max(initial=0.0))
+
+
+class Loads:
+    """Rows [resources] of experts on domains, for one cost model.
+
+    Args:
+        cost: of the model on the machine.
+        batches: that an expert's tokens are computed in; weights are fetched once for all.
+    """
+
+    def __init__(self, cost: CostModel, batches: int = 1) -> None:
+        self.cost, self.batches = cost, batches
+        self._rows: dict[tuple[int, int, int], Floats] = {}
+        self._fetch: dict[int, Floats] = {}
+
+    def expert(self, domain: int, tokens: int, layout: int) -> Floats:
+        """An expert on a domain; on the GPU without the fetch."""
+        key = (domain, tokens, layout)
+        row = self._rows.get(key)
+        if row is None:
+            each = -(-tokens // self.batches)
+            if domain == SPLIT:
+                parts = self.cost.split_parts(each)
+            else:
+                parts = self.cost.expert_parts(domain, each, layout, resident=domain == GPU)
+            row = self._rows[key] = self.row(parts) * min(self.batches, tokens)
+        return row
+
+    def fetch(self, layout: int) -> Floats:
+        """The copy of an expert to the GPU."""
+        row = self._fetch.get(layout)
+        if row is None:
+            row = self._fetch[layout] = self.row(self.cost.fetch_parts(layout))
+        return row
+
+    def of_plan(self, plan: LayerPlan, counts: Ints, state: LayerState) -> PlanLoad:
+        """The whole layer."""
+        n = len(self.cost.resources)
+        fetch, gpu, host = np.zeros(n), np.zeros(n), np.zeros(n)
+        layouts, domains, tokens = state.layout.tolist(), plan.domain.tolist(), counts.tolist()
+        for one in plan.fetch:
+            fetch += self.fetch(layouts[one])
+        for one in plan.order:
+            domain = domains[one]
+            row = self.expert(domain, tokens[one], STRIPED if domain in (GPU, SPLIT) else layouts[one])
+            if domain == GPU:
+                gpu += row
+            else:
+                host += row
+        return PlanLoad(fetch, gpu, host)
+
+    def of_action(self, action: Action, state: LayerState) -> Parts:
+        """Background work."""
+        layout = int(state.layout[action.expert])
+        if isinstance(action, Prefetch):
+            return self.cost.fetch_parts(layout)
+        return self.cost.move_parts(layout, action.target)
+
+    def row(self, parts: Parts) -> Floats:
+        """Parts as a row."""
+        row = np.zeros(len(self.cost.resources))
+        for resource, ns in parts:
+            row[resource] += ns
+        return row

@@ -1,0 +1,62 @@
+"""Whole layers: the experts of the first N layers on the CPU, all others in GPU memory.
+
+As llama.cpp's option of that name places them; nothing is ever moved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from trimoe.cost import CPU, GPU
+from trimoe.errors import InputError
+from trimoe.policies.deployment import Deployment, Workload, check_fits, gpu_ledger
+from trimoe.policies.options import Options, option
+from trimoe.policies.plan import IDLE, Ints, LayerPlan, LayerState
+from trimoe.policies.policy import Policy
+
+__all__ = ["NCpuMoe"]
+
+
+@dataclass(frozen=True)
+class NCpuMoeOptions(Options):
+    """See `option`."""
+
+    n: int = option(-1, "MoE layers with experts on the CPU; -1: as few as fit", low=-1, high=1000)
+    micro_batch: int = option(
+        0, "requests at once; 0: 2048 prompt tokens, or all at decode", low=0, high=2**20
+    )
+
+
+class NCpuMoe(Policy):
+    """llama.cpp's --n-cpu-moe."""
+
+    name, about = "n-cpu-moe", "experts of the first N layers on the CPU, all others on the GPU"
+    OptionsType = NCpuMoeOptions
+
+    def deploy(self, work: Workload, phase: str) -> Deployment:
+        """The fewest CPU layers that fit, if none are asked for."""
+        layers, experts = len(self.cost.shape.moe.moe_layers), self.cost.shape.moe.experts
+        requests = self.options.micro_batch or (
+            max(1, 2048 // work.input) if phase == "prefill" else work.batch
+        )
+        base = Deployment(work.batch, min(requests, work.batch), coalesced=False, pipelined=False)
+        n = self.options.n
+        if n < 0:
+            check_fits(self.cost, base, work, phase)
+            gpu = self.cost.profile.gpu
+            room = gpu.memory_bytes - sum(gpu_ledger(self.cost, base, work, phase).values()) if gpu else 0
+            n = layers - min(layers, int(room // (experts * self.cost.expert_bytes)))
+        if n > layers:
+            raise InputError(expected=f"n-cpu-moe.n up to {layers}, the MoE layers", got=str(n), hint="-1")
+        deployment = replace(base, slots_of=(0,) * n + (experts,) * (layers - n))
+        check_fits(self.cost, deployment, work, phase)
+        return deployment
+
+    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
+        """Where the layer's experts are."""
+        active = np.nonzero(counts)[0]
+        domain = np.full(len(counts), IDLE, np.int32)
+        domain[active] = GPU if state.slots else CPU
+        return LayerPlan(domain, tuple(active.tolist()))

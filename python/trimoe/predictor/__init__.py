@@ -1,0 +1,1 @@
+"""What the next steps will need, from what the last ones needed."""
