@@ -5,16 +5,20 @@ Planners put them on a schedule to compare deployments, the simulator on its clo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from trimoe.cost import CPU, GPU, CostModel, Task
 from trimoe.cost.layer_ops import ELEMENT_BYTES, LayerOps, Op, hidden_bytes, layer_ops
 from trimoe.cost.model import Parts
 from trimoe.policies.deployment import Deployment
 from trimoe.policies.loads import Floats, PlanLoad
 
-__all__ = ["LayerTasks"]
+__all__ = ["CHAIN", "LayerTasks"]
 
 # More micro-batches than this overlap as well as this many, each of several.
 _MOST_GROUPS = 8
+# Tasks of experts that are not where the hidden states are, one after the other.
+CHAIN = ("tokens", "experts there", "results")
 _DOMAIN = {"cpu": CPU, "gpu": GPU}
 Stage = tuple[str, Parts, bool]  # name, what one micro-batch occupies, whether it is known ahead
 
@@ -32,19 +36,18 @@ class LayerTasks:
 
     def __init__(self, cost: CostModel, deployment: Deployment, new_tokens: int) -> None:
         self.cost, self.deployment, self.new_tokens = cost, deployment, new_tokens
-        self._stages: dict[tuple[int, bool], list[Stage]] = {}
+        self._stages: dict[tuple[int, bool], tuple[list[Stage], Parts]] = {}
+        self._copied_bytes: dict[tuple[int, bool], dict[str, float]] = {}
+        self._copying: dict[str, float] = {"h2d": 0.0, "d2h": 0.0}
 
     def attention(
         self, context: int, *, moe: bool, first: int, after: tuple[int, ...] = (), ahead: tuple[int, ...] = ()
     ) -> list[Task]:
         """All that comes before the routed experts; `ahead`: when what is known beforehand may begin."""
-        key = (context, moe)
-        if key not in self._stages:
-            self._stages[key] = self._one_micro_batch(context, moe)
+        stages, weights = self._layer(context, moe)
         deployment, tasks = self.deployment, list[Task]()
         groups = min(deployment.micro_batches, _MOST_GROUPS)
         times = deployment.micro_batches / groups
-        weights = self._weights(moe)
         last: tuple[int, ...] = after
         ends = []
         if weights:
@@ -52,7 +55,7 @@ class LayerTasks:
             tasks.append(Task("dense weights", weights, ahead or after))
         for _ in range(groups):
             before, loads = last, list[int]()
-            for name, parts, known in self._stages[key]:
+            for name, parts, known in stages:
                 index = first + len(tasks)
                 many = tuple((resource, ns * times) for resource, ns in parts)
                 if known:  # no stage waits for it but the one that uses it
@@ -84,15 +87,33 @@ class LayerTasks:
         if far.any():  # hidden states go there and come back
             there, back = ("d2h", "h2d") if self.deployment.out == "gpu" else ("h2d", "d2h")
             one_way = hidden_bytes(self.cost.shape, tokens)
-            sent = put("tokens", self._copy(there, one_way), after)
-            computed = put("experts there", _parts(far), sent)
-            ends += put("results", self._copy(back, one_way), computed)
+            there_name, far_name, back_name = CHAIN
+            sent = put(there_name, self._copy(there, one_way), after)
+            computed = put(far_name, _parts(far), sent)
+            ends += put(back_name, self._copy(back, one_way), computed)
         return [*tasks, Task("layer end", (), tuple(ends) or after)]
+
+    def copied_bytes(self, context: int, *, moe: bool) -> Mapping[str, float]:
+        """Bytes to ("h2d") and from ("d2h") the GPU in one layer's attention, all micro-batches."""
+        self._layer(context, moe)
+        return self._copied_bytes[context, moe]
 
     def ops(self, context: int, *, moe: bool) -> LayerOps:
         """Operations and bytes of one micro-batch."""
         requests = -(-self.deployment.batch // self.deployment.micro_batches)
         return layer_ops(self.cost.shape, requests, self.new_tokens, context, moe=moe)
+
+    def _layer(self, context: int, moe: bool) -> tuple[list[Stage], Parts]:
+        """Stages of one micro-batch and the copy of weights; remembered, and the bytes of both counted."""
+        key = (context, moe)
+        if key not in self._stages:
+            self._copying = {"h2d": 0.0, "d2h": 0.0}
+            stages = self._one_micro_batch(context, moe)
+            for direction in self._copying:
+                self._copying[direction] *= self.deployment.micro_batches
+            self._stages[key] = stages, self._weights(moe)
+            self._copied_bytes[key] = self._copying
+        return self._stages[key]
 
     def _one_micro_batch(self, context: int, moe: bool) -> list[Stage]:
         deployment, attention = self.deployment, self.cost.shape.attention
@@ -142,7 +163,10 @@ class LayerTasks:
 
     def _copy(self, direction: str, n_bytes: float) -> Parts:
         """Nothing to copy on a machine without a GPU."""
-        return self.cost.transfer_parts(direction, n_bytes) if self.cost.profile.gpu else ()
+        if not self.cost.profile.gpu:
+            return ()
+        self._copying[direction] += n_bytes
+        return self.cost.transfer_parts(direction, n_bytes)
 
 
 def _parts(row: Floats) -> Parts:

@@ -41,7 +41,18 @@ class NCpuMoe(Policy):
         requests = self.options.micro_batch or (
             max(1, 2048 // work.input) if phase == "prefill" else work.batch
         )
-        base = Deployment(work.batch, min(requests, work.batch), coalesced=False, pipelined=False)
+        where = "gpu" if self.cost.profile.gpu else "cpu"
+        base = Deployment(
+            work.batch,
+            min(requests, work.batch),
+            coalesced=False,
+            qkv=where,
+            attention=where,
+            out=where,
+            kv_on_gpu=float(where == "gpu"),
+            dense_on_gpu=float(where == "gpu"),
+            pipelined=False,
+        )
         n = self.options.n
         if n < 0:
             check_fits(self.cost, base, work, phase)

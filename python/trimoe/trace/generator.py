@@ -14,7 +14,7 @@ from trimoe.errors import InputError
 from trimoe.trace.popularity import MAX_SKEW, SHAPES, logits
 from trimoe.trace.routing import MAX_EXPERTS, Trace, TraceMeta
 
-__all__ = ["GeneratorSpec", "generate_trace"]
+__all__ = ["GeneratorSpec", "generate_trace", "popularity_scale"]
 
 Floats = npt.NDArray[np.float32]
 _CHUNK_TOKENS = 4096  # the caches of a core hold what is in work
@@ -66,7 +66,7 @@ def generate_trace(
     """The trace of a spec, the same for the same spec; on_layer is called after each layer."""
     of_model = np.random.default_rng([spec.model_seed, 1])
     of_requests = np.random.default_rng([spec.seed, 2])
-    scale = _popularity(spec, of_model, of_requests)
+    scale = _popularity_of(spec, of_model, of_requests)
     # In slot j of a layer is expert names[j]; those in slots of the same number follow each other.
     names = np.argsort(of_model.random((spec.layers, spec.experts)), axis=-1).astype(np.int16)
     tokens = spec.steps * spec.batch
@@ -95,7 +95,14 @@ def generate_trace(
     return Trace(meta, ids, weights, step, request)
 
 
-def _popularity(
+def popularity_scale(spec: GeneratorSpec) -> Floats:
+    """exp(-z) of every expert, [L, S, E], as in the spec's trace, up to a factor for each layer and step."""
+    return _popularity_of(
+        spec, np.random.default_rng([spec.model_seed, 1]), np.random.default_rng([spec.seed, 2])
+    )
+
+
+def _popularity_of(
     spec: GeneratorSpec, of_model: np.random.Generator, of_requests: np.random.Generator
 ) -> Floats:
     """exp(-z), [L, S, E]: what divides the popularity of an expert at a step."""

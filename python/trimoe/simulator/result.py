@@ -1,0 +1,101 @@
+"""What a simulated phase took, and what the machine did meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from trimoe.policies import Deployment
+from trimoe.policies.loads import Floats
+from trimoe.simulator.engine import Engine
+
+__all__ = ["PhaseResult", "phase_result"]
+
+
+@dataclass(frozen=True)
+class PhaseResult:
+    """One phase of a workload.
+
+    total_ns: of all rounds and steps; simulated_steps: that were put on the clock, the others are taken to be
+    like them. rounds: batches one after the other, where not all requests fit at once. tokens: that the phase
+    is for (prompts', or generated ones). expert_share: of the time, from router to the end of the experts.
+    utilisation: busy share by resource, over all time; DIMMs and channels on average. expert_utilisation: the
+    same of what the experts occupy, over the experts' time. makespan_ns: mean by MoE layer. slowed_pct: of
+    the time, what experts took longer than alone, since background work was in their way. bytes: moved.
+    """
+
+    phase: str
+    tokens: int
+    total_ns: float
+    tokens_per_s: float
+    steps: int
+    simulated_steps: int
+    rounds: int
+    step_ns: float
+    deployment: Deployment
+    makespan_ns: tuple[float, ...]
+    expert_share: float
+    utilisation: dict[str, float]
+    expert_utilisation: dict[str, float]
+    slowed_pct: float
+    gpu_hit_rate: float | None
+    bytes: dict[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        plain = {**vars(self), "deployment": asdict(self.deployment), "makespan_ns": list(self.makespan_ns)}
+        mean = sum(self.makespan_ns) / len(self.makespan_ns)
+        return {**plain, "mean_makespan_ns": mean}
+
+
+def phase_result(engine: Engine, phase: str, *, tokens: int, steps: int, rounds: int) -> PhaseResult:
+    """Sums up a finished engine; steps: of the whole phase, of which the engine ran some."""
+    clock, cost = engine.clock, engine.cost
+    end = clock.end_ns[engine.step_ends[-1]]
+    ran = len(engine.step_ends)
+    step_ns = end / ran
+    total_ns = step_ns * steps * rounds
+    layers = len(engine.states)
+    spans = np.zeros(layers)
+    occupied, slowed = np.zeros(len(cost.resources)), 0.0
+    for one in engine.records:
+        span = clock.end_ns[one.ended] - clock.end_ns[one.routed]
+        spans[one.layer] += span
+        occupied += one.load.total
+        slowed += max(0.0, span - one.alone_ns) if not engine.deployment.stream_ahead else 0.0
+    moved, scale = engine.moved, steps * rounds / ran
+    expert = cost.expert_bytes * scale
+    return PhaseResult(
+        phase=phase,
+        tokens=tokens,
+        total_ns=total_ns,
+        tokens_per_s=tokens / total_ns * 1e9,
+        steps=steps,
+        simulated_steps=ran,
+        rounds=rounds,
+        step_ns=step_ns,
+        deployment=engine.deployment,
+        makespan_ns=tuple((spans / ran).tolist()),
+        expert_share=float(spans.sum() / end),
+        utilisation=_by_kind(engine, np.array(clock.busy_ns) / end),
+        expert_utilisation=_by_kind(engine, occupied / max(float(spans.sum()), 1e-9)),
+        slowed_pct=100 * slowed / end,
+        gpu_hit_rate=moved.gpu_hits / moved.gpu_experts if moved.gpu_experts else None,
+        bytes={
+            "experts_fetched": moved.fetched * expert,
+            "experts_prefetched": moved.prefetched * expert,
+            "experts_relaid": moved.relaid * expert,
+            "other_h2d": moved.tokens_h2d_bytes * scale,
+            "other_d2h": moved.tokens_d2h_bytes * scale,
+        },
+    )
+
+
+def _by_kind(engine: Engine, share: Floats) -> dict[str, float]:
+    resources = engine.cost.resources
+    kinds: dict[str, list[float]] = {}
+    for name, value in zip(resources.names, share.tolist(), strict=True):
+        kinds.setdefault(name.rstrip("0123456789"), []).append(value)
+    return {name: sum(values) / len(values) for name, values in kinds.items() if values}

@@ -1,0 +1,135 @@
+"""Where a simulation's routing comes from: counts of a recorded trace, or generated ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trimoe.cost import ModelShape
+from trimoe.errors import InputError
+from trimoe.policies import Workload
+from trimoe.trace.counts import draw_counts, generate_counts
+from trimoe.trace.generator import GeneratorSpec
+from trimoe.trace.presets import find_preset
+from trimoe.trace.routing import Trace
+
+__all__ = ["Routing", "RoutingSpec", "generated_routing", "trace_routing"]
+
+Ints = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Routing:
+    """Tokens of experts.
+
+    prefill: [MoE layers, E], of all prompts. decode: [steps, MoE layers, E]. calibration: [MoE layers, E], of
+    other prompts to the same model. about: where they come from, for reports.
+    """
+
+    prefill: Ints
+    decode: Ints
+    calibration: Floats
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RoutingSpec:
+    """What to generate, as `GeneratorSpec`; skew None: the one that gives the preset's published figure."""
+
+    preset: str = "trimoe"
+    shape: str = "lognormal"
+    skew: float | None = None
+    drift: float = 0.9
+    static: float = 0.5
+    seed: int = 0
+
+
+def generated_routing(shape: ModelShape, work: Workload, steps: int, spec: RoutingSpec) -> Routing:
+    """Routing of a model under a workload; prompts are one step, decode begins where they left off.
+
+    The calibration set is as many requests with another seed to the same model: its popularity correlates
+    with the workload's by `spec.static`.
+    """
+    skew = spec.skew
+    if skew is None:
+        skew = find_preset(spec.preset).skew(spec.shape, shape.moe.experts, shape.topk)
+    generator = GeneratorSpec(
+        layers=len(shape.moe.moe_layers),
+        experts=shape.moe.experts,
+        topk=shape.topk,
+        steps=max(1, steps),
+        batch=work.batch,
+        skew=skew,
+        shape=spec.shape,
+        drift=spec.drift,
+        static=spec.static,
+        correlation=0.0,
+        seed=spec.seed,
+    )
+    decode, p = generate_counts(generator)
+    rng = np.random.default_rng([spec.seed, 4])
+    prefill = draw_counts(p[0], work.batch * work.input, shape.topk, rng)
+    others = replace(generator, seed=spec.seed + 10_007, steps=1)
+    calibration, _ = generate_counts(others)
+    about = {"source": "generated", "preset": spec.preset, **vars(spec), "skew": skew}
+    return Routing(prefill, decode, calibration[0].astype(float), about)
+
+
+def trace_routing(trace: Trace, shape: ModelShape, work: Workload, seed: int = 0) -> Routing:
+    """Routing as in a trace of this model, for the workload's batch.
+
+    Half of the trace's requests are the calibration set; the popularity of the others, step by step, is drawn
+    from for as many requests as the workload has.
+
+    Raises:
+        InputError: the trace is of another model, or has no decode steps or only one request.
+    """
+    trace.check_model(experts=shape.moe.experts, topk=shape.topk, layers=shape.moe.moe_layers)
+    requests = np.unique(trace.request)
+    if len(requests) < 2:
+        raise InputError(expected="a trace of two or more requests", got="one", hint="`trimoe trace record`")
+    calibrates = np.isin(trace.request, requests[::2])
+    prefill_steps = trace.meta.prefill_steps
+    steps = trace.steps - prefill_steps
+    if not steps:
+        raise InputError(expected="a trace with decode steps", got="prefill only", hint="--max-new-tokens 32")
+    first = trace.step < max(1, prefill_steps)
+    rng = np.random.default_rng([seed, 5])
+
+    def counts(keep: npt.NDArray[np.bool_]) -> Floats:
+        return _counts(trace, keep).astype(float)
+
+    def drawn(found: Floats, tokens: int) -> Ints:
+        total = found.sum(-1, keepdims=True)
+        p = np.where(total > 0, found / np.maximum(total, 1), 1 / shape.moe.experts) * shape.topk
+        return draw_counts(_at_most_one(p), tokens, shape.topk, rng)
+
+    ours = ~calibrates
+    decode = [drawn(counts(ours & (trace.step == prefill_steps + step)), work.batch) for step in range(steps)]
+    about = {"source": trace.meta.source, "model": trace.meta.model, "steps": steps, "seed": seed}
+    prefill = drawn(counts(ours & first), work.batch * work.input)
+    return Routing(prefill, np.stack(decode), counts(calibrates), about)
+
+
+def _counts(trace: Trace, keep: npt.NDArray[np.bool_]) -> Ints:
+    layers, experts = len(trace.meta.layers), trace.meta.experts
+    chosen = trace.ids[:, keep].reshape(layers, -1).astype(np.int64)
+    return np.stack([np.bincount(one[one >= 0], minlength=experts) for one in chosen])
+
+
+def _at_most_one(p: Floats) -> Floats:
+    """Probabilities with the same sums, none above 1: what is over goes to the others in proportion."""
+    total = p.sum(-1, keepdims=True)
+    for _ in range(50):
+        over = np.maximum(p - 1, 0).sum(-1, keepdims=True)
+        if over.max() < 1e-9:
+            break
+        p = np.minimum(p, 1)
+        free = np.where(p < 1, p + 1e-9, 0)
+        p = p + over * free / np.maximum(free.sum(-1, keepdims=True), 1e-12)
+    result: Floats = np.minimum(p, 1) * total / np.maximum(np.minimum(p, 1).sum(-1, keepdims=True), 1e-12)
+    return result
