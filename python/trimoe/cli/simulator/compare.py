@@ -1,0 +1,142 @@
+"""`trimoe compare`: many systems on the same requests, and the bars."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trimoe.cli.render import human_ns, print_json, print_line, print_table, progress_steps
+from trimoe.cli.simulator.options import (
+    BatchOption,
+    DriftOption,
+    Given,
+    HardwareOption,
+    InputOption,
+    JsonOption,
+    ModelOption,
+    OutputOption,
+    PhaseOption,
+    PresetOption,
+    ProfileSetOption,
+    SeedOption,
+    SetOption,
+    ShapeOption,
+    SkewOption,
+    StaticOption,
+    StepsOption,
+    TraceOption,
+    WeightsOption,
+    phases_of,
+)
+from trimoe.errors import InputError
+
+__all__ = ["compare"]
+
+
+def compare(
+    systems: Annotated[
+        str, typer.Option(help="Names with commas between; all: every one that can run on the machine.")
+    ] = "all",
+    model: ModelOption = "deepseek-v2",
+    hardware: HardwareOption = "h100-8470-ndp16",
+    batch: BatchOption = 512,
+    input_tokens: InputOption = 512,
+    output_tokens: OutputOption = 128,
+    phase: PhaseOption = "all",
+    weights: WeightsOption = "bf16",
+    settings: SetOption = None,
+    profile_settings: ProfileSetOption = None,
+    steps: StepsOption = 16,
+    trace: TraceOption = None,
+    preset: PresetOption = "trimoe",
+    shape: ShapeOption = "lognormal",
+    skew: SkewOption = None,
+    drift: DriftOption = 0.9,
+    static: StaticOption = 0.5,
+    seed: SeedOption = 0,
+    plot: Annotated[Path | None, typer.Option(help="Bars as a PNG.")] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Simulate many systems on the same requests; the fastest first. A system that cannot run says why.
+
+    \b
+    Examples:
+      trimoe compare --model deepseek-v2 --hardware h100-8470-ndp16 --batch 512 --plot bars.png
+      trimoe compare --systems coxmoe,moe-lightning,flexgen --model mixtral-8x7b --hardware h100-8452y
+      trimoe compare --systems hybrimoe,ktransformers --phase decode --batch 1 --hardware a6000-5220r10
+    """
+    from trimoe.cli.plot import check_output
+    from trimoe.policies import make_policy, policy_names, policy_type
+    from trimoe.simulator.simulate import SimulationOptions
+    from trimoe.simulator.simulate import simulate as run
+
+    names = policy_names() if systems == "all" else tuple(one.strip() for one in systems.split(","))
+    for name in names:
+        policy_type(name)
+    phases = phases_of(phase)
+    if plot is not None:
+        check_output(plot)
+    given = Given.read(
+        model=model,
+        hardware=hardware,
+        batch=batch,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        weights=weights,
+        settings=settings,
+        profile_settings=profile_settings,
+        steps=steps,
+        trace=trace,
+        preset=preset,
+        shape=shape,
+        skew=skew,
+        drift=drift,
+        static=static,
+        seed=seed,
+    )
+    results: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
+    with progress_steps("simulating", len(names), enabled=not json_output) as advance:
+        for name in names:
+            try:
+                policy = make_policy(name, given.cost, given.settings.get(name))
+                results.append(
+                    run(policy, given.work, given.routing, SimulationOptions(phases, steps)).as_dict()
+                )
+            except InputError as error:
+                failed[name] = str(error)
+            advance()
+    if not results:
+        raise InputError(
+            expected="a system that can run this", got="; ".join(failed.values())[:600], hint="--batch 16"
+        )
+    results.sort(key=lambda one: -float(one["tokens_per_s"]))
+    if plot is not None:
+        from trimoe.cli.simulator.bars import plot_bars
+
+        plot_bars(f"{given.facts['model']} on {given.facts['hardware']}, batch {batch}", results, plot)
+    if json_output:
+        print_json({**given.facts, "results": results, "failed": failed})
+        return
+    _print(results, failed, phases)
+    if plot is not None:
+        print_line(f"plot: {plot}")
+
+
+def _print(results: list[dict[str, Any]], failed: dict[str, str], phases: tuple[str, ...]) -> None:
+    best = float(results[0]["tokens_per_s"])
+    columns = ["system", "tokens/s", "of the best", *(f"{one} step" for one in phases)]
+    rows = [
+        (
+            one["system"],
+            f"{one['tokens_per_s']:.1f}",
+            f"{100 * one['tokens_per_s'] / best:.0f} %",
+            *(human_ns(one["phases"][phase]["step_ns"]) for phase in phases),
+        )
+        for one in results
+    ]
+    print_table("Simulated", columns, rows, right=columns[1:])
+    for name, why in failed.items():
+        print_line(f"{name}: {why}")

@@ -1,0 +1,154 @@
+"""Options that the simulating commands share, and what they name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trimoe.errors import InputError
+
+if TYPE_CHECKING:
+    from trimoe.cost import CostModel
+    from trimoe.policies import Workload
+    from trimoe.simulator.routing import Routing
+
+__all__ = [
+    "BatchOption",
+    "DriftOption",
+    "Given",
+    "HardwareOption",
+    "InputOption",
+    "JsonOption",
+    "ModelOption",
+    "OutputOption",
+    "PhaseOption",
+    "PresetOption",
+    "ProfileSetOption",
+    "SeedOption",
+    "SetOption",
+    "ShapeOption",
+    "SkewOption",
+    "StaticOption",
+    "StepsOption",
+    "TraceOption",
+    "WeightsOption",
+    "phases_of",
+]
+
+ModelOption = Annotated[
+    str, typer.Option(help="A model that trimoe knows the sizes of, or a checkpoint folder.")
+]
+HardwareOption = Annotated[
+    str, typer.Option(help="A hardware profile: a name, this-machine, or a JSON file.")
+]
+BatchOption = Annotated[int, typer.Option(min=1, help="Requests.")]
+InputOption = Annotated[int, typer.Option("--input", min=1, help="Tokens of each prompt.")]
+OutputOption = Annotated[int, typer.Option("--output", min=1, help="Tokens generated for each.")]
+PhaseOption = Annotated[str, typer.Option(help="prefill, decode or all.")]
+WeightsOption = Annotated[str, typer.Option(help="Format of the routed experts: bf16, int8, int4, fp8, ...")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="SYSTEM.OPTION=VALUE, as often as needed; see `trimoe policy options`."),
+]
+ProfileSetOption = Annotated[
+    list[str] | None,
+    typer.Option("--profile-set", help="FIGURE=VALUE of the profile, such as ndp.tflops=0.25."),
+]
+StepsOption = Annotated[
+    int,
+    typer.Option(min=1, help="Decode steps on the clock, spread over the output; the others are like them."),
+]
+TraceOption = Annotated[Path | None, typer.Option(help="Routing of a recorded trace of this model.")]
+PresetOption = Annotated[
+    str,
+    typer.Option(help="Published skew of the generated routing: trimoe, qwen3-30b, mixtral-8x7b, uniform."),
+]
+ShapeOption = Annotated[str, typer.Option(help="Of the skew: lognormal or zipf.")]
+SkewOption = Annotated[float | None, typer.Option(help="Instead of the preset's.")]
+DriftOption = Annotated[float, typer.Option(help="Popularity kept from one step to the next, 0 to 1.")]
+StaticOption = Annotated[
+    float, typer.Option(help="Share of the skew that is the model's: how well calibration foresees it.")
+]
+SeedOption = Annotated[int, typer.Option(min=0, help="Of the routing.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def phases_of(text: str) -> tuple[str, ...]:
+    """The phases that `--phase` names; InputError for another word."""
+    known = {"prefill": ("prefill",), "decode": ("decode",), "all": ("prefill", "decode")}
+    if text not in known:
+        raise InputError(expected="--phase prefill, decode or all", got=text, hint="--phase all")
+    return known[text]
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What the options name, read and checked; facts: of it, for reports."""
+
+    cost: CostModel
+    work: Workload
+    routing: Routing
+    settings: Mapping[str, Mapping[str, str]]
+    facts: dict[str, Any]
+
+    @classmethod
+    def read(
+        cls,
+        *,
+        model: str,
+        hardware: str,
+        batch: int,
+        input_tokens: int,
+        output_tokens: int,
+        weights: str,
+        settings: Sequence[str] | None,
+        profile_settings: Sequence[str] | None,
+        steps: int,
+        trace: Path | None,
+        **routing: Any,
+    ) -> Given:
+        """routing: arguments of `RoutingSpec`. InputError as the options' help says."""
+        from trimoe.cost import CostModel, load_model_shape
+        from trimoe.hardware.profile import load_profile
+        from trimoe.policies import Workload, parse_settings, policy_type
+        from trimoe.simulator.routing import RoutingSpec, generated_routing, trace_routing
+        from trimoe.trace import read_trace
+
+        found = parse_settings(settings or ())
+        for system in found:
+            policy_type(system)
+        profile = load_profile(hardware)
+        if profile_settings:
+            values = dict(map(_figure, profile_settings))
+            profile = profile.with_values(values, "assumption: given on the command line")
+        cost = CostModel(profile, load_model_shape(model), weights)
+        work = Workload(batch, input_tokens, output_tokens)
+        if trace is not None:
+            drawn = trace_routing(read_trace(trace), cost.shape, work, routing["seed"])
+        else:
+            drawn = generated_routing(cost.shape, work, min(steps, output_tokens), RoutingSpec(**routing))
+        facts = {
+            "model": cost.shape.name,
+            "hardware": profile.name,
+            "weights": weights,
+            **vars(work),
+            "routing": drawn.about,
+            "settings": {system: dict(values) for system, values in found.items()},
+            "profile_settings": list(profile_settings or ()),
+        }
+        return cls(cost, work, drawn, found, facts)
+
+
+def _figure(text: str) -> tuple[str, float | str]:
+    path, equals, value = text.partition("=")
+    if not (path and equals and value):
+        raise InputError(expected="--profile-set FIGURE=VALUE", got=text, hint="ndp.tflops=0.25")
+    try:
+        number = float(value)
+    except ValueError:
+        return path, value
+    return path, int(number) if number == int(number) and "." not in value else number
