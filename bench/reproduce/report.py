@@ -1,0 +1,93 @@
+"""Claims as a page: a table of verdicts, then each claim with its sweep, and a plot of all."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from claim import Claim
+
+from trimoe.cli.plot import new_figure, save_png, set_axes
+
+__all__ = ["plot_claims", "write_report"]
+
+_HEAD = """# Reproduction of published figures
+
+Written by `make reproduce`. Every figure of ours is simulated on the cost model (docs/cost.md,
+docs/simulator.md), none is measured, and no constant was fitted to a claim. What papers do not state is swept,
+and the range is shown.
+
+**Verdicts** follow one rule. *Reproduced*: half of the sweep's settings or more lie within the published range
+(10 % around a single figure). *In part of the sweep*: some do. *Sign only*: none does, but all are gains. *Not
+reproduced*: otherwise.
+
+"""
+
+
+def write_report(claims: Sequence[Claim], path: Path, notes: str) -> None:
+    """The page; `notes` stands before the details."""
+    lines = [_HEAD, "| paper | claim | published | ours: lowest / median / highest | settings | verdict |"]
+    lines.append("|---|---|---|---|---|---|")
+    for one in claims:
+        cells = (one.paper, one.name, _published(one), _ours(one), str(len(one.settings)), one.verdict)
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "![all claims](reproduction.png)", "", notes.strip(), ""]
+    paper = ""
+    for one in claims:
+        if one.paper != paper:
+            paper = one.paper
+            lines += [f"## {paper}", ""]
+        lines += _details(one)
+    path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+
+
+def _details(one: Claim) -> list[str]:
+    lines = [f"### {one.name}", "", f"Published: {one.says} Here: {one.ours}", ""]
+    if one.why:
+        lines += [one.why, ""]
+    if one.settings:
+        lines += ["| setting | ours |", "|---|---|"]
+        lines += [f"| {setting.label} | {_number(one, setting.value)} |" for setting in one.settings]
+        commands = [setting.command for setting in one.settings if setting.command]
+        lines += ["", *(f"    {command}" for command in commands[:1]), ""]
+    return lines
+
+
+def _published(one: Claim) -> str:
+    if one.published is None:
+        return "not stated"
+    low, high = one.published
+    return _number(one, low) if low == high else f"{_number(one, low)} to {_number(one, high)}"
+
+
+def _ours(one: Claim) -> str:
+    values = one.values
+    if not values:
+        return "-"
+    return " / ".join(_number(one, value) for value in (min(values), statistics.median(values), max(values)))
+
+
+def _number(one: Claim, value: float) -> str:
+    digits = 2 if one.unit == "x" else 1
+    return f"{value:.{digits}f}" + ("x" if one.unit == "x" else f" {one.unit}")
+
+
+def plot_claims(claims: Sequence[Claim], path: Path) -> None:
+    """Published range and our sweep of every ratio, one row each."""
+    shown = [one for one in claims if one.unit == "x" and one.settings]
+    figure, (axes,) = new_figure("Published (bars) and simulated (dots: every setting)", 1)
+    figure.set_size_inches(11, 0.32 * len(shown) + 1.6)
+    for row, one in enumerate(reversed(shown)):
+        if one.published is not None:
+            low, high = one.published
+            axes.barh(row, max(high - low, 0.02), left=low, height=0.7, color="C1", alpha=0.5)
+        axes.plot(one.values, [row] * len(one.values), "o", color="C0", markersize=3, alpha=0.6)
+        axes.plot([statistics.median(one.values)], [row], "|", color="black", markersize=12)
+    axes.set_yticks(range(len(shown)), [f"{one.paper}: {one.name}" for one in reversed(shown)], fontsize=8)
+    axes.axvline(1.0, color="0.5", linewidth=0.8)
+    axes.set_xscale("log", base=2)
+    ticks = [0.5, 1, 2, 4, 8, 16]
+    axes.set_xticks(ticks, [f"{tick:g}x" for tick in ticks])
+    set_axes(axes, "", "ratio", "")
+    save_png(figure, path)
