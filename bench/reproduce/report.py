@@ -15,12 +15,12 @@ __all__ = ["plot_claims", "write_report"]
 _HEAD = """# Reproduction of published figures
 
 Written by `make reproduce`. Every figure of ours is simulated on the cost model (docs/cost.md,
-docs/simulator.md), none is measured, and no constant was fitted to a claim. What papers do not state is swept,
-and the range is shown.
+docs/simulator.md), none is measured, and no constant was fitted to a claim. What papers do not state is
+swept, and the range is shown.
 
-**Verdicts** follow one rule. *Reproduced*: half of the sweep's settings or more lie within the published range
-(10 % around a single figure). *In part of the sweep*: some do. *Sign only*: none does, but all are gains. *Not
-reproduced*: otherwise.
+**Verdicts** follow one rule. *Reproduced*: half of the sweep's settings or more lie within the published
+range (10 % around a single figure). *In part of the sweep*: some do. *Sign only*: none does, but all are
+gains. *Not reproduced*: otherwise.
 
 """
 
