@@ -149,9 +149,7 @@ class FlexGen(Policy):
         blocks = -(-work.batch // block)
         return FlexGenChoice(gpu_batch, block, attention, placement, placement.time * blocks)
 
-    def _times(
-        self, work: Workload, phase: str, block: int, gpu_batch: int, attention: str
-    ) -> list[Affine]:
+    def _times(self, work: Workload, phase: str, block: int, gpu_batch: int, attention: str) -> list[Affine]:
         """Nanoseconds of a layer: of the copies to the GPU, back, of the GPU, of the CPU."""
         cost, moe = self.cost, self.cost.shape.moe
         forecast = Forecast(cost, work, phase)

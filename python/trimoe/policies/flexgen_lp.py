@@ -65,9 +65,7 @@ def solve_placement(problem: PlacementProblem) -> PlacementShares | None:
     if found is None:
         return None
     shares = {name: min(1.0, max(0.0, float(found.values[index]))) for name, index in number.items()}
-    return PlacementShares(
-        shares, float(found.values[prefill]), float(found.values[decode]), found.objective
-    )
+    return PlacementShares(shares, float(found.values[prefill]), float(found.values[decode]), found.objective)
 
 
 def total(*sums: Affine) -> Affine:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from trimoe.cost import CPU, GPU, CostModel, ModelShape, schedule
+from trimoe.cost import CPU, GPU, CostModel, ModelShape, Task, schedule
 from trimoe.policies.deployment import Deployment, Workload
 from trimoe.policies.layer_tasks import LayerTasks
 from trimoe.policies.loads import Floats, Loads, PlanLoad
@@ -19,6 +19,7 @@ from trimoe.policies.plan import IDLE, Ints, LayerPlan, LayerState
 
 __all__ = ["Forecast", "LayerTime", "all_on_cpu", "halves", "streamed", "uniform_counts", "with_batch"]
 
+_EXPERTS = ("fetch", "experts", "experts there")
 PlanOf = Callable[[Ints, LayerState], LayerPlan]
 
 
@@ -45,27 +46,41 @@ class Forecast:
         self.new_tokens = work.input if phase == "prefill" else 1
         self.context = work.input if phase == "prefill" else work.input + -(-work.output // 2)
         self._loads: dict[int, Loads] = {}
+        self._known: dict[tuple[PlanOf, int, int, int], PlanLoad] = {}
 
     def layer(self, deployment: Deployment, plan_of: PlanOf) -> LayerTime:
         """One MoE layer of a deployment whose experts a policy places by `plan_of`."""
+        tasks = self._tasks(deployment, self.load(deployment, plan_of))
+        n = len(self.cost.resources)
+        rows = self.rows(deployment, plan_of)
+        ns = schedule(tasks, n).makespan_ns
+        if deployment.stream_ahead:
+            ns = max(ns, float((rows.attention + rows.experts).max()))
+        return replace(rows, ns=ns)
+
+    def rows(self, deployment: Deployment, plan_of: PlanOf) -> LayerTime:
+        """What the layer occupies, without a schedule: ns is that of the busiest resource."""
         load = self.load(deployment, plan_of)
+        attention, experts = np.zeros(len(self.cost.resources)), load.total
+        # Copies of tokens to and from experts beside those that hold them are the experts' too.
+        for task in self._tasks(deployment, load):
+            if task.name in ("tokens", "results"):
+                into = experts
+            elif task.name in _EXPERTS:
+                continue
+            else:
+                into = attention
+            for resource, ns in task.parts:
+                into[resource] += ns
+        return LayerTime(float((attention + experts).max()), attention, experts)
+
+    def _tasks(self, deployment: Deployment, load: PlanLoad) -> list[Task]:
         tasks = LayerTasks(self.cost, deployment, self.new_tokens)
         before = tasks.attention(self.context, moe=True, first=0)
-        ahead = deployment.stream_ahead
-        after = tasks.experts(load, first=len(before), after=(len(before) - 1,), fetched=ahead)
-        n = len(self.cost.resources)
-        attention, experts = np.zeros(n), load.total
-        for task in before:
-            for resource, ns in task.parts:
-                attention[resource] += ns
-        for task in after:
-            if task.name in ("tokens", "results"):
-                for resource, ns in task.parts:
-                    experts[resource] += ns
-        ns = schedule([*before, *after], n).makespan_ns
-        if ahead:
-            ns = max(ns, float((attention + experts).max()))
-        return LayerTime(ns, attention, experts)
+        after = tasks.experts(
+            load, first=len(before), after=(len(before) - 1,), fetched=deployment.stream_ahead
+        )
+        return [*before, *after]
 
     def load(self, deployment: Deployment, plan_of: PlanOf) -> PlanLoad:
         """What the experts of a MoE layer occupy; the lowest numbers are in GPU memory."""
@@ -74,8 +89,11 @@ class Forecast:
         state = LayerState.of(shape.moe.experts, slots=deployment.slots(0))
         state.resident[: state.slots] = True
         batches = 1 if deployment.coalesced else deployment.micro_batches
-        loads = self._loads.setdefault(batches, Loads(self.cost, batches))
-        return loads.of_plan(plan_of(counts, state), counts, state)
+        key = (plan_of, deployment.batch, batches, state.slots)
+        if key not in self._known:
+            loads = self._loads.setdefault(batches, Loads(self.cost, batches))
+            self._known[key] = loads.of_plan(plan_of(counts, state), counts, state)
+        return self._known[key]
 
     def rounds(self, deployment: Deployment) -> int:
         """Times that the batch runs until all requests are through."""
