@@ -1,0 +1,113 @@
+"""`trimoe policy bench`: how long a policy takes to decide about one layer."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from trimoe.cli.policy.options_common import (
+    HardwareOption,
+    JsonOption,
+    PolicyOption,
+    SeedOption,
+    SetOption,
+    policy_app,
+)
+from trimoe.cli.render import print_facts, print_json, progress_steps
+from trimoe.errors import InputError
+
+if TYPE_CHECKING:
+    from trimoe.cost import CostModel
+
+# Room for any model: the question is how long a decision takes, not whether it fits.
+_HOST_BYTES = 2**44
+_BASE_MODEL = "deepseek-v3"
+
+
+@policy_app.command()
+def bench(
+    policy: PolicyOption = "trimoe",
+    experts: Annotated[
+        int, typer.Option(min=1, max=4096, help="Routed experts of a layer, all active.")
+    ] = 256,
+    dimms: Annotated[int, typer.Option(min=0, max=256, help="DIMMs with a core; 0: as the profile.")] = 16,
+    topk: Annotated[int, typer.Option(min=1, help="Experts of a token.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, help="Tokens of a step.")] = 512,
+    hidden: Annotated[int, typer.Option(min=32, help="H.")] = 7168,
+    inter: Annotated[int, typer.Option(min=32, help="I.")] = 2048,
+    skew: Annotated[float, typer.Option(min=0, max=4, help="Of popularity, log-normal.")] = 1.0,
+    hardware: HardwareOption = "h100-8470-ndp16",
+    weights: Annotated[str, typer.Option(help="Packed format of the experts.")] = "bf16",
+    repeats: Annotated[int, typer.Option(min=1, max=10**6, help="Decisions that are timed.")] = 2000,
+    seed: SeedOption = 1,
+    settings: SetOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Time `plan` on drawn counts: one decision about one layer, everything in Python included.
+
+    The model is deepseek-v3 with these sizes; every expert gets at least one token. Decisions go round its
+    layers, each timed alone, after one round that is not timed.
+
+    \b
+    Examples:
+      trimoe policy bench
+      trimoe policy bench --policy n-cpu-moe --dimms 0 --hardware a100-8452y --json
+      trimoe policy bench --experts 128 --set trimoe.refine=off
+    """
+    from trimoe.policies import Workload, make_policy, parse_settings
+
+    cost = _cost(hardware, weights, experts=experts, dimms=dimms, topk=topk, hidden=hidden, inter=inter)
+    system = make_policy(policy, cost, parse_settings(settings or []).get(policy))
+    layers = len(cost.shape.moe.moe_layers)
+    random = np.random.default_rng(seed)
+    popularity = random.lognormal(0.0, skew, (layers, experts))
+    popularity *= batch * topk / popularity.sum(1, keepdims=True)
+    states = system.begin(system.deploy(Workload(batch, 512, 128), "decode"), popularity)
+    took_ns = []
+    with progress_steps("deciding", repeats, enabled=not json_output) as advance:
+        for index in range(-layers, repeats):
+            layer = index % layers
+            counts = np.maximum(1, random.poisson(popularity[layer])).astype(np.int64)
+            start = time.perf_counter_ns()
+            system.plan(layer, counts, states[layer])
+            end = time.perf_counter_ns()
+            if index >= 0:
+                took_ns.append(end - start)
+                advance()
+    _print(
+        policy, np.asarray(took_ns) / 1e3, {"experts": experts, "dimms": cost.resources.n_dimms}, json_output
+    )
+
+
+def _cost(hardware: str, weights: str, *, dimms: int, **sizes: Any) -> CostModel:
+    from trimoe.cost import CostModel, load_model_shape
+    from trimoe.hardware.profile import load_profile
+
+    profile = load_profile(hardware)
+    values: dict[str, float | str] = {"memory.capacity_bytes": _HOST_BYTES}
+    if dimms and profile.ndp is None:
+        raise InputError(
+            expected=f"--dimms 0 on {hardware}", got=str(dimms), hint="--hardware h100-8470-ndp16"
+        )
+    if dimms and profile.ndp is not None and dimms != profile.ndp.dimms:
+        each = 2 if dimms % 2 == 0 else 1
+        values |= {"memory.channels": dimms // each, "ndp.dimms_per_channel": each, "ndp.dimms": dimms}
+    shape = load_model_shape(_BASE_MODEL)
+    moe = replace(shape.moe, **{**sizes, "topk": min(sizes["topk"], sizes["experts"])})
+    shape = replace(shape, moe=moe, attention=replace(shape.attention, hidden=moe.hidden))
+    return CostModel(profile.with_values(values, "to time decisions"), shape, weights)
+
+
+def _print(policy: str, took_us: Any, case: dict[str, int], json_output: bool) -> None:
+    p50, p99 = (float(one) for one in np.percentile(took_us, [50, 99]))
+    figures = {"p50_us": p50, "p99_us": p99, "mean_us": float(took_us.mean()), "max_us": float(took_us.max())}
+    if json_output:
+        print_json({"policy": policy, **case, **figures, "decisions": len(took_us)})
+        return
+    facts = {name.removesuffix("_us"): f"{value:.1f} µs" for name, value in figures.items()}
+    title = f"{policy}: a decision about {case['experts']} active experts, {case['dimms']} DIMMs"
+    print_facts(title, {**facts, "decisions": str(len(took_us))})
