@@ -91,7 +91,7 @@ def claims(results: Results) -> list[Claim]:
             "popular instead of random residents",
             "up to 1.47 to 1.50 times throughput with the hit rate (figure 8).",
             (1.0, 1.5),
-            "residents by a calibration set's counts, against drawn ones; from no gain to the upper figure counts.",
+            "residents by a calibration set's counts, against drawn ones; up to the upper figure.",
             tuple(_parts(results, "popular instead of random residents")),
         ),
     ]

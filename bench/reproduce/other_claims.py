@@ -136,7 +136,7 @@ PAIRS = (
         "over Fiddler",
         "decode 2.42 to 4.09 times.",
         (2.42, 4.09),
-        "the same cost model, so the same kernels, for both; one socket instead of two, int8 so that it fits.",
+        "the same cost model, so the same kernels, for both; one socket, and int8 so that it fits.",
         "fiddler",
         _ktransformers(),
         why="The published gain is of kernels, NUMA and launches, which one cost core gives to both systems; "
