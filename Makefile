@@ -10,7 +10,7 @@ TOOLS  := $(VENV)/.tools
 TWIN   := $(VENV)/.twin
 SOURCES := $(shell find csrc python cmake -type f -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml README.md
 
-.PHONY: FORCE emulate sanitize run test smoke lint format bench-peers bench-native wheel clean
+.PHONY: FORCE emulate sanitize run test smoke lint format reproduce bench-peers bench-native wheel clean
 
 # The main job: text from the model that ships with trimoe.
 run: $(BUILT)
@@ -30,6 +30,10 @@ format: $(TOOLS)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	git ls-files 'csrc/*.h' 'csrc/*.cpp' | xargs $(BIN)/clang-format -i
+
+# What papers claim, simulated: docs/reproduction.md with its plot and figures; half an hour on two cores.
+reproduce: $(BUILT)
+	$(BIN)/python bench/reproduce
 
 # One layer beside the other CPU kernels there are; installs them under build/peers, hours, a quiet machine.
 bench-peers: $(BUILT)
