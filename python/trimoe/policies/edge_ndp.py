@@ -1,0 +1,117 @@
+"""GPU-NDP scheduling for the edge (DATE'26, 2601.03992): every expert split over all DIMMs, some to the GPU.
+
+Tensor parallel: each DIMM has a slice of every matrix, so that a small batch loads all of them alike. The
+busiest experts move to the GPU while it would still end before the DIMMs. Which experts the GPU holds needs
+no data set: those that the prompts activated most, or the first step where no prompts were seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trimoe.cost import GPU, STRIPED, CostModel
+from trimoe.policies.deployment import Deployment, Workload
+from trimoe.policies.loads import Floats, Loads
+from trimoe.policies.one_pass import OnePassOptions, need, one_pass
+from trimoe.policies.options import option
+from trimoe.policies.placing import IdleTime, Times, busiest_first, placed
+from trimoe.policies.plan import SPLIT, Action, Ints, LayerPlan, LayerState, Prefetch
+from trimoe.policies.policy import Policy, StepView, most_popular
+
+__all__ = ["EdgeNdp"]
+
+
+@dataclass(frozen=True)
+class EdgeNdpOptions(OnePassOptions):
+    """See `option`."""
+
+    balance: bool = option(True, "move busy experts to the GPU; off: it runs only what it holds")
+    prefetch: bool = option(True, "bring the experts that the prompts activated most to the GPU")
+
+
+class EdgeNdp(Policy):
+    """Tensor-parallel DIMMs and a GPU."""
+
+    name, about = "edge-ndp", "every expert split over all DIMMs, the busiest moved to the GPU"
+    OptionsType = EdgeNdpOptions
+
+    def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__(cost, settings)
+        need(self.name, cost, ndp=True)
+        self._loads, self._fetch_ns = Loads(cost), Times(cost).fetch_ns()
+        self._idle = IdleTime(2 * self._fetch_ns)
+        self._hot: dict[int, Floats] = {}  # activations that decide, by layer
+        self._decode_tokens = 0
+        resources = cost.resources
+        self._engines = np.array([resources.gpu, resources.h2d])
+        self._others = np.setdiff1d(np.arange(len(resources)), self._engines)
+
+    def deploy(self, work: Workload, phase: str) -> Deployment:
+        """Experts in all the GPU memory that is left."""
+        deployment = one_pass(self.cost, work, phase, self.options)
+        self._decode_tokens = deployment.batch * self.cost.shape.topk
+        return deployment
+
+    def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
+        """No calibration set: GPU memory is empty, but for what earlier prompts activated."""
+        self._decode_tokens = deployment.batch * self.cost.shape.topk
+        states = []
+        for layer in range(len(popularity)):
+            state = LayerState.of(popularity.shape[1], slots=deployment.slots(layer))
+            if layer in self._hot:
+                state.resident[most_popular(self._hot[layer], state.slots)] = True
+            states.append(state)
+        return states
+
+    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
+        """Hits on the GPU, and the busiest others as long as the GPU ends before the DIMMs."""
+        active = np.nonzero(counts)[0]
+        hits = busiest_first(active[state.resident[active]], counts)
+        missing = busiest_first(active[~state.resident[active]], counts)
+        n = self._moved(hits, missing, counts) if self.options.balance and missing else 0
+        fetched = missing[:n]
+        return placed(len(counts), {GPU: [*hits, *fetched], SPLIT: missing[n:]}, fetched)
+
+    def background(self, view: StepView) -> Sequence[Action]:
+        """Remembers activations; fills the next layer with its hot experts while PCIe has nothing to do."""
+        counts, layer = view.counts, view.layer
+        self._idle.earn(float(view.idle_ns[self.cost.resources.h2d]))
+        prompts = counts.sum() > self._decode_tokens
+        if prompts or layer not in self._hot:
+            self._hot[layer] = counts.astype(np.float64)
+        target = (layer + 1) % len(view.states)
+        if not self.options.prefetch or prompts or target not in self._hot or target == layer:
+            return ()
+        return self._prefetches(target, view.states[target])
+
+    def _prefetches(self, layer: int, state: LayerState) -> list[Action]:
+        hot = most_popular(self._hot[layer], state.slots).tolist()
+        wanted, pending = set(hot), state.pending
+        free = state.slots - int(state.resident.sum()) - len(pending)
+        leaving = [one for one in np.nonzero(state.resident)[0].tolist() if one not in wanted]
+        leaving.sort(key=lambda one: (self._hot[layer][one], one))
+        actions: list[Action] = []
+        for one in hot:
+            if state.resident[one] or one in pending:
+                continue
+            if (free <= 0 and not leaving) or not self._idle.spend(self._fetch_ns):
+                break
+            evict = -1 if free > 0 else leaving.pop(0)
+            free -= evict < 0
+            actions.append(Prefetch(layer, one, evict))
+        return actions
+
+    def _moved(self, hits: list[int], missing: list[int], counts: Ints) -> int:
+        """How many of the busiest leave the DIMMs: while T_GPU with one more < T_NDP without it."""
+        loads, tokens = self._loads, counts.tolist()
+        base = sum((loads.expert(GPU, tokens[e], STRIPED) for e in hits), np.zeros(len(self.cost.resources)))
+        gpu = np.array([loads.expert(GPU, tokens[e], STRIPED) + loads.fetch(STRIPED) for e in missing])
+        ndp = np.array([loads.expert(SPLIT, tokens[e], STRIPED) for e in missing])
+        # Row k: k + 1 experts moved. A fetch keeps the DIMMs busy as well.
+        left = ndp.sum(axis=0) - np.cumsum(ndp, axis=0)
+        total = base + np.cumsum(gpu, axis=0) + left
+        ahead = total[:, self._engines].max(axis=1) < total[:, self._others].max(axis=1)
+        return len(missing) if ahead.all() else int(ahead.argmin())

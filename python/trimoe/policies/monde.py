@@ -1,0 +1,99 @@
+"""MoNDE (DAC'24, 2405.18832): the hottest experts to the GPU, the others in place beside their memory.
+
+How much goes is a formula: H = alpha * BW_PCIe / (BW_MD + BW_PCIe) * bytes of all activated experts, where
+BW_MD is what the memory's own cores read. alpha tunes itself. Its memory is a CXL device; here it is the
+DIMMs, each of which holds whole experts: nothing stays in GPU memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trimoe.cost import GPU, NDP0, STRIPED, CostModel
+from trimoe.policies.deployment import Deployment, Workload
+from trimoe.policies.loads import Floats, Loads
+from trimoe.policies.one_pass import OnePassOptions, need, one_pass
+from trimoe.policies.options import option
+from trimoe.policies.placing import balanced_homes, busiest_first, split_makespans
+from trimoe.policies.plan import IDLE, Action, Ints, LayerPlan, LayerState
+from trimoe.policies.policy import Policy, StepView
+
+__all__ = ["MoNDE", "gpu_bytes"]
+
+_STEP = 0.1  # share of the way to the alpha that would have been best, after every layer
+_MOST = 64.0
+
+
+@dataclass(frozen=True)
+class MoNDEOptions(OnePassOptions):
+    """See `option`."""
+
+    alpha: float = option(0.0, "factor of the bytes that go to the GPU; 0: tunes itself", low=0, high=_MOST)
+
+
+class MoNDE(Policy):
+    """A split by bytes."""
+
+    name, about = "monde", "hottest experts fetched to the GPU by a formula of bandwidths, the rest on NDP"
+    OptionsType = MoNDEOptions
+
+    def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__(cost, settings)
+        need(self.name, cost, ndp=True)
+        assert cost.profile.pcie is not None
+        self._loads = Loads(cost)
+        self.pcie_gbps = cost.profile.pcie.h2d_gbps
+        self.memory_gbps = 1e9 / max(ns for _, ns in cost.near_parts(0.0, 1e9))
+        self.alpha: float | None = self.options.alpha or None
+
+    def deploy(self, work: Workload, phase: str) -> Deployment:
+        """No experts in GPU memory; a phase tunes alpha anew."""
+        self.alpha = self.options.alpha or None
+        return one_pass(self.cost, work, phase, self.options, experts=0)
+
+    def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
+        """Every expert on one DIMM; equally many on each, and equally popular ones together."""
+        dimms = self.cost.resources.n_dimms
+        homes = [balanced_homes(counts, dimms) for counts in popularity]
+        return [LayerState.of(len(one), layout=one) for one in homes]
+
+    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
+        """The busiest experts up to H bytes on the GPU."""
+        active = np.nonzero(counts)[0]
+        order = busiest_first(active, counts)
+        size = self.cost.expert_bytes
+        alpha = self._best_alpha(order, counts, state) if self.alpha is None else self.alpha
+        moved = gpu_bytes(alpha, self.pcie_gbps, self.memory_gbps, size * len(order))
+        first = order[: int(moved // size)]
+        domain = np.full(len(counts), IDLE, np.int32)
+        domain[active] = state.layout[active] + NDP0
+        domain[first] = GPU
+        fetch = tuple(one for one in first if not state.resident[one])
+        return LayerPlan(domain, tuple(order), fetch)
+
+    def background(self, view: StepView) -> Sequence[Action]:
+        """Nothing moves; alpha nears the one with which this layer would have ended first."""
+        order = busiest_first(np.nonzero(view.counts)[0], view.counts)
+        if order and not self.options.alpha:
+            best = self._best_alpha(order, view.counts, view.states[view.layer])
+            self.alpha = best if self.alpha is None else self.alpha + _STEP * (best - self.alpha)
+        return ()
+
+    def _best_alpha(self, order: list[int], counts: Ints, state: LayerState) -> float:
+        """In the middle of those that move the number of experts with which a layer ends first."""
+        if not order:
+            return 1.0
+        loads, tokens, layouts = self._loads, counts.tolist(), state.layout.tolist()
+        gpu = np.array([loads.expert(GPU, tokens[e], STRIPED) + loads.fetch(layouts[e]) for e in order])
+        ndp = np.array([loads.expert(NDP0 + layouts[e], tokens[e], layouts[e]) for e in order])
+        best = int(split_makespans(loads, np.zeros(gpu.shape[1]), gpu, ndp).argmin())
+        one = gpu_bytes(1.0, self.pcie_gbps, self.memory_gbps, float(len(order)))
+        return min(_MOST, (best + 0.5) / one)
+
+
+def gpu_bytes(alpha: float, pcie_gbps: float, memory_gbps: float, active_bytes: float) -> float:
+    """H: of the bytes of all activated experts, those that go to the GPU (at most all)."""
+    return min(active_bytes, alpha * pcie_gbps / (memory_gbps + pcie_gbps) * active_bytes)

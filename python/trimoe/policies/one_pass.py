@@ -1,0 +1,106 @@
+"""The deployment of systems that put a batch through the model at once, with attention on the GPU.
+
+GPU memory holds the dense weights first, then the KV cache as far as it goes, then experts. Prompts go in
+rounds of as many requests as a number of tokens allows; each round goes through all layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from trimoe.cost import CostModel
+from trimoe.cost.layer_ops import kv_bytes
+from trimoe.errors import InputError
+from trimoe.policies.deployment import Deployment, Workload, check_fits, gpu_ledger
+from trimoe.policies.options import Options, option
+
+__all__ = ["OnePassOptions", "need", "one_pass"]
+
+
+@dataclass(frozen=True)
+class OnePassOptions(Options):
+    """What all these systems let one choose."""
+
+    kv: str = option(
+        "auto",
+        "KV cache: all in GPU memory, all in host memory, or as much on the GPU as fits",
+        choices=("auto", "gpu", "host"),
+    )
+    prefill_tokens: int = option(
+        32768, "prompt tokens at once; fewer where they do not fit", low=1, high=2**24
+    )
+
+
+def need(system: str, cost: CostModel, *, ndp: bool = False) -> None:
+    """InputError where a machine has no GPU, or no DIMMs with cores."""
+    profile = cost.profile
+    missing = ["a GPU"] if profile.gpu is None else []
+    missing += ["NDP-DIMMs"] if ndp and profile.ndp is None else []
+    if missing:
+        raise InputError(
+            expected=f"a machine with {' and '.join(missing)}, which {system} needs",
+            got=f"profile {profile.name} without",
+            hint="--hardware h100-8470-ndp16",
+        )
+
+
+def one_pass(
+    cost: CostModel,
+    work: Workload,
+    phase: str,
+    options: OnePassOptions,
+    *,
+    experts: int | None = None,
+    stream_ahead: bool = False,
+) -> Deployment:
+    """The whole batch at decode; at prefill, rounds.
+
+    experts: routed experts of every MoE layer in GPU memory; None: as many as fit, and where the room is no
+    multiple of the layers, one more in the first of them. InputError where it does not fit.
+    """
+    requests = work.batch
+    if phase == "prefill":
+        requests = max(1, min(work.batch, options.prefill_tokens // work.input))
+    layers = len(cost.shape.moe.moe_layers)
+    given = (experts or 0) * layers * cost.expert_bytes
+    while True:
+        # The KV cache of all requests is there, however few of them are computed at once.
+        whole = Deployment(
+            work.batch,
+            requests,
+            coalesced=False,
+            kv_on_gpu=0.0,
+            stream_ahead=stream_ahead,
+            pipelined=False,
+        )
+        room = _room(cost, whole, work, phase) - given
+        if room >= 0 or requests == 1:
+            break
+        requests = -(-requests // 2)
+    whole = replace(whole, kv_on_gpu=_kv_share(cost, work, options.kv, room), expert_slots=experts or 0)
+    check_fits(cost, whole, work, phase)
+    if experts is None:
+        whole = replace(
+            whole, slots_of=_slots(cost, int(_room(cost, whole, work, phase) // cost.expert_bytes))
+        )
+    return replace(whole, batch=requests)
+
+
+def _room(cost: CostModel, deployment: Deployment, work: Workload, phase: str) -> float:
+    """Bytes of GPU memory that a deployment leaves free."""
+    assert cost.profile.gpu is not None
+    return cost.profile.gpu.memory_bytes - sum(gpu_ledger(cost, deployment, work, phase).values())
+
+
+def _kv_share(cost: CostModel, work: Workload, kv: str, room: float) -> float:
+    if kv != "auto":
+        return float(kv == "gpu")
+    fits = max(0.0, room) / kv_bytes(cost.shape, work.batch, work.input + work.output)
+    return 1.0 if fits >= 1 else fits * (1 - 1e-9)
+
+
+def _slots(cost: CostModel, total: int) -> tuple[int, ...]:
+    moe = cost.shape.moe
+    layers = len(moe.moe_layers)
+    each, over = divmod(min(max(0, total), layers * moe.experts), layers)
+    return (each + 1,) * over + (each,) * (layers - over)

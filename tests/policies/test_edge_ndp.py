@@ -1,0 +1,94 @@
+"""Edge GPU-NDP: the split over all DIMMs, the move to the GPU, and the prefetch that needs no data set."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from support.policies import policy_of, random_counts, states_of, view_of
+from trimoe.cost import GPU
+from trimoe.policies import SPLIT, Loads, Prefetch, check_plan
+
+EDGE = {"profile": "rtx4090-13900k-ndp8", "model": "qwen3-30b-a3b"}
+
+
+def times(policy, plan, counts, state):  # type: ignore[no-untyped-def]
+    total = Loads(policy.cost).of_plan(plan, counts, state).total
+    res = policy.cost.resources
+    engines = [res.gpu, res.h2d]
+    return total[engines].max(), np.delete(total, engines).max()
+
+
+@pytest.mark.parametrize("tokens", [1, 8, 64, 1000])
+def test_experts_move_while_the_gpu_ends_first(tokens: int) -> None:
+    policy = policy_of("edge-ndp", **EDGE)
+    states = states_of(policy)
+    rng = np.random.default_rng(tokens)
+    for layer in range(8):
+        counts, state = random_counts(rng, policy.cost, tokens), states[layer]
+        state.resident[:] = rng.random(128) < 0.1
+        state.slots = int(state.resident.sum())
+        plan = policy.plan(layer, counts, state)
+        check_plan(plan, counts, state, 8)
+        missing = [e for e in np.argsort(-counts, kind="stable") if counts[e] and not state.resident[e]]
+        # The rule itself, one expert after the other.
+        moved = 0
+        while moved < len(missing):
+            trial = policy.plan(layer, counts, state)
+            trial.domain[missing] = SPLIT
+            trial.domain[missing[: moved + 1]] = GPU
+            trial = type(plan)(trial.domain, trial.order, tuple(int(e) for e in missing[: moved + 1]))
+            gpu_ns, ndp_ns = times(policy, trial, counts, state)
+            if not gpu_ns < ndp_ns:
+                break
+            moved += 1
+        assert plan.fetch == tuple(int(e) for e in missing[:moved])
+        assert set(plan.on(SPLIT)) == {int(e) for e in missing[moved:]}
+
+
+def test_without_balance_nothing_is_fetched() -> None:
+    policy = policy_of("edge-ndp", **EDGE, balance="off")
+    states = states_of(policy)
+    counts = random_counts(np.random.default_rng(0), policy.cost, 1000)
+    plan = policy.plan(0, counts, states[0])
+    assert not plan.fetch and len(plan.on(SPLIT)) == (counts > 0).sum()
+
+
+def test_the_prompts_decide_who_is_prefetched() -> None:
+    policy = policy_of("edge-ndp", **EDGE)
+    states = states_of(policy)
+    assert not any(one.resident.any() for one in states), "no calibration set"
+    rng = np.random.default_rng(1)
+    prompts = [random_counts(rng, policy.cost, 32 * 128) for _ in states]
+    for layer, counts in enumerate(prompts):
+        assert not policy.background(view_of(states, layer, counts))
+    decode = random_counts(rng, policy.cost, 32)
+    actions = list(policy.background(view_of(states, 0, decode)))
+    assert actions and all(isinstance(one, Prefetch) and one.layer == 1 for one in actions)
+    hottest = np.argsort(-prompts[1], kind="stable")[: len(actions)].tolist()
+    assert [one.expert for one in actions] == hottest
+    assert len(actions) == 2, "no more than the idle time that may be saved"
+    fetch_ns = max(ns for _, ns in policy.cost.fetch_parts())
+    assert not policy.background(view_of(states, 0, decode, idle_ns=0.4 * fetch_ns))
+    assert not policy.background(view_of(states, 0, decode, idle_ns=0.4 * fetch_ns))
+    assert len(policy.background(view_of(states, 0, decode, idle_ns=0.4 * fetch_ns))) == 1, "saved up"
+    # Another run begins with what these prompts activated.
+    for state, counts in zip(states_of(policy), prompts, strict=True):
+        assert set(np.nonzero(state.resident)[0]) == set(np.argsort(-counts, kind="stable")[: state.slots])
+
+
+def test_the_first_step_stands_in_for_prompts_and_evicts_the_least_activated() -> None:
+    policy = policy_of("edge-ndp", **EDGE)
+    states = states_of(policy)
+    states[1].slots = 3
+    states[1].resident[[7, 8, 9]] = True
+    first = np.zeros(128, np.int64)
+    first[[3, 4, 7, 8]] = [9, 5, 2, 1]
+    other = random_counts(np.random.default_rng(0), policy.cost, 32)
+    policy.background(view_of(states, 1, first))
+    policy.background(view_of(states, 1, other, step=1))
+    actions = list(policy.background(view_of(states, 0, other, step=1)))
+    assert actions == [Prefetch(1, 3, 9), Prefetch(1, 4, 8)]
+    off = policy_of("edge-ndp", **EDGE, prefetch="off")
+    off.background(view_of(states, 1, first))
+    assert not off.background(view_of(states, 0, other, step=1))

@@ -1,0 +1,89 @@
+"""MoNDE's formula exactly, and what follows from it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from support.policies import cost_of, policy_of, random_counts, states_of, view_of
+from trimoe.cost import GPU, NDP0
+from trimoe.policies import LayerState, Loads, check_plan
+from trimoe.policies.monde import gpu_bytes
+from trimoe.policies.placing import balanced_homes, split_makespans
+
+
+def test_the_published_machine_moves_six_percent() -> None:
+    """PCIe 4.0 x16 at 32 GB/s, memory at 512 GB/s."""
+    assert gpu_bytes(1, 32, 512, 1) == 32 / 544
+    assert gpu_bytes(1, 32, 512, 100) == pytest.approx(5.88, abs=0.005)
+    assert gpu_bytes(2, 32, 512, 544e9) == 64e9
+    assert gpu_bytes(100, 32, 512, 7) == 7, "all there is"
+
+
+def test_bandwidths_are_the_machines() -> None:
+    policy = policy_of("monde", model="deepseek-v2")
+    assert policy.pcie_gbps == 64
+    assert policy.memory_gbps == pytest.approx(16 * 4 * 35.16, rel=0.01), "16 DIMMs of four ranks"
+
+
+@pytest.mark.parametrize(("alpha", "moved"), [(1.0, 2), (4.0, 11), (64.0, 100)])
+def test_the_hottest_go_up_to_h(alpha: float, moved: int) -> None:
+    policy = policy_of("monde", alpha=alpha)
+    states = states_of(policy)
+    counts = np.zeros(128, np.int64)
+    counts[np.random.default_rng(3).permutation(128)[:100]] = 1 + np.arange(100)
+    plan = policy.plan(0, counts, states[0])
+    check_plan(plan, counts, states[0], 16)
+    share = 64 / (64 + policy.memory_gbps)
+    assert len(plan.on(GPU)) == min(100, int(alpha * share * 100)) == moved
+    assert plan.fetch == plan.on(GPU) == tuple(np.argsort(-counts)[:moved].tolist())
+    for one in set(plan.order) - set(plan.fetch):
+        assert plan.domain[one] == NDP0 + states[0].layout[one]
+    policy.background(view_of(states, 0, counts))
+    assert policy.alpha == alpha, "a given alpha stays"
+
+
+@pytest.mark.parametrize("tokens", [4, 64, 4096])
+def test_alpha_tunes_itself_to_the_best_split(tokens: int) -> None:
+    policy = policy_of("monde")
+    states, loads = states_of(policy), Loads(policy.cost)
+    rng = np.random.default_rng(tokens)
+    tuned, best = [], []
+    for layer in range(48):
+        counts, state = random_counts(rng, policy.cost, tokens), states[layer]
+        tuned.append(loads.of_plan(policy.plan(layer, counts, state), counts, state).makespan_ns)
+        each = [
+            policy_of("monde", alpha=alpha).plan(layer, counts, state) for alpha in (0.01, 0.5, 2, 10, 64)
+        ]
+        best.append(min(loads.of_plan(plan, counts, state).makespan_ns for plan in each))
+        policy.background(view_of(states, layer, counts))
+    assert np.mean(tuned) <= 1.03 * np.mean(best), "as good as the best of five for every layer"
+
+
+def test_experts_lie_evenly() -> None:
+    rng = np.random.default_rng(0)
+    popularity = np.exp(rng.standard_normal(160))
+    homes = balanced_homes(popularity, 16)
+    load = np.bincount(homes, popularity, 16)
+    assert (np.bincount(homes, minlength=16) == 10).all()
+    assert load.max() <= max(popularity.max(), 1.1 * load.mean())
+    assert len(set(balanced_homes(np.ones(8), 16).tolist())) == 8, "eight experts on eight of sixteen"
+
+
+def test_makespans_of_every_split_are_those_of_the_plans() -> None:
+    cost = cost_of()
+    loads = Loads(cost)
+    rng = np.random.default_rng(4)
+    counts = random_counts(rng, cost, 16)
+    order = np.argsort(-counts, kind="stable")[: int((counts > 0).sum())].tolist()
+    layout = rng.integers(0, 16, 128)
+    state = LayerState.of(128, layout=layout)
+    gpu = np.array([loads.expert(GPU, int(counts[e]), -1) + loads.fetch(int(layout[e])) for e in order])
+    ndp = np.array([loads.expert(NDP0 + int(layout[e]), int(counts[e]), int(layout[e])) for e in order])
+    found = split_makespans(loads, np.zeros(len(cost.resources)), gpu, ndp)
+    policy = policy_of("monde", alpha=1)
+    for k in (0, 1, 5, len(order)):
+        policy.alpha = (k + 0.5) / len(order) * (1 + policy.memory_gbps / policy.pcie_gbps)
+        plan = policy.plan(0, counts, state)
+        assert len(plan.fetch) == k
+        assert found[k] == pytest.approx(loads.of_plan(plan, counts, state).makespan_ns)
