@@ -13,7 +13,7 @@ from trimoe.cost.model import Parts
 from trimoe.policies.deployment import Deployment
 from trimoe.policies.loads import Floats, PlanLoad
 
-__all__ = ["LayerTasks"]
+__all__ = ["LayerTasks", "as_parts"]
 
 # More micro-batches than this overlap as well as this many, each of several.
 _MOST_GROUPS = 8
@@ -78,15 +78,15 @@ class LayerTasks:
             return (first + len(tasks) - 1,)
 
         if not fetched and load.fetch.any():
-            ends += put("fetch", _parts(load.fetch), after)
+            ends += put("fetch", as_parts(load.fetch), after)
         far, near = (load.host, load.gpu) if self.deployment.out == "gpu" else (load.gpu, load.host)
         if near.any():
-            ends += put("experts", _parts(near), after)
+            ends += put("experts", as_parts(near), after)
         if far.any():  # hidden states go there and come back
             there, back = ("d2h", "h2d") if self.deployment.out == "gpu" else ("h2d", "d2h")
             one_way = hidden_bytes(self.cost.shape, tokens)
             sent = put("tokens", self._copy(there, one_way), after)
-            computed = put("experts there", _parts(far), sent)
+            computed = put("experts there", as_parts(far), sent)
             ends += put("results", self._copy(back, one_way), computed)
         return [*tasks, Task("layer end", (), tuple(ends) or after)]
 
@@ -166,5 +166,6 @@ class LayerTasks:
         return self.cost.transfer_parts(direction, n_bytes)
 
 
-def _parts(row: Floats) -> Parts:
+def as_parts(row: Floats) -> Parts:
+    """A row [resources] of nanoseconds as parts of a task."""
     return tuple((index, ns) for index, ns in enumerate(row.tolist()) if ns)

@@ -11,7 +11,7 @@ from trimoe.cost import GPU, Clock, Task
 from trimoe.cost.layer_ops import head_op, hidden_bytes
 from trimoe.errors import InputError
 from trimoe.policies import Deployment, LayerPlan, LayerState, Loads, Policy, Prefetch, Relayout, StepView
-from trimoe.policies.layer_tasks import LayerTasks
+from trimoe.policies.layer_tasks import LayerTasks, as_parts
 from trimoe.policies.loads import Floats, PlanLoad
 from trimoe.policies.plan import Action, Ints
 
@@ -74,6 +74,7 @@ class Engine:
         self._end: tuple[int, ...] = ()
         self._before: tuple[int, ...] = ()  # when the layer before the last one had ended
         self._stream: dict[int, int] = {}
+        self._late: tuple[int, ...] = ()
         self._under_way: dict[int, Action] = {}
         self._seen_ns, self._seen_busy = 0.0, np.zeros(n)
 
@@ -125,8 +126,12 @@ class Engine:
         tasks = self.tasks.experts(load, first=len(clock.tasks), after=after, fetched=streamed is not None)
         first = clock.extend(tasks)
         end = first + len(tasks) - 1
-        if streamed is not None:
-            end = clock.add(Task("layer end", (), (end, streamed)))
+        others = (*(() if streamed is None else (streamed,)), *self._late)
+        if others:
+            end = clock.add(Task("layer end", (), (end, *others)))
+        self._late = ()
+        if load.deferred.any():  # the next layer adds it
+            self._late = (clock.add(Task("deferred", as_parts(load.deferred), (end,))),)
         self._end = (end,)
         self.records.append(LayerRecord(step, layer, routed, end, load))
         state.apply(plan)
@@ -141,8 +146,7 @@ class Engine:
             (self.loads.fetch(int(one)) for one in state.layout[~state.resident]),
             np.zeros(len(self._seen_busy)),
         )
-        parts = tuple((index, ns) for index, ns in enumerate(row.tolist()) if ns)
-        self._stream[layer] = self.clock.add(Task("stream", parts, after))
+        self._stream[layer] = self.clock.add(Task("stream", as_parts(row), after))
 
     def _settle(self) -> None:
         """Background work that has ended takes effect."""
