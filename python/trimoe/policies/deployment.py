@@ -45,7 +45,7 @@ class Deployment:
     what follows it. kv_on_gpu, dense_on_gpu: shares of the KV cache, and of all weights but routed experts,
     that GPU memory holds; the rest lies in host memory and is streamed where the GPU needs it.
     expert_slots: routed experts that GPU memory holds in every MoE layer; slots_of: where layers differ, one
-    number for each.
+    number for each. expert_fetches: of a layer's others, how many every step fetches, where that is fixed.
     stream_ahead: fetches of a layer begin before its router has spoken, while earlier layers compute.
     pipelined: micro-batches overlap each other's transfers, CPU and GPU work.
     """
@@ -60,6 +60,7 @@ class Deployment:
     dense_on_gpu: float = 1.0
     expert_slots: int = 0
     slots_of: tuple[int, ...] = ()
+    expert_fetches: int = 0
     stream_ahead: bool = False
     pipelined: bool = True
 
@@ -78,8 +79,10 @@ def gpu_ledger(cost: CostModel, deployment: Deployment, work: Workload, phase: s
     shape, moe = cost.shape, cost.shape.moe
     context = work.input + work.output
     tokens_each = work.input if phase == "prefill" else 1
-    dense = ELEMENT_BYTES * shape.rest_elements
+    dense = ELEMENT_BYTES * _gpu_dense_elements(cost, deployment)
     per_layer = dense / moe.layers
+    # Keys and values in host memory pass through, two micro-batches of one layer at a time.
+    streamed_kv = (1 - deployment.kv_on_gpu) * (deployment.attention == "gpu")
     slots = [deployment.slots(index) for index in range(len(moe.moe_layers))]
     # What is computed on at once: projections of a micro-batch, two streamed experts' (or layers') buffers.
     width = 4 * moe.hidden + shape.attention.heads * shape.attention.qk_dim + shape.topk * 2 * moe.inter
@@ -90,6 +93,7 @@ def gpu_ledger(cost: CostModel, deployment: Deployment, work: Workload, phase: s
         "dense weights": deployment.dense_on_gpu * dense
         + (2 * per_layer if deployment.dense_on_gpu < 1 else 0),
         "KV cache": deployment.kv_on_gpu * kv_bytes(shape, deployment.batch, context),
+        "KV buffers": 2 * streamed_kv * kv_bytes(shape, deployment.micro_batch, context) / moe.layers,
         "activations": ELEMENT_BYTES * (deployment.micro_batch * tokens_each * width + held),
         "expert buffers": 0.0 if all_there else streams * cost.expert_bytes,
         "experts": float(sum(slots) * cost.expert_bytes),
@@ -99,13 +103,25 @@ def gpu_ledger(cost: CostModel, deployment: Deployment, work: Workload, phase: s
 
 def host_ledger(cost: CostModel, deployment: Deployment, work: Workload) -> Mapping[str, float]:
     """Bytes of host memory by use; copies of experts that the GPU has are kept there too."""
-    moe = cost.shape.moe
+    moe, on_gpu = cost.shape.moe, deployment.dense_on_gpu * _gpu_dense_elements(cost, deployment)
     return {
         "experts": float(len(moe.moe_layers) * moe.experts * cost.expert_bytes),
-        "dense weights": (1 - deployment.dense_on_gpu) * ELEMENT_BYTES * cost.shape.rest_elements,
+        "dense weights": ELEMENT_BYTES * (cost.shape.rest_elements - on_gpu),
         "KV cache": (1 - deployment.kv_on_gpu)
         * kv_bytes(cost.shape, deployment.batch, work.input + work.output),
     }
+
+
+def _gpu_dense_elements(cost: CostModel, deployment: Deployment) -> int:
+    """Weights but routed experts that the GPU computes with; embeddings and the output always are."""
+    shape, moe = cost.shape, cost.shape.moe
+    here = shape.rest_elements
+    if deployment.qkv != "gpu":
+        here -= moe.layers * (shape.attention.q_elements + shape.attention.kv_elements)
+    if deployment.out != "gpu":
+        here -= moe.layers * shape.attention.out_elements + shape.dense_layers * shape.dense_elements
+        here -= len(moe.moe_layers) * (shape.shared_elements + shape.router_elements)
+    return here
 
 
 def spare_slots(cost: CostModel, deployment: Deployment, work: Workload, phase: str) -> int:

@@ -67,7 +67,7 @@ class Policy(ABC):
         """The offline plan for "prefill" or "decode"; InputError where the model does not fit."""
 
     def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
-        """State before the first step.
+        """State before the first step of a phase; what it learnt in an earlier one the policy keeps.
 
         popularity: [MoE layers, E], tokens in a calibration set of other prompts. The most popular experts
         are in GPU memory; all others striped.

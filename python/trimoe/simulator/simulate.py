@@ -69,16 +69,10 @@ def simulate(
         raise InputError(expected="phases prefill, decode", got=", ".join(options.phases), hint="--phase all")
     found: dict[str, PhaseResult] = {}
     engines: dict[str, Engine] = {}
-    states = None
     for phase in (one for one in PHASES if one in options.phases):
         deployment = policy.deploy(work, phase)
         check_fits(policy.cost, deployment, work, phase)
-        if states is None:
-            states = policy.begin(deployment, routing.calibration)
-        for index, state in enumerate(states):
-            _resize(state.resident, deployment.slots(index), routing.calibration[index])
-            state.slots = deployment.slots(index)
-            state.pending.clear()
+        states = policy.begin(deployment, routing.calibration)
         new_tokens = work.input if phase == "prefill" else 1
         engine = engines[phase] = Engine(policy, deployment, states, new_tokens, keep=options.keep)
         rounds = -(-work.batch // deployment.batch)
@@ -134,14 +128,3 @@ def _run(
 def _part(counts: Any, share: float) -> Any:
     """Counts of a part of the requests; experts that were chosen stay chosen."""
     return np.ceil(counts * share).astype(np.int64)
-
-
-def _resize(resident: Any, slots: int, popularity: Floats) -> None:
-    """Another phase may leave less room: the least popular residents go; new room fills with the popular."""
-    held = np.nonzero(resident)[0]
-    over = len(held) - slots
-    if over > 0:
-        resident[held[np.argsort(popularity[held], kind="stable")[:over]]] = False
-    elif over < 0:
-        missing = np.nonzero(~resident)[0]
-        resident[missing[np.argsort(-popularity[missing], kind="stable")[:-over]]] = True
