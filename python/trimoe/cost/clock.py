@@ -52,6 +52,8 @@ class Clock:
     Attributes:
         now_ns: of the last event. tasks: all, by number. start_ns, end_ns: [tasks], -1 where it is not yet.
         busy_ns: [resources], how long each was occupied so far, the part that it has now included.
+        behind_ns: what tasks waited at most for others of a higher priority number that had begun already:
+            over all tasks, the longest such wait of any of its parts.
         intervals: [resources], of (start_ns, end_ns, task) in order of time; empty unless kept.
     """
 
@@ -66,6 +68,8 @@ class Clock:
         self._n_resources = n_resources
         self._queues: list[list[tuple[int, float, int, float]]] = [[] for _ in range(n_resources)]
         self._busy = [False] * n_resources
+        self._until = [(0.0, 0)] * n_resources  # end and priority of what a resource has now
+        self.behind_ns = 0.0
         self._parts_left: list[int] = []
         self._waits_for: list[int] = []
         self._followers: list[list[int]] = []
@@ -137,16 +141,21 @@ class Clock:
                 self._begin(now, resource)
 
     def _ready(self, now: float, index: int, touched: set[int]) -> None:
-        task = self.tasks[index]
+        task, waits = self.tasks[index], 0.0
         for resource, ns in task.parts:
             heapq.heappush(self._queues[resource], (task.priority, now, index, ns))
             touched.add(resource)
+            end, priority = self._until[resource]
+            if end > now and priority > task.priority:
+                waits = max(waits, end - now)
+        self.behind_ns += waits
         if not task.parts:
             self.start_ns[index] = now
             self._end(now, index)
 
     def _begin(self, now: float, resource: int) -> None:
-        _, _, index, ns = heapq.heappop(self._queues[resource])
+        priority, _, index, ns = heapq.heappop(self._queues[resource])
+        self._until[resource] = now + ns, priority
         self._busy[resource] = True
         self.busy_ns[resource] += ns
         if self.start_ns[index] < 0:

@@ -13,12 +13,10 @@ from trimoe.cost.model import Parts
 from trimoe.policies.deployment import Deployment
 from trimoe.policies.loads import Floats, PlanLoad
 
-__all__ = ["CHAIN", "LayerTasks"]
+__all__ = ["LayerTasks"]
 
 # More micro-batches than this overlap as well as this many, each of several.
 _MOST_GROUPS = 8
-# Tasks of experts that are not where the hidden states are, one after the other.
-CHAIN = ("tokens", "experts there", "results")
 _DOMAIN = {"cpu": CPU, "gpu": GPU}
 Stage = tuple[str, Parts, bool]  # name, what one micro-batch occupies, whether it is known ahead
 
@@ -87,10 +85,9 @@ class LayerTasks:
         if far.any():  # hidden states go there and come back
             there, back = ("d2h", "h2d") if self.deployment.out == "gpu" else ("h2d", "d2h")
             one_way = hidden_bytes(self.cost.shape, tokens)
-            there_name, far_name, back_name = CHAIN
-            sent = put(there_name, self._copy(there, one_way), after)
-            computed = put(far_name, _parts(far), sent)
-            ends += put(back_name, self._copy(back, one_way), computed)
+            sent = put("tokens", self._copy(there, one_way), after)
+            computed = put("experts there", _parts(far), sent)
+            ends += put("results", self._copy(back, one_way), computed)
         return [*tasks, Task("layer end", (), tuple(ends) or after)]
 
     def copied_bytes(self, context: int, *, moe: bool) -> Mapping[str, float]:

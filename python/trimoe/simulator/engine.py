@@ -11,7 +11,7 @@ from trimoe.cost import GPU, Clock, Task
 from trimoe.cost.layer_ops import head_op, hidden_bytes
 from trimoe.errors import InputError
 from trimoe.policies import Deployment, LayerPlan, LayerState, Loads, Policy, Prefetch, Relayout, StepView
-from trimoe.policies.layer_tasks import CHAIN, LayerTasks
+from trimoe.policies.layer_tasks import LayerTasks
 from trimoe.policies.loads import Floats, PlanLoad
 from trimoe.policies.plan import Action, Ints
 
@@ -23,17 +23,13 @@ Foreseen = Callable[[int], Floats | None]
 
 @dataclass(frozen=True, eq=False)
 class LayerRecord:
-    """One MoE layer of one step: tasks whose ends bound its experts' time, and what the experts occupied.
-
-    alone_ns: what it would have taken without background work.
-    """
+    """One MoE layer of one step: tasks whose ends bound its experts' time, and what the experts occupied."""
 
     step: int
     layer: int
     routed: int
     ended: int
     load: PlanLoad
-    alone_ns: float
 
 
 @dataclass
@@ -129,12 +125,10 @@ class Engine:
         tasks = self.tasks.experts(load, first=len(clock.tasks), after=after, fetched=streamed is not None)
         first = clock.extend(tasks)
         end = first + len(tasks) - 1
-        there = sum(one.duration_ns for one in tasks if one.name in CHAIN)
-        alone_ns = max(load.makespan_ns, there)
         if streamed is not None:
             end = clock.add(Task("layer end", (), (end, streamed)))
         self._end = (end,)
-        self.records.append(LayerRecord(step, layer, routed, end, load, alone_ns))
+        self.records.append(LayerRecord(step, layer, routed, end, load))
         state.apply(plan)
         self._background(StepView(step, layer, counts, self.states, self._idle_ns(), foreseen))
 

@@ -22,8 +22,8 @@ class PhaseResult:
     like them. rounds: batches one after the other, where not all requests fit at once. tokens: that the phase
     is for (prompts', or generated ones). expert_share: of the time, from router to the end of the experts.
     utilisation: busy share by resource, over all time; DIMMs and channels on average. expert_utilisation: the
-    same of what the experts occupy, over the experts' time. makespan_ns: mean by MoE layer. slowed_pct: of
-    the time, what experts took longer than alone, since background work was in their way. bytes: moved.
+    same of what the experts occupy (streams ahead left out), over the experts' time. makespan_ns: mean by MoE
+    layer. moves_pct: of the time, what work waited at most for prefetches and relayouts. bytes: moved.
     """
 
     phase: str
@@ -39,7 +39,7 @@ class PhaseResult:
     expert_share: float
     utilisation: dict[str, float]
     expert_utilisation: dict[str, float]
-    slowed_pct: float
+    moves_pct: float
     gpu_hit_rate: float | None
     bytes: dict[str, float]
 
@@ -59,12 +59,13 @@ def phase_result(engine: Engine, phase: str, *, tokens: int, steps: int, rounds:
     total_ns = step_ns * steps * rounds
     layers = len(engine.states)
     spans = np.zeros(layers)
-    occupied, slowed = np.zeros(len(cost.resources)), 0.0
+    occupied = np.zeros(len(cost.resources))
     for one in engine.records:
         span = clock.end_ns[one.ended] - clock.end_ns[one.routed]
         spans[one.layer] += span
-        occupied += one.load.total
-        slowed += max(0.0, span - one.alone_ns) if not engine.deployment.stream_ahead else 0.0
+        occupied += one.load.gpu + one.load.host
+        if not engine.deployment.stream_ahead:
+            occupied += one.load.fetch
     moved, scale = engine.moved, steps * rounds / ran
     expert = cost.expert_bytes * scale
     return PhaseResult(
@@ -81,7 +82,7 @@ def phase_result(engine: Engine, phase: str, *, tokens: int, steps: int, rounds:
         expert_share=float(spans.sum() / end),
         utilisation=_by_kind(engine, np.array(clock.busy_ns) / end),
         expert_utilisation=_by_kind(engine, occupied / max(float(spans.sum()), 1e-9)),
-        slowed_pct=100 * slowed / end,
+        moves_pct=100 * clock.behind_ns / end,
         gpu_hit_rate=moved.gpu_hits / moved.gpu_experts if moved.gpu_experts else None,
         bytes={
             "experts_fetched": moved.fetched * expert,

@@ -145,7 +145,7 @@ def _print_phase(one: PhaseResult) -> None:
             "experts in GPU memory": f"{sum(deployment.slots(i) for i in range(len(one.makespan_ns)))}"
             + ("" if one.gpu_hit_rate is None else f", hit {100 * one.gpu_hit_rate:.0f} % of the GPU's"),
             "experts' share of the time": f"{100 * one.expert_share:.0f} %",
-            "slowed by moves": f"{one.slowed_pct:.2f} %",
+            "waits for moves": f"at most {one.moves_pct:.2f} %",
         },
     )
     rows = [
