@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -132,10 +133,16 @@ def spare_slots(cost: CostModel, deployment: Deployment, work: Workload, phase: 
     gpu = cost.profile.gpu
     if gpu is None:
         return -1
-    ledger = gpu_ledger(cost, replace(deployment, expert_slots=0, slots_of=()), work, phase)
-    room = gpu.memory_bytes - sum(ledger.values())
-    moe = cost.shape.moe
-    return -1 if room < 0 else min(moe.experts, int(room // (cost.expert_bytes * len(moe.moe_layers))))
+
+    def fits(slots: int) -> bool:
+        ledger = gpu_ledger(cost, replace(deployment, expert_slots=slots, slots_of=()), work, phase)
+        return sum(ledger.values()) <= gpu.memory_bytes
+
+    # Buffers for what is streamed shrink as slots grow, and nothing is streamed where all experts are there.
+    experts = cost.shape.moe.experts
+    return (
+        experts if fits(experts) else bisect_left(range(experts), True, key=lambda slots: not fits(slots)) - 1
+    )
 
 
 def with_slots(cost: CostModel, deployment: Deployment, work: Workload, phase: str) -> Deployment:

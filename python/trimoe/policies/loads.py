@@ -6,12 +6,12 @@ take is the largest sum over the resources: `makespan_ns` is exactly what `trimo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from trimoe.cost import GPU, STRIPED, CostModel
+from trimoe.cost import CPU, GPU, STRIPED, CostModel
 from trimoe.cost.model import Parts
 from trimoe.policies.plan import SPLIT, Action, Ints, LayerPlan, LayerState, Prefetch
 
@@ -22,11 +22,15 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class PlanLoad:
-    """[resources] nanoseconds: of fetching to the GPU, computing there, and computing elsewhere."""
+    """[resources] nanoseconds: of fetching to the GPU, computing there, and computing elsewhere.
+
+    deferred: what the next layer has to wait for; not in `total`.
+    """
 
     fetch: Floats
     gpu: Floats
     host: Floats
+    deferred: Floats = field(default_factory=lambda: np.zeros(0))
 
     @property
     def total(self) -> Floats:
@@ -76,10 +80,13 @@ class Loads:
     def of_plan(self, plan: LayerPlan, counts: Ints, state: LayerState) -> PlanLoad:
         """The whole layer."""
         n = len(self.cost.resources)
-        fetch, gpu, host = np.zeros(n), np.zeros(n), np.zeros(n)
+        fetch, gpu, host, deferred = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
         layouts, domains, tokens = state.layout.tolist(), plan.domain.tolist(), counts.tolist()
         for one in plan.fetch:
             fetch += self.fetch(layouts[one])
+        for one, later in plan.deferred:
+            tokens[one] -= later
+            deferred += self.expert(CPU, later, layouts[one])
         for one in plan.order:
             domain = domains[one]
             row = self.expert(domain, tokens[one], STRIPED if domain in (GPU, SPLIT) else layouts[one])
@@ -87,7 +94,7 @@ class Loads:
                 gpu += row
             else:
                 host += row
-        return PlanLoad(fetch, gpu, host)
+        return PlanLoad(fetch, gpu, host, deferred)
 
     def of_action(self, action: Action, state: LayerState) -> Parts:
         """Background work."""

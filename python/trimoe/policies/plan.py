@@ -58,12 +58,15 @@ class LayerPlan:
     fetch: experts that are copied to the GPU for this step, in order; no active one need be (a system that
     streams whole layers fetches before it knows).
     keep: which of those stay.
+    deferred: (expert, tokens) on the CPU, each expert once: of its tokens so many are computed while the next
+    layer runs, and added there. Approximate; such a system flags it.
     """
 
     domain: Ints
     order: tuple[int, ...]
     fetch: tuple[int, ...] = ()
     keep: tuple[Keep, ...] = ()
+    deferred: tuple[tuple[int, int], ...] = ()
 
     def on(self, domain: int) -> tuple[int, ...]:
         """The experts of a domain, in order."""
@@ -138,6 +141,12 @@ def check_plan(plan: LayerPlan, counts: Ints, state: LayerState, n_dimms: int) -
     _must("only fetched experts kept, each once", kept <= fetched and len(kept) == len(plan.keep))
     evicted = [one.evict for one in plan.keep if one.evict >= 0]
     _must("eviction of residents, each once", set(evicted) <= resident and len(set(evicted)) == len(evicted))
+    deferred = dict(plan.deferred)
+    _must(
+        "deferred tokens of CPU experts, each once",
+        len(deferred) == len(plan.deferred)
+        and all(plan.domain[one] == CPU and 0 < n <= counts[one] for one, n in deferred.items()),
+    )
     _must("at most as many residents as slots", len(resident) + len(kept) - len(evicted) <= state.slots)
 
 
