@@ -42,8 +42,8 @@ class LayerOps:
 def layer_ops(shape: ModelShape, requests: float, new_tokens: int, context: int, *, moe: bool) -> LayerOps:
     """One layer: `requests` with `new_tokens` each, after which `context` tokens are in each one's cache.
 
-    requests may be a mean over micro-batches. new_tokens is 1 at decode, and the prompt's length (then context
-    too) at prefill.
+    requests may be a mean over micro-batches. new_tokens is 1 at decode, and the prompt's length (then
+    context too) at prefill.
     """
     attention = shape.attention
     tokens = requests * new_tokens

@@ -83,6 +83,7 @@ def gpu_ledger(cost: CostModel, deployment: Deployment, work: Workload, phase: s
     dense = ELEMENT_BYTES * _gpu_dense_elements(cost, deployment)
     per_layer = dense / moe.layers
     # Keys and values in host memory pass through, two micro-batches of one layer at a time.
+    at_once = min(deployment.batch, deployment.micro_batch)
     streamed_kv = (1 - deployment.kv_on_gpu) * (deployment.attention == "gpu")
     slots = [deployment.slots(index) for index in range(len(moe.moe_layers))]
     # What is computed on at once: projections of a micro-batch, two streamed experts' (or layers') buffers.
@@ -94,8 +95,8 @@ def gpu_ledger(cost: CostModel, deployment: Deployment, work: Workload, phase: s
         "dense weights": deployment.dense_on_gpu * dense
         + (2 * per_layer if deployment.dense_on_gpu < 1 else 0),
         "KV cache": deployment.kv_on_gpu * kv_bytes(shape, deployment.batch, context),
-        "KV buffers": 2 * streamed_kv * kv_bytes(shape, deployment.micro_batch, context) / moe.layers,
-        "activations": ELEMENT_BYTES * (deployment.micro_batch * tokens_each * width + held),
+        "KV buffers": 2 * streamed_kv * kv_bytes(shape, at_once, context) / moe.layers,
+        "activations": ELEMENT_BYTES * (at_once * tokens_each * width + held),
         "expert buffers": 0.0 if all_there else streams * cost.expert_bytes,
         "experts": float(sum(slots) * cost.expert_bytes),
         "reserve": _RESERVE * (cost.profile.gpu.memory_bytes if cost.profile.gpu else 0),

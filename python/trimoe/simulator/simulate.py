@@ -149,7 +149,7 @@ def _run(
 
 
 def _contexts(work: Workload, most: int) -> list[int]:
-    """Tokens in each request's cache in the decode steps on the clock: spread evenly, so that the mean stays."""
+    """Tokens in each request's cache in the decode steps on the clock, spread so that their mean stays."""
     steps = work.output - 1
     if most == 1:
         return [work.input + (1 + steps) // 2]
