@@ -51,7 +51,7 @@ class Clock:
 
     Attributes:
         now_ns: of the last event. tasks: all, by number. start_ns, end_ns: [tasks], -1 where it is not yet.
-        busy_ns: [resources], how long each was occupied so far, the part that it has now included.
+        busy_ns: [resources], how long each was occupied so far, the whole part that it has now included.
         behind_ns: what tasks waited at most for others of a higher priority number that had begun already:
             over all tasks, the longest such wait of any of its parts.
         intervals: [resources], of (start_ns, end_ns, task) in order of time; empty unless kept.
@@ -114,6 +114,12 @@ class Clock:
             self._step()
         if until is not None and self.end_ns[until] < 0:
             raise _circle(self.tasks[until].name)
+
+    def busy_until_ns(self, now_ns: float) -> list[float]:
+        """[resources], how long each was occupied until then, of which only the last parts may lie ahead."""
+        return [
+            busy - max(0.0, end - now_ns) for busy, (end, _) in zip(self.busy_ns, self._until, strict=True)
+        ]
 
     def check_ended(self) -> None:
         """InputError unless every task has ended: some wait for each other."""

@@ -39,10 +39,11 @@ class LayerOps:
     new_kv_bytes: float
 
 
-def layer_ops(shape: ModelShape, requests: int, new_tokens: int, context: int, *, moe: bool) -> LayerOps:
+def layer_ops(shape: ModelShape, requests: float, new_tokens: int, context: int, *, moe: bool) -> LayerOps:
     """One layer: `requests` with `new_tokens` each, after which `context` tokens are in each one's cache.
 
-    new_tokens is 1 at decode, and the prompt's length (then context too) at prefill.
+    requests may be a mean over micro-batches. new_tokens is 1 at decode, and the prompt's length (then
+    context too) at prefill.
     """
     attention = shape.attention
     tokens = requests * new_tokens
@@ -51,7 +52,7 @@ def layer_ops(shape: ModelShape, requests: int, new_tokens: int, context: int, *
     after += shape.shared_elements + shape.router_elements if moe else shape.dense_elements
     decode = new_tokens == 1
     seen = _seen_pairs(shape, new_tokens, context)
-    read = _seen_pairs(shape, 1, context)
+    read = _seen_keys(shape, new_tokens, context)
     return LayerOps(
         Op(2.0 * tokens * qkv, ELEMENT_BYTES * qkv),
         Op(
@@ -70,14 +71,14 @@ def head_op(shape: ModelShape, tokens: int) -> Op:
     return Op(2.0 * tokens * elements, ELEMENT_BYTES * elements)
 
 
-def hidden_bytes(shape: ModelShape, tokens: int) -> float:
+def hidden_bytes(shape: ModelShape, tokens: float) -> float:
     """Hidden states of some tokens."""
     return float(ELEMENT_BYTES * shape.moe.hidden * tokens)
 
 
 def kv_bytes(shape: ModelShape, requests: int, context: int) -> float:
     """The KV cache of all layers; what a window leaves behind is not kept."""
-    per_layer = _seen_pairs(shape, 1, context)
+    per_layer = _seen_keys(shape, 1, context)
     return ELEMENT_BYTES * shape.attention.cache_elements * requests * per_layer * shape.moe.layers
 
 
@@ -92,5 +93,15 @@ def _seen_pairs(shape: ModelShape, new_tokens: int, context: int) -> float:
         growing = max(0, min(new_tokens, window - before))  # queries whose window is not full yet
         return growing * before + growing * (growing + 1) / 2 + (new_tokens - growing) * window
 
-    share = shape.attention.window_layers / shape.moe.layers if shape.attention.window else 0.0
+    share = _window_share(shape)
     return (1 - share) * pairs(0) + share * pairs(shape.attention.window)
+
+
+def _seen_keys(shape: ModelShape, new_tokens: int, context: int) -> float:
+    """Keys that any of one request's queries sees, on average over layers."""
+    share = _window_share(shape)
+    return (1 - share) * context + share * min(context, shape.attention.window + new_tokens - 1)
+
+
+def _window_share(shape: ModelShape) -> float:
+    return shape.attention.window_layers / shape.moe.layers if shape.attention.window else 0.0

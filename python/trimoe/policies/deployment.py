@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -82,6 +83,7 @@ def gpu_ledger(cost: CostModel, deployment: Deployment, work: Workload, phase: s
     dense = ELEMENT_BYTES * _gpu_dense_elements(cost, deployment)
     per_layer = dense / moe.layers
     # Keys and values in host memory pass through, two micro-batches of one layer at a time.
+    at_once = min(deployment.batch, deployment.micro_batch)
     streamed_kv = (1 - deployment.kv_on_gpu) * (deployment.attention == "gpu")
     slots = [deployment.slots(index) for index in range(len(moe.moe_layers))]
     # What is computed on at once: projections of a micro-batch, two streamed experts' (or layers') buffers.
@@ -93,8 +95,8 @@ def gpu_ledger(cost: CostModel, deployment: Deployment, work: Workload, phase: s
         "dense weights": deployment.dense_on_gpu * dense
         + (2 * per_layer if deployment.dense_on_gpu < 1 else 0),
         "KV cache": deployment.kv_on_gpu * kv_bytes(shape, deployment.batch, context),
-        "KV buffers": 2 * streamed_kv * kv_bytes(shape, deployment.micro_batch, context) / moe.layers,
-        "activations": ELEMENT_BYTES * (deployment.micro_batch * tokens_each * width + held),
+        "KV buffers": 2 * streamed_kv * kv_bytes(shape, at_once, context) / moe.layers,
+        "activations": ELEMENT_BYTES * (at_once * tokens_each * width + held),
         "expert buffers": 0.0 if all_there else streams * cost.expert_bytes,
         "experts": float(sum(slots) * cost.expert_bytes),
         "reserve": _RESERVE * (cost.profile.gpu.memory_bytes if cost.profile.gpu else 0),
@@ -132,10 +134,16 @@ def spare_slots(cost: CostModel, deployment: Deployment, work: Workload, phase: 
     gpu = cost.profile.gpu
     if gpu is None:
         return -1
-    ledger = gpu_ledger(cost, replace(deployment, expert_slots=0, slots_of=()), work, phase)
-    room = gpu.memory_bytes - sum(ledger.values())
-    moe = cost.shape.moe
-    return -1 if room < 0 else min(moe.experts, int(room // (cost.expert_bytes * len(moe.moe_layers))))
+
+    def fits(slots: int) -> bool:
+        ledger = gpu_ledger(cost, replace(deployment, expert_slots=slots, slots_of=()), work, phase)
+        return sum(ledger.values()) <= gpu.memory_bytes
+
+    # Buffers for what is streamed shrink as slots grow, and nothing is streamed where all experts are there.
+    experts = cost.shape.moe.experts
+    return (
+        experts if fits(experts) else bisect_left(range(experts), True, key=lambda slots: not fits(slots)) - 1
+    )
 
 
 def with_slots(cost: CostModel, deployment: Deployment, work: Workload, phase: str) -> Deployment:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from trimoe.cost import GPU, Clock, Task
-from trimoe.cost.layer_ops import head_op, hidden_bytes
-from trimoe.errors import InputError
-from trimoe.policies import Deployment, LayerPlan, LayerState, Loads, Policy, Prefetch, Relayout, StepView
+from trimoe.policies import Deployment, LayerPlan, LayerState, Loads, Policy, StepView, check_plan
 from trimoe.policies.layer_tasks import LayerTasks, as_parts
 from trimoe.policies.loads import Floats, PlanLoad
-from trimoe.policies.plan import Action, Ints
+from trimoe.policies.plan import Ints
+from trimoe.simulator.background import Background
 
 __all__ = ["Engine", "LayerRecord", "Moved"]
 
-_BEHIND = 10  # priority of what must not delay anything, if it can be helped
 Foreseen = Callable[[int], Floats | None]
 
 
@@ -34,15 +32,22 @@ class LayerRecord:
 
 @dataclass
 class Moved:
-    """Experts copied to the GPU on demand, ahead of demand, moved between layouts; hits of GPU memory."""
+    """Experts copied to the GPU for a step; hits of GPU memory; other bytes between host and GPU."""
 
     fetched: int = 0
-    prefetched: int = 0
-    relaid: int = 0
     gpu_experts: int = 0
     gpu_hits: int = 0
-    tokens_h2d_bytes: float = 0.0
-    tokens_d2h_bytes: float = 0.0
+    h2d_bytes: float = 0.0
+    d2h_bytes: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Stream:
+    """All experts of a layer that GPU memory lacked, on their way: the task, which, and what it occupies."""
+
+    task: int
+    experts: frozenset[int]
+    row: Floats
 
 
 class Engine:
@@ -59,40 +64,42 @@ class Engine:
     def __init__(
         self, policy: Policy, deployment: Deployment, states: list[LayerState], new_tokens: int, *, keep: bool
     ) -> None:
-        self.policy, self.deployment, self.states = policy, deployment, states
+        self.policy, self.deployment, self.states, self.new_tokens = policy, deployment, states, new_tokens
         self.cost = policy.cost
         n = len(self.cost.resources)
         self.clock = Clock(n, keep=keep)
         self.loads = Loads(self.cost, 1 if deployment.coalesced else deployment.micro_batches)
         self.tasks = LayerTasks(self.cost, deployment, new_tokens)
-        self.new_tokens = new_tokens
+        self.background = Background(self.clock, self.loads, states)
         self.records: list[LayerRecord] = []
         self.plans: list[tuple[LayerPlan, Ints, Ints, frozenset[int]]] = []
         self.step_ends: list[int] = []
         self.moved = Moved()
         self._keep = keep
-        self._end: tuple[int, ...] = ()
-        self._before: tuple[int, ...] = ()  # when the layer before the last one had ended
-        self._stream: dict[int, int] = {}
-        self._late: tuple[int, ...] = ()
-        self._under_way: dict[int, Action] = {}
+        self._end: tuple[int, ...] = (self.clock.add(Task("begin", ())),)
+        self._before: tuple[int, ...] = self._end  # when the layer before the last one had ended
+        self._copied: int | None = None  # the first of the next layer's copies
+        self._streams: dict[int, _Stream] = {}
+        self._late: tuple[int, ...] = ()  # what the layer before left for this one to add
         self._seen_ns, self._seen_busy = 0.0, np.zeros(n)
 
     def step(self, step: int, context: int, counts: Ints, foreseen: Callable[[int], Foreseen]) -> None:
         """All layers once. counts: [MoE layers, E]; foreseen(layer): what is known there of later layers."""
         moe_index = {layer: index for index, layer in enumerate(self.cost.shape.moe.moe_layers)}
-        for layer in range(self.cost.shape.moe.layers):
+        layers = self.cost.shape.moe.layers
+        for layer in range(layers):
             index = moe_index.get(layer)
             end = self._attention(context, moe=index is not None)
-            self._before = self._end
+            if layer + 1 < layers:
+                copies = self.tasks.copies(context, moe=layer + 1 in moe_index, after=self._before)
+                self._copied = self.clock.extend(copies)
             if index is None:
                 self._end = (end,)
             else:
                 self._experts(step, index, end, counts[index], foreseen(index))
-        where = GPU if self.cost.profile.gpu else 0
-        head = head_op(self.cost.shape, self.deployment.batch)
-        parts = self.cost.dense_parts(where, head.flops, head.weight_bytes)
-        self._end = (self.clock.add(Task("head", parts, self._end)),)
+        tasks, copied = self.tasks.head(first=len(self.clock.tasks), after=self._end, ahead=self._before)
+        self._count_copied(copied)
+        self._end = (self.clock.extend(tasks) + len(tasks) - 1,)
         self.step_ends.append(self._end[0])
 
     def finish(self) -> None:
@@ -101,76 +108,66 @@ class Engine:
 
     def _attention(self, context: int, *, moe: bool) -> int:
         first = len(self.clock.tasks)
-        tasks = self.tasks.attention(context, moe=moe, first=first, after=self._end, ahead=self._before)
+        tasks = self.tasks.attention(
+            context, moe=moe, first=first, after=self._end, ahead=self._before, copied=self._copied
+        )
         self.clock.extend(tasks)
-        copied = self.tasks.copied_bytes(context, moe=moe)
-        self.moved.tokens_h2d_bytes += copied["h2d"]
-        self.moved.tokens_d2h_bytes += copied["d2h"]
+        self._copied, self._before = None, self._end
+        self._count_copied(self.tasks.copied_bytes(context, moe=moe))
         return first + len(tasks) - 1
 
     def _experts(self, step: int, layer: int, routed: int, counts: Ints, foreseen: Foreseen) -> None:
         clock, state = self.clock, self.states[layer]
         if self.deployment.stream_ahead:
-            self._stream_layer(layer, self._before)  # at the latest now
-            self._stream_layer((layer + 1) % len(self.states), self._end)
+            self._stream_layer(layer)  # at the latest now
+            self._stream_layer((layer + 1) % len(self.states))
         clock.run(until=routed)
-        self._settle()
+        self.background.settle()
         plan = self.policy.plan(layer, counts, state)
-        load = self.loads.of_plan(plan, counts, state)
+        stream = self._streams.pop(layer, None)
+        there = stream.experts if stream else frozenset[int]()
+        # A policy may name what is streamed anyway, or not.
+        fetch = tuple(one for one in plan.fetch if one not in there)
+        whole = replace(plan, fetch=(*fetch, *sorted(there)))
+        check_plan(whole, counts, state, self.cost.resources.n_dimms)
         if self._keep:
             residents = frozenset(np.nonzero(state.resident)[0].tolist())
             self.plans.append((plan, counts, state.layout.copy(), residents))
-        self._count(plan, load, state)
-        after: tuple[int, ...] = (routed,)
-        streamed = self._stream.pop(layer, None)
-        tasks = self.tasks.experts(load, first=len(clock.tasks), after=after, fetched=streamed is not None)
-        first = clock.extend(tasks)
-        end = first + len(tasks) - 1
-        others = (*(() if streamed is None else (streamed,)), *self._late)
+        load = self.loads.of_plan(replace(plan, fetch=fetch), counts, state)
+        self._count(whole, load, state)
+        tasks = self.tasks.experts(load, first=len(clock.tasks), after=(routed,))
+        end = clock.extend(tasks) + len(tasks) - 1
+        others = (*self._late, *((stream.task,) if stream else ()))
         if others:
             end = clock.add(Task("layer end", (), (end, *others)))
-        self._late = ()
-        if load.deferred.any():  # the next layer adds it
-            self._late = (clock.add(Task("deferred", as_parts(load.deferred), (end,))),)
+        late = self.tasks.deferred(load, first=len(clock.tasks), after=(end,))
+        self._late = (clock.extend(late) + len(late) - 1,) if late else ()
+        if stream:
+            load = replace(load, fetch=load.fetch + stream.row)
         self._end = (end,)
         self.records.append(LayerRecord(step, layer, routed, end, load))
         state.apply(plan)
-        self._background(StepView(step, layer, counts, self.states, self._idle_ns(), foreseen))
+        self.background.check_room(layer, plan)
+        view = StepView(step, layer, counts, self.states, self._idle_ns(), foreseen)
+        for action in self.policy.background(view):
+            self.background.begin(action)
 
-    def _stream_layer(self, layer: int, after: tuple[int, ...]) -> None:
+    def _stream_layer(self, layer: int) -> None:
         """Begins to copy all experts of a layer that the GPU lacks, into the other of two buffers."""
         state = self.states[layer]
-        if layer in self._stream or state.resident.all():
+        if layer in self._streams or state.resident.all():
             return
-        row = sum(
-            (self.loads.fetch(int(one)) for one in state.layout[~state.resident]),
-            np.zeros(len(self._seen_busy)),
-        )
-        self._stream[layer] = self.clock.add(Task("stream", as_parts(row), after))
-
-    def _settle(self) -> None:
-        """Background work that has ended takes effect."""
-        for task in [task for task in self._under_way if self.clock.end_ns[task] >= 0]:
-            action = self._under_way.pop(task)
-            self.states[action.layer].end(action)
-
-    def _background(self, view: StepView) -> None:
-        for action in self.policy.background(view):
-            state = self.states[action.layer]
-            _check_action(action, state)
-            name = "prefetch" if isinstance(action, Prefetch) else "relayout"
-            task = self.clock.add(Task(name, self.loads.of_action(action, state), (), _BEHIND))
-            state.begin(action)
-            self._under_way[task] = action
-            if isinstance(action, Prefetch):
-                self.moved.prefetched += 1
-            else:
-                self.moved.relaid += 1
+        missing = np.nonzero(~state.resident)[0].tolist()
+        nothing = np.zeros(len(self.cost.resources))
+        row = sum((self.loads.fetch(int(state.layout[one])) for one in missing), nothing)
+        task = self.clock.add(Task("stream", as_parts(row), self._before))
+        self._streams[layer] = _Stream(task, frozenset(missing), row)
 
     def _idle_ns(self) -> Floats:
-        busy = np.array(self.clock.busy_ns)
-        idle = np.maximum(0.0, (self.clock.now_ns - self._seen_ns) - (busy - self._seen_busy))
-        self._seen_ns, self._seen_busy = self.clock.now_ns, busy
+        now = self.clock.now_ns
+        busy = np.array(self.clock.busy_until_ns(now))
+        idle = np.maximum(0.0, (now - self._seen_ns) - (busy - self._seen_busy))
+        self._seen_ns, self._seen_busy = now, busy
         return idle
 
     def _count(self, plan: LayerPlan, load: PlanLoad, state: LayerState) -> None:
@@ -178,25 +175,8 @@ class Engine:
         self.moved.fetched += len(plan.fetch)
         self.moved.gpu_experts += int(on_gpu.sum())
         self.moved.gpu_hits += int((on_gpu & state.resident).sum())
-        if (load.host if self.deployment.out == "gpu" else load.gpu).any() and self.cost.profile.gpu:
-            one_way = hidden_bytes(self.cost.shape, self.deployment.batch * self.new_tokens)
-            self.moved.tokens_h2d_bytes += one_way
-            self.moved.tokens_d2h_bytes += one_way
+        self._count_copied(self.tasks.expert_bytes(load))
 
-
-def _check_action(action: Action, state: LayerState) -> None:
-    """A policy that moves what is there, or is moving, or has no room, is at fault."""
-    resident = state.resident
-    ok = action.expert not in state.pending
-    if isinstance(action, Prefetch):
-        arriving = int(resident.sum()) + len(state.pending) - (action.evict >= 0)
-        ok = ok and not resident[action.expert] and (action.evict < 0 or bool(resident[action.evict]))
-        ok = ok and (action.evict >= 0 or arriving < state.slots)
-    elif isinstance(action, Relayout):
-        ok = ok and int(state.layout[action.expert]) != action.target
-    if not ok:
-        raise InputError(
-            expected="moves of experts that are elsewhere and not under way, into free slots",
-            got=str(action),
-            hint="the policy is at fault",
-        )
+    def _count_copied(self, n_bytes: Mapping[str, float]) -> None:
+        self.moved.h2d_bytes += n_bytes["h2d"]
+        self.moved.d2h_bytes += n_bytes["d2h"]

@@ -80,16 +80,16 @@ def phase_result(engine: Engine, phase: str, *, tokens: int, steps: int, rounds:
         deployment=engine.deployment,
         makespan_ns=tuple((spans / ran).tolist()),
         expert_share=float(spans.sum() / end),
-        utilisation=_by_kind(engine, np.array(clock.busy_ns) / end),
+        utilisation=_by_kind(engine, np.array(clock.busy_until_ns(end)) / end),
         expert_utilisation=_by_kind(engine, occupied / max(float(spans.sum()), 1e-9)),
         moves_pct=100 * clock.behind_ns / end,
         gpu_hit_rate=moved.gpu_hits / moved.gpu_experts if moved.gpu_experts else None,
         bytes={
             "experts_fetched": moved.fetched * expert,
-            "experts_prefetched": moved.prefetched * expert,
-            "experts_relaid": moved.relaid * expert,
-            "other_h2d": moved.tokens_h2d_bytes * scale,
-            "other_d2h": moved.tokens_d2h_bytes * scale,
+            "experts_prefetched": engine.background.prefetched * expert,
+            "experts_relaid": engine.background.relaid * expert,
+            "other_h2d": moved.h2d_bytes * scale,
+            "other_d2h": moved.d2h_bytes * scale,
         },
     )
 

@@ -18,6 +18,8 @@ from trimoe.trace.routing import Trace
 
 __all__ = ["Routing", "RoutingSpec", "generated_routing", "trace_routing"]
 
+_CALIBRATION_PROMPTS = 128
+
 Ints = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
@@ -51,8 +53,8 @@ class RoutingSpec:
 def generated_routing(shape: ModelShape, work: Workload, steps: int, spec: RoutingSpec) -> Routing:
     """Routing of a model under a workload; prompts are one step, decode begins where they left off.
 
-    The calibration set is as many requests with another seed to the same model: its popularity correlates
-    with the workload's by `spec.static`.
+    The calibration set is 128 prompts of the workload's length with another seed to the same model: its
+    popularity correlates with the workload's by `spec.static`.
     """
     skew = spec.skew
     if skew is None:
@@ -73,10 +75,11 @@ def generated_routing(shape: ModelShape, work: Workload, steps: int, spec: Routi
     decode, p = generate_counts(generator)
     rng = np.random.default_rng([spec.seed, 4])
     prefill = draw_counts(p[0], work.batch * work.input, shape.topk, rng)
-    others = replace(generator, seed=spec.seed + 10_007, steps=1)
-    calibration, _ = generate_counts(others)
+    others = replace(generator, seed=spec.seed + 10_007, steps=1, batch=1)
+    _, other_p = generate_counts(others)
+    calibration = draw_counts(other_p[0], _CALIBRATION_PROMPTS * work.input, shape.topk, rng)
     about = {"source": "generated", "preset": spec.preset, **vars(spec), "skew": skew}
-    return Routing(prefill, decode, calibration[0].astype(float), about)
+    return Routing(prefill, decode, calibration.astype(float), about)
 
 
 def trace_routing(trace: Trace, shape: ModelShape, work: Workload, seed: int = 0) -> Routing:
@@ -94,10 +97,11 @@ def trace_routing(trace: Trace, shape: ModelShape, work: Workload, seed: int = 0
         raise InputError(expected="a trace of two or more requests", got="one", hint="`trimoe trace record`")
     calibrates = np.isin(trace.request, requests[::2])
     prefill_steps = trace.meta.prefill_steps
-    steps = trace.steps - prefill_steps
+    ours, first = ~calibrates, trace.step < max(1, prefill_steps)
+    # Requests end: only the steps in which some of ours still run.
+    steps = np.unique(trace.step[ours & (trace.step >= prefill_steps)]).tolist()
     if not steps:
         raise InputError(expected="a trace with decode steps", got="prefill only", hint="--max-new-tokens 32")
-    first = trace.step < max(1, prefill_steps)
     rng = np.random.default_rng([seed, 5])
 
     def counts(keep: npt.NDArray[np.bool_]) -> Floats:
@@ -108,9 +112,8 @@ def trace_routing(trace: Trace, shape: ModelShape, work: Workload, seed: int = 0
         p = np.where(total > 0, found / np.maximum(total, 1), 1 / shape.moe.experts) * shape.topk
         return draw_counts(_at_most_one(p), tokens, shape.topk, rng)
 
-    ours = ~calibrates
-    decode = [drawn(counts(ours & (trace.step == prefill_steps + step)), work.batch) for step in range(steps)]
-    about = {"source": trace.meta.source, "model": trace.meta.model, "steps": steps, "seed": seed}
+    decode = [drawn(counts(ours & (trace.step == step)), work.batch) for step in steps]
+    about = {"source": trace.meta.source, "model": trace.meta.model, "steps": len(steps), "seed": seed}
     prefill = drawn(counts(ours & first), work.batch * work.input)
     return Routing(prefill, np.stack(decode), counts(calibrates), about)
 

@@ -15,6 +15,7 @@ from trimoe.policies.loads import Floats
 from trimoe.simulator.engine import Engine, Foreseen
 from trimoe.simulator.result import PhaseResult, phase_result
 from trimoe.simulator.routing import Routing
+from trimoe.trace.counts import draw_counts
 
 __all__ = ["PHASES", "Simulation", "SimulationOptions", "simulate"]
 
@@ -33,6 +34,14 @@ class SimulationOptions:
     steps: int = 64
     foresight: float = 0.8
     keep: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 0 <= self.foresight <= 1:
+            raise InputError(
+                expected="one step or more, a foresight of 0 to 1",
+                got=f"{self.steps}, {self.foresight:g}",
+                hint="--steps 16 --foresight 0.8",
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,30 +68,45 @@ def simulate(
 ) -> Simulation:
     """Runs a workload. tokens_per_s counts generated tokens over the time of all simulated phases.
 
-    Of a single phase "prefill" it counts the prompts' tokens.
+    Of a single phase "prefill" it counts the prompts' tokens. The prompts' pass gives the first output token,
+    so that there are output - 1 decode steps, and none where output is 1.
 
     Raises:
-        InputError: a phase is unknown, the model does not fit, or the policy breaks a rule.
+        InputError: a phase is unknown or has no steps, the model does not fit, or the policy breaks a rule.
     """
     options = options or SimulationOptions()
-    if not options.phases or set(options.phases) - set(PHASES):
-        raise InputError(expected="phases prefill, decode", got=", ".join(options.phases), hint="--phase all")
+    phases = [one for one in PHASES if one in options.phases]
+    if work.output == 1 and "decode" in phases:
+        phases.remove("decode")  # the prompt's pass gives the only token
+    if not phases or set(options.phases) - set(PHASES):
+        got = ", ".join(options.phases) or "none"
+        raise InputError(
+            expected="phases out of prefill and decode, the latter with two output tokens or more",
+            got=f"{got}, {work.output} output tokens",
+            hint="--phase all --output 128",
+        )
     found: dict[str, PhaseResult] = {}
     engines: dict[str, Engine] = {}
-    for phase in (one for one in PHASES if one in options.phases):
+    for phase in phases:
         deployment = policy.deploy(work, phase)
         check_fits(policy.cost, deployment, work, phase)
+        if deployment.batch > work.batch:
+            raise InputError(
+                expected=f"a deployment for {work.batch} requests",
+                got=f"one for {deployment.batch}",
+                hint="the policy is at fault",
+            )
         states = policy.begin(deployment, routing.calibration)
         new_tokens = work.input if phase == "prefill" else 1
         engine = engines[phase] = Engine(policy, deployment, states, new_tokens, keep=options.keep)
         rounds = -(-work.batch // deployment.batch)
         _run(engine, phase, work, routing, options, on_layer)
-        steps = 1 if phase == "prefill" else max(1, work.output - 1)
+        steps = 1 if phase == "prefill" else work.output - 1
         tokens = work.batch * (work.input if phase == "prefill" else steps)
         found[phase] = phase_result(engine, phase, tokens=tokens, steps=steps, rounds=rounds)
     total_ns = sum(one.total_ns for one in found.values())
-    generated = work.batch * work.output if "prefill" in found and "decode" in found else 0
-    tokens = generated or sum(one.tokens for one in found.values())
+    whole = set(options.phases) == set(PHASES)
+    tokens = work.batch * work.output if whole else sum(one.tokens for one in found.values())
     return Simulation(policy.name, found, tokens / total_ns * 1e9, engines)
 
 
@@ -94,18 +118,18 @@ def _run(
     options: SimulationOptions,
     on_layer: Callable[[], None],
 ) -> None:
-    deployment, topk = engine.deployment, engine.cost.shape.topk
-    if phase == "prefill":
-        steps, contexts, counts = 1, [work.input], routing.prefill[None]
-    else:
-        steps = min(max(1, work.output - 1), options.steps, len(routing.decode))
-        contexts = (
-            np.linspace(work.input + 1, work.input + max(1, work.output - 1), steps).round().astype(int)
-        )
-        counts = routing.decode
-    share = deployment.batch / work.batch
-    for step in range(steps):
-        of_step = _part(counts[step], share) if share < 1 else counts[step]
+    batch, topk = engine.deployment.batch, engine.cost.shape.topk
+    decode = phase == "decode"
+    counts = routing.decode if decode else routing.prefill[None]
+    contexts = _contexts(work, min(options.steps, len(counts))) if decode else [work.input]
+    rng = np.random.default_rng([PHASES.index(phase), 6])
+    tokens = batch * engine.new_tokens
+    for step, context in enumerate(contexts):
+        of_step = counts[step]
+        if batch < work.batch:
+            # One round's requests, as they come: a part of what all of them chose.
+            p = of_step / (work.batch * engine.new_tokens)
+            of_step = draw_counts(p, tokens, topk, rng)
 
         def foreseen(layer: int, of_step: Any = of_step) -> Foreseen:
             def of(later: int) -> Floats | None:
@@ -113,18 +137,21 @@ def _run(
                     return None
                 known = options.foresight ** (later - layer)
                 base = routing.calibration[later]
-                total = max(float(base.sum()), 1e-9)
-                popular = base * (deployment.batch * engine.new_tokens * topk / total)
+                popular = base * (tokens * topk / max(float(base.sum()), 1e-9))
                 expected: Floats = known * of_step[later] + (1 - known) * popular
                 return expected
 
             on_layer()
             return of
 
-        engine.step(step, int(contexts[step]), of_step, foreseen)
+        engine.step(step, context, of_step, foreseen)
     engine.finish()
 
 
-def _part(counts: Any, share: float) -> Any:
-    """Counts of a part of the requests; experts that were chosen stay chosen."""
-    return np.ceil(counts * share).astype(np.int64)
+def _contexts(work: Workload, most: int) -> list[int]:
+    """Tokens in each request's cache in the decode steps on the clock, spread so that their mean stays."""
+    steps = work.output - 1
+    if most == 1:
+        return [work.input + (1 + steps) // 2]
+    spread = np.linspace(work.input + 1, work.input + steps, min(most, steps))
+    return [int(one) for one in spread.round()]

@@ -33,17 +33,19 @@ def generate_counts(spec: GeneratorSpec) -> tuple[Ints, Floats]:
 
 def draw_counts(p: Floats, tokens: int, topk: int, rng: np.random.Generator) -> Ints:
     """Counts [..., E] of tokens that each take topk experts with the probabilities p, which sum to topk."""
-    counts = rng.binomial(tokens, np.clip(p, 0.0, 1.0)).astype(np.int64)
+    p = np.clip(p, 0.0, 1.0)
+    counts = rng.binomial(tokens, p).astype(np.int64)
     wanted = tokens * topk
     while True:
         excess = counts.sum(-1) - wanted
         rows = np.nonzero(excess)
         if not len(rows[0]):
             return counts
-        # Choices too many or too few: taken from, or given to, experts as far as they can spare.
+        # Choices too many or too few: taken from, or given to, experts as far as they can spare. The weights
+        # are about tokens * p * (1 - p) both ways, how much a count varies, so that its mean stays.
         some, over = counts[rows], excess[rows]
         room = np.where(over[:, None] > 0, some, tokens - some)
-        weight = room * (p[rows] + 1e-12)
+        weight = room * (np.where(over[:, None] > 0, 1 - p[rows], p[rows]) + 1e-12)
         weight = weight / weight.sum(-1, keepdims=True)
         change = np.minimum(rng.multinomial(np.abs(over), weight), room)
         counts[rows] = some - np.sign(over)[:, None] * change

@@ -133,7 +133,10 @@ def _print(results: list[dict[str, Any]], failed: dict[str, str], phases: tuple[
             one["system"],
             f"{one['tokens_per_s']:.1f}",
             f"{100 * one['tokens_per_s'] / best:.0f} %",
-            *(human_ns(one["phases"][phase]["step_ns"]) for phase in phases),
+            *(
+                human_ns(one["phases"][phase]["step_ns"]) if phase in one["phases"] else ""
+                for phase in phases
+            ),
         )
         for one in results
     ]

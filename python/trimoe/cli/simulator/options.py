@@ -147,8 +147,9 @@ def _figure(text: str) -> tuple[str, float | str]:
     path, equals, value = text.partition("=")
     if not (path and equals and value):
         raise InputError(expected="--profile-set FIGURE=VALUE", got=text, hint="ndp.tflops=0.25")
-    try:
-        number = float(value)
-    except ValueError:
-        return path, value
-    return path, int(number) if number == int(number) and "." not in value else number
+    for kind in (int, float):
+        try:
+            return path, kind(value)
+        except ValueError:
+            continue
+    return path, value
