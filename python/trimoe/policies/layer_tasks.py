@@ -72,8 +72,8 @@ class LayerTasks:
         tokens = self.deployment.batch * self.new_tokens
         tasks, ends = list[Task](), list[int]()
 
-        def put(name: str, parts: Parts, after: tuple[int, ...]) -> tuple[int, ...]:
-            tasks.append(Task(name, parts, after))
+        def put(name: str, parts: Parts, after: tuple[int, ...], priority: int = 0) -> tuple[int, ...]:
+            tasks.append(Task(name, parts, after, priority))
             return (first + len(tasks) - 1,)
 
         if not fetched and load.fetch.any():
@@ -84,7 +84,8 @@ class LayerTasks:
         if far.any():  # hidden states go there and come back
             there, back = ("d2h", "h2d") if self.deployment.out == "gpu" else ("h2d", "d2h")
             one_way = hidden_bytes(self.cost.shape, tokens)
-            sent = put("tokens", self._copy(there, one_way), after)
+            # Before the weights: this copy is small, and others wait for it.
+            sent = put("tokens", self._copy(there, one_way), after, priority=-1)
             computed = put("experts there", _parts(far), sent)
             ends += put("results", self._copy(back, one_way), computed)
         return [*tasks, Task("layer end", (), tuple(ends) or after)]
