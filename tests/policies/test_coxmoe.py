@@ -1,4 +1,4 @@
-"""CoX-MoE: the search against plain enumeration, predicted times against the schedule, plans against the rules."""
+"""CoX-MoE: the search against plain enumeration, times against schedules, plans against the rules."""
 
 from __future__ import annotations
 
@@ -53,7 +53,12 @@ def _split_plan(tokens: np.ndarray, resident: int, moved: int) -> tuple[LayerPla
 
 
 def _scheduled_ns(
-    cost: CostModel, deployment: Deployment, tokens: np.ndarray, split: tuple[int, int], timing: Timing, each: int
+    cost: CostModel,
+    deployment: Deployment,
+    tokens: np.ndarray,
+    split: tuple[int, int],
+    timing: Timing,
+    each: int,
 ) -> float:
     """The expert part as the simulator would have it; channels are resources from 5 on."""
     plan, state = _split_plan(tokens, *split)

@@ -49,8 +49,8 @@ def stratify(
     from trimoe.policies.stratification import compare_preloads
     from trimoe.trace import read_trace
 
-    found = read_trace(trace)
     texts = _texts(trace, prompts)
+    found = read_trace(trace)
     chosen, rates = compare_preloads(
         found, embed_texts(texts), clusters=clusters, sample=sample, slots=slots, seed=seed
     )
@@ -76,16 +76,16 @@ def stratify(
 
 
 def _texts(trace: Path, prompts: Path | None) -> list[str]:
+    """One prompt per line, as `trimoe trace record` reads them."""
     if prompts is None and trace != _TRACE:
         raise InputError(
             expected="the prompts of the trace", got="no --prompts", hint="--prompts prompts.txt"
         )
     path = prompts or _PROMPTS
     try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            expected="a text file with a prompt per line",
-            got=f"{path}: {error}",
-            hint="--prompts prompts.txt",
+            expected=f"a text file in UTF-8 at {path}", got=str(error), hint="one prompt per line"
         ) from None
+    return [line for line in lines if line.strip()]
