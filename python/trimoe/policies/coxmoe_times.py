@@ -85,8 +85,8 @@ def split_ns(
 class _AfterAttention:
     """`LayerTasks.experts` on a `Clock`, for rows [N, resources] of fetches, GPU and CPU work at once.
 
-    Fetch, the experts beside the hidden states, and the copy of these are ready together and queue in this
-    order; the experts on the other side wait for the copy, the copy back for them.
+    The copy of the hidden states comes first, then the fetches and the experts that are where these states
+    are; the experts on the other side wait for the copy, the copy back for them.
     """
 
     def __init__(self, cost: CostModel, deployment: Deployment, new_tokens: int, timing: Timing) -> None:
@@ -104,7 +104,7 @@ class _AfterAttention:
             return slowest
         alone: Floats = (fetch + near).max(1)
         busy = fetch + near + self._there
-        sent = busy[:, self._there > 0].max(1)
+        sent = np.full(len(busy), self._there.max())
         busy, computed = _queue(busy, sent, far)
         busy, _ = _queue(busy, computed, np.broadcast_to(self._back, busy.shape))
         result: Floats = np.where(far.any(1), busy.max(1), alone)

@@ -107,8 +107,8 @@ class LayerTasks:
         """The routed experts of the whole batch. fetched: their copies to the GPU are another task's work."""
         tasks, ends = list[Task](), list[int]()
 
-        def put(name: str, parts: Parts, after: tuple[int, ...]) -> tuple[int, ...]:
-            tasks.append(Task(name, parts, after))
+        def put(name: str, parts: Parts, after: tuple[int, ...], priority: int = 0) -> tuple[int, ...]:
+            tasks.append(Task(name, parts, after, priority))
             return (first + len(tasks) - 1,)
 
         if not fetched and load.fetch.any():
@@ -118,7 +118,8 @@ class LayerTasks:
             ends += put("experts", as_parts(near), after)
         if far.any():  # hidden states go there and come back
             there, back = ("d2h", "h2d") if self.deployment.out == "gpu" else ("h2d", "d2h")
-            sent = put("tokens", self._copy(there, self._hidden_bytes), after)
+            # Before the weights: this copy is small, and others wait for it.
+            sent = put("tokens", self._copy(there, self._hidden_bytes), after, priority=-1)
             computed = put("experts there", as_parts(far), sent)
             ends += put("results", self._copy(back, self._hidden_bytes), computed)
         return [*tasks, Task("layer end", (), tuple(ends) or after)]

@@ -1,0 +1,92 @@
+"""A timeline in the JSON that ui.perfetto.dev and chrome://tracing open: a thread for every resource."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from trimoe.cost import Clock
+from trimoe.errors import InputError
+from trimoe.whole_file import check_output, whole_file
+
+__all__ = ["write_timeline"]
+
+_PROCESS = 1
+
+
+def write_timeline(
+    path: Path, clock: Clock, resources: Sequence[str], *, process: str = "trimoe", first_task: int = 0
+) -> int:
+    """Writes what each resource was occupied with; an older file is replaced once the new one is whole.
+
+    Slices of less than half a nanosecond are left out; times are rounded to nanoseconds, begin and end each,
+    so that slices of a thread stay in order and apart.
+
+    Args:
+        path: .json.
+        clock: that kept its intervals.
+        resources: names, by number.
+        process: a title.
+        first_task: tasks before it are left out.
+
+    Returns:
+        How many slices there are.
+
+    Raises:
+        InputError: another ending, a folder that cannot be written, names of other resources, or a clock
+            that has run without keeping its intervals.
+        FailureError: the disk is full.
+    """
+    check_output(path, ".json")
+    if len(resources) != len(clock.intervals):
+        raise InputError(
+            expected=f"names of {len(clock.intervals)} resources",
+            got=str(len(resources)),
+            hint="`Resources.names`",
+        )
+    if any(clock.busy_ns) and not any(clock.intervals):
+        raise InputError(expected="a clock with intervals", got="none kept", hint="Clock(n, keep=True)")
+    with whole_file(path) as file:
+        return _write(file, clock, resources, process, first_task)
+
+
+def _write(file: BinaryIO, clock: Clock, resources: Sequence[str], process: str, first_task: int) -> int:
+    """One event a line: a timeline of a million slices is never in memory as text."""
+    file.write(b'{"displayTimeUnit":"ns","traceEvents":[\n')
+    file.write(",\n".join(_names(resources, process)).encode())
+    count = 0
+    for resource in range(len(resources)):
+        for event in _slices(clock, resource, first_task):
+            file.write(f",\n{event}".encode())
+            count += 1
+    file.write(b"\n]}\n")
+    return count
+
+
+def _names(resources: Sequence[str], process: str) -> Iterator[str]:
+    yield _metadata("process_name", 0, {"name": process})
+    for resource, name in enumerate(resources):
+        yield _metadata("thread_name", resource + 1, {"name": name})
+        yield _metadata("thread_sort_index", resource + 1, {"sort_index": resource})
+
+
+def _metadata(kind: str, thread: int, args: dict[str, object]) -> str:
+    return json.dumps({"name": kind, "ph": "M", "pid": _PROCESS, "tid": thread, "args": args})
+
+
+def _slices(clock: Clock, resource: int, first_task: int) -> Iterator[str]:
+    for start_ns, end_ns, task in clock.intervals[resource]:
+        start, end = round(start_ns), round(end_ns)
+        if task >= first_task and end > start:
+            name = json.dumps(clock.tasks[task].name)
+            yield (
+                f'{{"name":{name},"ph":"X","pid":{_PROCESS},"tid":{resource + 1},"ts":{_us(start)},'
+                f'"dur":{_us(end - start)},"args":{{"task":{task}}}}}'
+            )
+
+
+def _us(ns: int) -> str:
+    """Nanoseconds as the microseconds that the format asks for, exactly."""
+    return f"{ns // 1000}.{ns % 1000:03d}"

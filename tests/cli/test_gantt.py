@@ -1,0 +1,61 @@
+"""The Gantt chart: which rows it has, what colours its bars, and that a PNG comes out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimoe.cli import gantt
+from trimoe.cli.gantt import plot_gantt
+from trimoe.errors import InputError
+
+RESOURCES = ("gpu", "h2d", "d2h", "cpu", "link", *(f"channel{i}" for i in range(4)), "dimm0", "dimm1")
+TASKS = ("fetch 3", "expert 3, 40 tokens", "expert 5, 2 tokens", "expert 9, 1 token", "queries", "noise")
+READ = [(0.0, 10.0, 0), (10.0, 40.0, 2)]
+INTERVALS: list[list[Any]] = [
+    [(5.0, 30.0, 1)],
+    [(0.0, 30.0, 0)],
+    [(0.0, 3.0, 4), (4.0, 5.0, 5)],
+    [(0.0, 50.0, 2)],
+    [],
+    READ,
+    READ,
+    [*READ, (40.0, 41.0, 3)],
+    READ,
+    [(2.0, 90.0, 3)],
+    [],
+]
+
+
+def test_rows() -> None:
+    rows = gantt._rows(RESOURCES, INTERVALS)
+    names = ["gpu", "h2d", "d2h", "cpu", "channel0-1", "channel2", "channel3", "dimm0"]
+    assert [name for name, _ in rows] == names
+    assert rows[4][1] == READ and rows[5][1] == INTERVALS[7]
+
+
+def test_kinds() -> None:
+    kinds = gantt._kinds(RESOURCES, INTERVALS, TASKS)
+    wanted = ("fetch", "expert on the GPU", "expert on the CPU", "expert on a DIMM", "tokens", "other")
+    assert kinds == dict(enumerate(wanted))
+
+
+def test_a_png_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    plot_gantt("a layer", RESOURCES, INTERVALS, TASKS, path)
+    assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000
+    few = tmp_path / "b.png"
+    plot_gantt("a layer", RESOURCES[:2], INTERVALS[:2], TASKS, few)
+
+    def height(png: Path) -> int:
+        return int.from_bytes(png.read_bytes()[20:24], "big")
+
+    assert height(few) < height(path)  # a row for each resource
+
+
+def test_nothing_to_draw(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a layer with work"):
+        plot_gantt("a layer", RESOURCES, [[] for _ in RESOURCES], TASKS, tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,75 @@
+"""The timeline is JSON that holds every interval, in order and apart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimoe.cost import Clock, Task
+from trimoe.errors import InputError
+from trimoe.simulator.perfetto import write_timeline
+
+NAMES = ("gpu", "h2d", "channel0")
+
+
+def _clock(keep: bool = True) -> Clock:
+    clock = Clock(3, keep=keep)
+    clock.extend([Task(f"fetch {one}", ((1, 1000.4), (2, 333.3))) for one in range(50)])
+    clock.extend([Task('expert "7", 3 tokens\\µ', ((0, 1234.5678),), (one,)) for one in range(50)])
+    clock.add(Task("short", ((2, 0.2),)))
+    clock.run()
+    return clock
+
+
+def _events(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert set(document) == {"displayTimeUnit", "traceEvents"}
+    events = document["traceEvents"]
+    return [one for one in events if one["ph"] == "M"], [one for one in events if one["ph"] == "X"]
+
+
+def test_every_interval_is_there(tmp_path: Path) -> None:
+    path, clock = tmp_path / "a.json", _clock()
+    assert write_timeline(path, clock, NAMES, process="a run") == 150
+    metadata, slices = _events(path)
+    assert len(slices) == 150 and len({one["pid"] for one in (*metadata, *slices)}) == 1
+    named = {one["tid"]: one["args"]["name"] for one in metadata if one["name"] == "thread_name"}
+    assert tuple(named.values()) == NAMES
+    assert [one["args"]["name"] for one in metadata if one["name"] == "process_name"] == ["a run"]
+    for thread, name in named.items():
+        of_thread = [one for one in slices if one["tid"] == thread]
+        kept = [one for one in clock.intervals[NAMES.index(name)] if one[1] - one[0] > 1]
+        assert len(of_thread) == len(kept) == 50
+        for found, (start, end, task) in zip(of_thread, kept, strict=True):
+            assert found["ts"] == pytest.approx(start * 1e-3, abs=6e-4)
+            assert found["dur"] == pytest.approx((end - start) * 1e-3, abs=1.1e-3)
+            assert found["name"] == clock.tasks[task].name and found["args"]["task"] == task
+        ends = [round(1000 * one["ts"]) + round(1000 * one["dur"]) for one in of_thread]
+        starts = [round(1000 * one["ts"]) for one in of_thread]
+        assert all(end <= start for end, start in zip(ends, starts[1:], strict=False))
+        assert starts == sorted(starts)
+
+
+def test_a_part_of_it_and_the_same_bytes_again(tmp_path: Path) -> None:
+    first, second, part = (tmp_path / f"{name}.json" for name in "abc")
+    write_timeline(first, _clock(), NAMES)
+    write_timeline(second, _clock(), NAMES)
+    assert first.read_bytes() == second.read_bytes()
+    assert write_timeline(part, _clock(), NAMES, first_task=50) == 50
+    assert {one["name"] for one in _events(part)[1]} == {'expert "7", 3 tokens\\µ'}
+    assert write_timeline(part, Clock(3), NAMES) == 0 and _events(part)[1] == []
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    for path, clock, names, text in (
+        (tmp_path / "a.txt", _clock(), NAMES, "ends with .json"),
+        (tmp_path / "none" / "a.json", _clock(), NAMES, "can be written"),
+        (tmp_path / "a.json", _clock(), NAMES[:2], "names of 3 resources"),
+        (tmp_path / "a.json", _clock(keep=False), NAMES, "a clock with intervals"),
+    ):
+        with pytest.raises(InputError, match=text):
+            write_timeline(path, clock, names)
+    assert not list(tmp_path.iterdir())
