@@ -23,6 +23,7 @@ from trimoe.cli.generate import generate
 from trimoe.cli.inspect import inspect
 from trimoe.cli.ndp import ndp_app
 from trimoe.cli.pack import pack
+from trimoe.cli.policy import policy_app
 from trimoe.cli.trace import trace_app
 from trimoe.errors import FailureError, InputError, TrimoeError
 
@@ -37,6 +38,7 @@ app.command()(inspect)
 app.command()(pack)
 app.add_typer(ndp_app, name="ndp")
 app.add_typer(trace_app, name="trace")
+app.add_typer(policy_app, name="policy")
 
 # Unknown options, missing arguments, bad values: older versions of typer have no public name for their base.
 _UsageError = typer.BadParameter.__bases__[0]
@@ -64,6 +66,7 @@ def _trimoe(
       trimoe bench layer --json         the speed of one layer against the machine's limits
       trimoe ndp validate               the DIMM emulator against what is known
       trimoe trace stats                which experts tokens chose, and how well that is foreseen
+      trimoe policy gap                 a system's decisions against the best there are
     """
     if version:
         typer.echo(f"trimoe {__version__}")

@@ -1,0 +1,19 @@
+"""The app that the subcommands of `trimoe policy` belong to, and the options they share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+__all__ = ["HardwareOption", "JsonOption", "PolicyOption", "SeedOption", "SetOption", "policy_app"]
+
+policy_app = typer.Typer(no_args_is_help=True, help="Measure the decisions of policies.")
+
+PolicyOption = Annotated[str, typer.Option(help="A system: trimoe, coxmoe, hybrimoe, n-cpu-moe, ...")]
+HardwareOption = Annotated[str, typer.Option(help="A profile, by name or as a file.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Of what is drawn.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="SYSTEM.OPTION=VALUE, as often as needed.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
