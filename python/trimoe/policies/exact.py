@@ -19,7 +19,18 @@ from trimoe.policies.loads import Floats, Loads
 from trimoe.policies.plan import IDLE, SPLIT, Ints, LayerPlan, LayerState
 from trimoe.policies.solver import Program, Solution
 
-__all__ = ["COMMON", "Choices", "Optimum", "choices_of", "kinds_of", "lower_bound", "makespan", "relaxation", "solve_milp", "to_plan"]
+__all__ = [
+    "COMMON",
+    "Choices",
+    "Optimum",
+    "choices_of",
+    "kinds_of",
+    "lower_bound",
+    "makespan",
+    "relaxation",
+    "solve_milp",
+    "to_plan",
+]
 
 # Ways to run an expert: "far" is a striped expert on one DIMM, which gathers it over the link.
 COMMON = ("cpu", "gpu", "fetch", "ndp")
