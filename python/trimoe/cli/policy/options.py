@@ -27,7 +27,7 @@ def options(
     from trimoe.policies import policy_names, policy_type
 
     systems = {name: policy_type(name) for name in ([system] if system else policy_names())}
-    listed = {
+    listed: dict[str, dict[str, Any]] = {
         name: {"about": kind.about, "options": [_facts(one) for one in dataclasses.fields(kind.OptionsType)]}
         for name, kind in systems.items()
     }
