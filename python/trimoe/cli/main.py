@@ -72,6 +72,7 @@ def _trimoe(
       trimoe simulate --system trimoe   what a system would do on a machine that one need not have
       trimoe compare --batch 512        many systems on the same requests
       trimoe policy bench               how long a policy takes to decide
+      trimoe policy gap                 a system's decisions against the best there are
     """
     if version:
         typer.echo(f"trimoe {__version__}")

@@ -49,6 +49,8 @@ class Deployment:
     number for each. expert_fetches: of a layer's others, how many every step fetches, where that is fixed.
     stream_ahead: fetches of a layer begin before its router has spoken, while earlier layers compute.
     pipelined: micro-batches overlap each other's transfers, CPU and GPU work.
+    attention_on_cpu: with attention on the GPU, the share of the requests whose attention the CPU computes
+    meanwhile, beside their part of the cache in host memory; at most 1 - kv_on_gpu.
     """
 
     batch: int
@@ -64,6 +66,7 @@ class Deployment:
     expert_fetches: int = 0
     stream_ahead: bool = False
     pipelined: bool = True
+    attention_on_cpu: float = 0.0
 
     @property
     def micro_batches(self) -> int:

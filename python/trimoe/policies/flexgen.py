@@ -10,11 +10,11 @@ on the GPU, all of a layer streamed. One policy serves prompt and decode, as in 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from trimoe.cost import CostModel
-from trimoe.cost.layer_ops import ELEMENT_BYTES, hidden_bytes, kv_bytes
+from trimoe.cost.layer_ops import hidden_bytes
 from trimoe.errors import InputError
 from trimoe.policies.deployment import Deployment, Workload, check_fits, gpu_ledger, host_ledger
 from trimoe.policies.flexgen_lp import (
@@ -179,28 +179,42 @@ class FlexGen(Policy):
     def _limits(
         self, work: Workload, block: int, gpu_batch: int, attention: str
     ) -> list[tuple[Affine, float]]:
-        """Bytes of GPU memory in both phases, and of host memory."""
-        cost, moe, gpu = self.cost, self.cost.shape.moe, self.cost.profile.gpu
+        """Bytes of GPU memory in both phases, and of host memory: the ledgers, as sums over shares."""
+        cost, gpu = self.cost, self.cost.profile.gpu
         assert gpu is not None
-        nothing = Deployment(block, gpu_batch, False, kv_on_gpu=0, dense_on_gpu=0, stream_ahead=True)
-        dense = ELEMENT_BYTES * cost.shape.rest_elements
-        experts = len(moe.moe_layers) * moe.experts * cost.expert_bytes
-        buffers = 2 * moe.experts * cost.expert_bytes
-        cache = kv_bytes(cost.shape, block, work.input + work.output)
         limits: list[tuple[Affine, float]] = []
         for phase, new_tokens in (("prefill", work.input), ("decode", 1)):
-            ledger = gpu_ledger(cost, nothing, work, phase)
+            where = attention if phase == "decode" else "gpu"
+            nothing = Deployment(
+                block,
+                gpu_batch,
+                False,
+                attention=where,
+                kv_on_gpu=0,
+                dense_on_gpu=0,
+                stream_ahead=True,
+            )
             states = hidden_bytes(cost.shape, block * new_tokens)
-            held = {
-                ONE: sum(ledger.values()),
-                "w_g": dense + experts - buffers,
-                "c_g": cache,
-                "h_g": states,
-            }
-            limits.append((held, gpu.memory_bytes))
-            host = {ONE: sum(host_ledger(cost, nothing, work).values()), "w_g": -dense, "c_g": -cache}
+
+            def on_gpu(one: Deployment, phase: str = phase) -> float:
+                return sum(gpu_ledger(cost, one, work, phase).values())
+
+            def on_host(one: Deployment) -> float:
+                return sum(host_ledger(cost, one, work).values())
+
+            held = _slopes(on_gpu, nothing, cost.shape.moe.experts)
+            limits.append((total(held, {"h_g": states}), gpu.memory_bytes))
+            host = _slopes(on_host, nothing, cost.shape.moe.experts)
             limits.append((total(host, {"h_c": states}), cost.profile.memory.capacity_bytes))
         return limits
+
+
+def _slopes(ledger: Callable[[Deployment], float], nothing: Deployment, experts: int) -> Affine:
+    """A ledger as a sum over w_g and c_g; below all, where buffers for streams are needed."""
+    none = ledger(nothing)
+    dense = 2 * (ledger(replace(nothing, dense_on_gpu=0.5)) - none)
+    slots = experts * (ledger(replace(nothing, expert_slots=1)) - none)
+    return {ONE: none, "w_g": dense + slots, "c_g": ledger(replace(nothing, kv_on_gpu=1.0)) - none}
 
 
 def _deployment(cost: CostModel, choice: FlexGenChoice, phase: str) -> Deployment:

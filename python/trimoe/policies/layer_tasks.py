@@ -201,18 +201,28 @@ class LayerTasks:
         absorbed = self.new_tokens == 1 and attention.kind == "mla"
         query = attention.kv_rank + attention.rope_dim if absorbed else attention.qk_dim
         queries = ELEMENT_BYTES * tokens * attention.heads * query
+        shared = deployment.attention_on_cpu if deployment.attention == "gpu" else 0.0
         if deployment.attention == "gpu":
             far = 1 - deployment.kv_on_gpu
             # A prompt's keys and values need no way back to the GPU that made them.
             if self.new_tokens == 1:
-                cross("kv", "cpu", "gpu", far * ops.attention.kv_bytes, known=True)
+                cross("kv", "cpu", "gpu", max(0.0, far - shared) * ops.attention.kv_bytes, known=True)
             cross("new kv", deployment.qkv, "cpu", far * ops.new_kv_bytes)
             cross("queries", deployment.qkv, "gpu", queries + ops.new_kv_bytes)
+            if shared:
+                cross("queries for the CPU", deployment.qkv, "cpu", shared * queries)
         else:
             cross("queries and new kv", deployment.qkv, deployment.attention, queries + ops.new_kv_bytes)
-        stages.append(_Stage("attention", self._dense(deployment.attention, ops.attention)))
+        together = (
+            self._shared(ops.attention, shared)
+            if shared
+            else self._dense(deployment.attention, ops.attention)
+        )
+        stages.append(_Stage("attention", together))
         value = attention.kv_rank if absorbed else attention.v_dim
         values = ELEMENT_BYTES * tokens * attention.heads * value
+        if shared:
+            cross("values of the CPU", "cpu", deployment.out, shared * values)
         cross("values", deployment.attention, deployment.out, values)
         stages.append(_Stage("out", self._dense(deployment.out, ops.out)))
         return stages
@@ -232,6 +242,11 @@ class LayerTasks:
         if where == "ndp":
             return self.cost.near_parts(op.flops, n_bytes)
         return self.cost.dense_parts(_DOMAIN[where], op.flops, n_bytes)
+
+    def _shared(self, op: Op, share: float) -> Parts:
+        """Attention of the GPU's requests and of the CPU's, side by side."""
+        here, there = (Op(part * op.flops, 0.0, part * op.kv_bytes) for part in (1 - share, share))
+        return (*self._dense("gpu", here), *self._dense("cpu", there))
 
     def _copy(self, direction: str, n_bytes: float) -> Parts:
         """Nothing to copy on a machine without a GPU."""

@@ -22,12 +22,14 @@ _INFINITY = float("inf")
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """values: of each variable. objective: of them; bound: below it lies no feasible point's.
+    """values: of each variable; duals: of each row, where all variables may be fractions.
 
-    optimal: False where a limit of nodes ended the search first.
+    objective: of the values; bound: below it lies no feasible point's. optimal: False where a limit of nodes
+    ended the search first.
     """
 
     values: Floats
+    duals: Floats
     objective: float
     bound: float
     optimal: bool
@@ -93,8 +95,9 @@ class Program:
             return None
         objective = float(info.objective_function_value)
         bound = float(info.mip_dual_bound) if whole else objective
-        values = np.array(solver.getSolution().col_value, np.float64)
-        return Solution(values, objective, bound, status == kinds.kOptimal)
+        found = solver.getSolution()
+        values, duals = np.array(found.col_value, np.float64), np.array(found.row_dual, np.float64)
+        return Solution(values, duals, objective, bound, status == kinds.kOptimal)
 
     def _model(self, highs: ModuleType, whole: bool) -> object:
         model = highs.HighsLp()

@@ -1,0 +1,109 @@
+"""`trimoe policy gap`: a policy's placements against the best there is."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from trimoe.cli.policy.options_common import (
+    HardwareOption,
+    JsonOption,
+    PolicyOption,
+    SeedOption,
+    SetOption,
+    policy_app,
+)
+from trimoe.cli.render import print_facts, print_json, progress_steps
+
+# Small layers are solved exactly, large ones bounded from below. Experts, DIMMs.
+_SMALL, _LARGE = (12, 4), (256, 16)
+
+
+@policy_app.command()
+def gap(
+    policy: PolicyOption = "trimoe",
+    instances: Annotated[int, typer.Option(min=1, max=10**6, help="Random layers.")] = 1000,
+    seed: SeedOption = 1,
+    experts_max: Annotated[
+        int | None,
+        typer.Option(min=2, max=1024, help="Experts of a layer.", show_default="12, or 256 with --large"),
+    ] = None,
+    dimms: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=256, help="DIMMs with a core; 0: as the profile.", show_default="4, or 16 with --large"
+        ),
+    ] = None,
+    large: Annotated[
+        bool, typer.Option("--large", help="Large layers, against a lower bound instead of the optimum.")
+    ] = False,
+    model: Annotated[str, typer.Option(help="Whose experts: a known model or a folder.")] = "deepseek-v2",
+    hardware: HardwareOption = "h100-8470-ndp16",
+    weights: Annotated[str, typer.Option(help="Packed format of the experts.")] = "bf16",
+    settings: SetOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Compare a policy's placements of random layers with the optimum: the least makespan of any placement.
+
+    Gaps are in percent of the optimum over everything that the machine offers, and again of the optimum over
+    the ways of running experts (CPU, resident on the GPU, fetched, DIMM) that the policy uses at all. What a
+    policy fetches for later steps counts as made in this one. Needs pip install 'trimoe[solve]'.
+
+    \b
+    Examples:
+      trimoe policy gap
+      trimoe policy gap --policy hybrimoe --instances 1000 --seed 7 --json
+      trimoe policy gap --policy trimoe --set trimoe.refine=off
+      trimoe policy gap --policy coxmoe --hardware a100-8452y --model mixtral-8x7b --experts-max 8
+      trimoe policy gap --large --instances 100
+    """
+    from trimoe.hardware.profile import load_profile
+    from trimoe.policies import make_policy, parse_settings
+    from trimoe.policies.gap import measure_gaps
+    from trimoe.policies.instances import draw_instances, instance_cost
+
+    usual_experts, usual_dimms = _LARGE if large else _SMALL
+    profile = load_profile(hardware)
+    experts = usual_experts if experts_max is None else experts_max
+    if dimms is None:
+        dimms = usual_dimms if profile.ndp else 0
+    cost = instance_cost(profile, model, experts=experts, dimms=dimms, weights=weights)
+    system = make_policy(policy, cost, parse_settings(settings or []).get(policy))
+    fewest = experts // 2 if large else 2
+    drawn = list(draw_instances(cost, instances, seed, fewest=fewest))
+    with progress_steps("comparing", instances, enabled=not json_output) as advance:
+        gaps = measure_gaps(system, drawn, exact=not large, advance=advance)
+    case = {
+        "policy": policy,
+        "hardware": profile.name,
+        "model": cost.shape.name,
+        "experts_max": experts,
+        "dimms": cost.resources.n_dimms,
+        "seed": seed,
+    }
+    if json_output:
+        print_json({**case, **gaps.figures()})
+        return
+    _print(case, gaps.figures())
+
+
+def _print(case: dict[str, Any], found: dict[str, Any]) -> None:
+    def line(prefix: str) -> str:
+        mean, median, p95, worst = (
+            found[f"{name}_{prefix}gap_pct"] for name in ("mean", "median", "p95", "worst")
+        )
+        share = f", none in {found[f'optimal_{prefix}share']:.1%} of the layers" if found["exact"] else ""
+        return f"mean {mean:.2f} %, median {median:.2f} %, p95 {p95:.2f} %, worst {worst:.2f} %{share}"
+
+    where = f"up to {case['experts_max']} experts of {case['model']}, {case['dimms']} DIMMs with a core"
+    against = "the optimum" if found["exact"] else "a lower bound"
+    print_facts(
+        f"{case['policy']} against {against}, {found['instances']} layers",
+        {
+            "layers": f"{where} on {case['hardware']}, seed {case['seed']}",
+            "over the machine": line(""),
+            "over its own ways": line("own_"),
+            "its own ways": ", ".join(found["kinds"]),
+        },
+    )

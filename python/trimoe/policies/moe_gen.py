@@ -1,0 +1,102 @@
+"""MoE-Gen (arXiv 2503.09716): every module has a batch of its own.
+
+Tokens gather in host memory: attention takes micro-batches, experts the whole batch. The cache lies in host
+memory, weights that are not on the GPU are streamed in turn, and a share omega of attention runs on the CPU
+beside the cache. The search takes the micro-batch, the share of weights that stays on the GPU and omega with
+the least time on a layer's schedule; here the batch is halved until it fits into memory.
+Hidden states between modules stay on the GPU, where the paper gathers them in host memory.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from trimoe.errors import InputError
+from trimoe.policies.deployment import Deployment, Workload, check_fits, spare_slots
+from trimoe.policies.forecast import Forecast, halves, streamed
+from trimoe.policies.needs import need
+from trimoe.policies.options import Options, option
+from trimoe.policies.plan import Ints, LayerPlan, LayerState
+from trimoe.policies.policy import Policy
+
+__all__ = ["MoEGen"]
+
+_OMEGAS = tuple(index / 10 for index in range(11))
+
+
+@dataclass(frozen=True)
+class MoEGenOptions(Options):
+    """See `option`."""
+
+    micro_batch: int = option(0, "requests that attention takes at once; 0: searched", low=0, high=2**20)
+    omega: float = option(
+        -1.0, "share of decode attention on the CPU; -1: searched in tenths", low=-1.0, high=1.0
+    )
+    resident: float = option(
+        -1.0,
+        "share of the experts that fit which stay on the GPU (S_params); -1: searched in halves",
+        low=-1.0,
+        high=1.0,
+    )
+
+
+class MoEGen(Policy):
+    """Module-based batching."""
+
+    name, about = "moe-gen", "attention in micro-batches, experts over the whole batch, streamed to the GPU"
+    OptionsType = MoEGenOptions
+
+    def deploy(self, work: Workload, phase: str) -> Deployment:
+        """The searched batches of one phase."""
+        return self._search(work, phase)
+
+    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
+        """Everything on the GPU, what is not there streamed, used or not."""
+        return streamed(counts, state)
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019 - a policy lives as long as its run
+    def _search(self, work: Workload, phase: str) -> Deployment:
+        need(self.cost, self.name, gpu=True)
+        forecast = Forecast(self.cost, work, phase)
+        best: Deployment | None = None
+        best_ns = float("inf")
+        for batch in sorted({-(-work.batch // (1 << bit)) for bit in range(24)}, reverse=True):
+            for candidate in self._candidates(work, phase, batch):
+                ns = forecast.total_ns(candidate, streamed)
+                if ns < best_ns:
+                    best, best_ns = candidate, ns
+            if best is not None:
+                return best
+        least = Deployment(1, 1, kv_on_gpu=0.0, dense_on_gpu=0.0, stream_ahead=True)
+        check_fits(self.cost, least, work, phase)
+        raise InputError(
+            expected=f"a batch of {self.cost.shape.name} within the memory of {self.cost.profile.name}",
+            got="none of those searched",
+            hint="another --set moe-gen.micro_batch, shorter prompts, --weights int4",
+        )
+
+    def _candidates(self, work: Workload, phase: str, batch: int) -> Iterator[Deployment]:
+        """Those of one batch that fit."""
+        options = self.options
+        shares = (1.0, 0.5, 0.0) if options.resident < 0 else (options.resident,)
+        for micro_batch in [min(options.micro_batch, batch)] if options.micro_batch else halves(batch):
+            base = Deployment(batch, micro_batch, kv_on_gpu=0.0, stream_ahead=True)
+            most = spare_slots(self.cost, base, work, phase)
+            if most < 0:
+                base = replace(base, dense_on_gpu=0.0)
+                most = spare_slots(self.cost, base, work, phase)
+            try:
+                check_fits(self.cost, base, work, phase)
+            except InputError:
+                continue
+            for slots in sorted({int(share * most) for share in shares}, reverse=True):
+                for omega in self._omegas(phase):
+                    yield replace(base, expert_slots=slots, attention_on_cpu=omega)
+
+    def _omegas(self, phase: str) -> tuple[float, ...]:
+        """Prompts attend on the GPU alone."""
+        if phase == "prefill":
+            return (0.0,)
+        return _OMEGAS if self.options.omega < 0 else (self.options.omega,)
