@@ -1,5 +1,6 @@
 """Fiddler (ICLR'25, 2402.07033): an expert that the GPU lacks runs on the CPU or is fetched, whichever is
-cheaper; what the GPU holds is the most popular experts of a calibration set, and never changes.
+cheaper; what the GPU holds is the most popular experts of a calibration set, and never changes (unless a
+cache is asked for).
 
 Its code says that it minimises the longer of the CPU's and the GPU's time, and minimises their sum, which
 is a decision for each expert alone. Both are here.
@@ -7,24 +8,24 @@ is a decision for each expert alone. Both are here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from trimoe.cost import CPU, GPU, CostModel
+from trimoe.cost import CPU, GPU
+from trimoe.policies.caching import Caching, CachingOptions
 from trimoe.policies.deployment import Deployment, Workload
-from trimoe.policies.one_pass import OnePassOptions, need, one_pass
+from trimoe.policies.one_pass import one_pass
 from trimoe.policies.options import option
-from trimoe.policies.placing import Times, busiest_first, placed
+from trimoe.policies.placing import busiest_first, placed
 from trimoe.policies.plan import Ints, LayerPlan, LayerState
-from trimoe.policies.policy import Policy
 
 __all__ = ["Fiddler", "fetched_by_max"]
 
 
 @dataclass(frozen=True)
-class FiddlerOptions(OnePassOptions):
+class FiddlerOptions(CachingOptions):
     """See `option`."""
 
     objective: str = option(
@@ -34,16 +35,11 @@ class FiddlerOptions(OnePassOptions):
     )
 
 
-class Fiddler(Policy):
+class Fiddler(Caching):
     """Per expert: the CPU, or a fetch."""
 
     name, about = "fiddler", "each expert that the GPU lacks on the CPU or fetched, whichever is cheaper"
     OptionsType = FiddlerOptions
-
-    def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
-        super().__init__(cost, settings)
-        need(self.name, cost)
-        self._times = Times(cost)
 
     def deploy(self, work: Workload, phase: str) -> Deployment:
         """Experts in all the GPU memory that is left."""
@@ -51,7 +47,7 @@ class Fiddler(Policy):
 
     def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
         """Hits run where they are; of the others those are fetched that the objective says."""
-        active, times = np.nonzero(counts)[0], self._times
+        active, times = np.nonzero(counts)[0], self.times
         hits = busiest_first(active[state.resident[active]], counts)
         missing = busiest_first(active[~state.resident[active]], counts)
         layouts, tokens = state.layout.tolist(), counts.tolist()
@@ -64,7 +60,8 @@ class Fiddler(Policy):
             fetched = missing[: fetched_by_max(cpu_ns, gpu_ns, before_ns)]
         chosen = set(fetched)
         rest = [one for one in missing if one not in chosen]
-        return placed(len(counts), {GPU: [*hits, *fetched], CPU: rest}, fetched)
+        keep = self.kept(layer, counts, state, fetched)
+        return placed(len(counts), {GPU: [*hits, *fetched], CPU: rest}, fetched, keep)
 
 
 def fetched_by_max(cpu_ns: Sequence[float], gpu_ns: Sequence[float], before_ns: float) -> int:

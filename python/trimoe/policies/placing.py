@@ -42,7 +42,7 @@ class Times:
 class IdleTime:
     """Time of a resource that nobody used and background work may have, in nanoseconds.
 
-    What is not enough for one piece of work is saved for it, up to `most_ns`.
+    What one layer left may be used in the next; of what is not, up to `most_ns` is saved.
     """
 
     def __init__(self, most_ns: float) -> None:
@@ -50,7 +50,7 @@ class IdleTime:
 
     def earn(self, idle_ns: float) -> None:
         """What a layer left."""
-        self.saved_ns = min(self.most_ns, self.saved_ns + idle_ns)
+        self.saved_ns = max(idle_ns, min(self.most_ns, self.saved_ns + idle_ns))
 
     def spend(self, ns: float) -> bool:
         """Whether there is enough, which is then gone."""

@@ -1,0 +1,191 @@
+"""HybriMoE (DAC'25, 2504.05897): a schedule per layer, prefetch by impact, a cache by the router's scores.
+
+Where the released code differs from the paper, an option has both: its schedule (and prompts all on the GPU,
+layer after layer streamed), and its prefetch by scores of the next layer alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trimoe.cost import CPU, GPU, CostModel
+from trimoe.policies.caching import Caching, CachingOptions, cache_option
+from trimoe.policies.deployment import Deployment, Workload
+from trimoe.policies.hybrid_schedule import HybridSchedule, hss, paper_schedule
+from trimoe.policies.loads import Floats
+from trimoe.policies.one_pass import one_pass
+from trimoe.policies.options import option
+from trimoe.policies.placing import busiest_first, placed
+from trimoe.policies.plan import Bools, Ints, LayerPlan, LayerState, Prefetch
+from trimoe.policies.policy import StepView
+
+__all__ = ["HybriMoE"]
+
+
+@dataclass(frozen=True)
+class HybriMoEOptions(CachingOptions):
+    """See `option`."""
+
+    cache: str = cache_option("mrs")
+    schedule: str = option("paper", "who runs what: the paper's or the code's", choices=("paper", "released"))
+    tail: bool = option(False, "the paper's: the CPU may also take what the GPU holds, at the end")
+    prefetch: str = option(
+        "impact",
+        "by simulated gain, by scores of the next layer, or none",
+        choices=("impact", "scores", "off"),
+    )
+    ahead: int = option(3, "layers that the prefetch looks at", low=1, high=64)
+    candidates: int = option(4, "busiest missing experts of a layer whose gain is simulated", low=1, high=512)
+    ratio: float = option(-1.0, "share of the experts that GPU memory holds; -1: what fits", low=-1, high=1)
+
+
+class HybriMoE(Caching):
+    """CPU, GPU and PCIe, simulated before every layer."""
+
+    name, about = "hybrimoe", "simulated CPU-GPU schedule per layer, prefetch by impact, cache by scores"
+    OptionsType = HybriMoEOptions
+
+    def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__(cost, settings)
+        self._streams = False
+
+    def deploy(self, work: Workload, phase: str) -> Deployment:
+        """GPU memory as the ratio says; the released code streams whole layers for prompts."""
+        ratio, experts = self.options.ratio, self.cost.shape.moe.experts
+        slots = None if ratio < 0 else round(ratio * experts)
+        self._streams = phase == "prefill" and self.options.schedule == "released"
+        return one_pass(self.cost, work, phase, self.options, experts=slots, stream_ahead=self._streams)
+
+    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
+        """Simulates the layer; what is fetched may stay."""
+        if self._streams:
+            order = busiest_first(np.nonzero(counts)[0], counts)
+            fetched = np.nonzero(~state.resident)[0].tolist()
+            self.note(layer, counts, state, len(fetched))
+            return placed(len(counts), {GPU: order}, fetched)
+        found = self.schedule(counts, state.resident)
+        keep = self.kept(layer, counts, state, found.moved)
+        return placed(len(counts), {GPU: found.gpu, CPU: found.cpu}, found.moved, keep)
+
+    def schedule(self, counts: Ints, resident: Bools) -> HybridSchedule:
+        """The chosen schedule with this machine's times (nanoseconds). counts, resident: [E]."""
+        active = np.nonzero(counts)[0]
+        here = resident[active]
+        cached, uncached = busiest_first(active[here], counts), busiest_first(active[~here], counts)
+        tokens = counts.tolist()
+
+        def gpu_ns(count: int) -> float:
+            return self.times.run_ns(GPU, count)
+
+        def cpu_ns(count: int) -> float:
+            return self.times.run_ns(CPU, count)
+
+        if self.options.schedule == "released":
+            return hss(cached, uncached, tokens, gpu=gpu_ns, cpu=cpu_ns, move=self.fetch_ns)
+        return paper_schedule(
+            cached, uncached, tokens, gpu=gpu_ns, cpu=cpu_ns, move=self.fetch_ns, tail=self.options.tail
+        )
+
+    def prefetches(self, view: StepView) -> Sequence[Prefetch]:
+        """What helps the next layers most, while PCIe has nothing to do."""
+        if self.options.prefetch == "off" or self._streams:
+            return ()
+        if self.options.prefetch == "scores":
+            return self._by_scores(view)
+        targets = [
+            _Target(self, layer, view.states[layer], expected)
+            for layer in range(view.layer + 1, min(view.layer + 1 + self.options.ahead, len(view.states)))
+            if (expected := view.foreseen(layer)) is not None
+        ]
+        actions: list[Prefetch] = []
+        while targets and self.idle.saved_ns >= self.fetch_ns:
+            best = max(targets, key=lambda one: one.gain_ns)  # of equals the nearer layer
+            if best.gain_ns <= 0:
+                break
+            self.idle.spend(self.fetch_ns)
+            actions.append(best.take())
+        return actions
+
+    def _by_scores(self, view: StepView) -> list[Prefetch]:
+        """The next layer's top experts by the cache's scores, as many as a token has."""
+        layer = view.layer + 1
+        if layer >= len(view.states) or not self.cache.layers:
+            return []
+        state, scores = view.states[layer], self.cache.layers[layer].scores
+        top = np.argsort(-scores, kind="stable")[: self.cost.shape.topk].tolist()
+        there = _Residents(state)
+        actions: list[Prefetch] = []
+        for one in top:
+            if there.arriving[one]:
+                continue
+            out = there.make_room(self, layer, protected=top)
+            if out is None or not self.idle.spend(self.fetch_ns):
+                break
+            there.swap(one, out)
+            actions.append(Prefetch(layer, one, out))
+        return actions
+
+
+class _Residents:
+    """A layer's GPU memory as it will be once all that is under way has arrived."""
+
+    def __init__(self, state: LayerState) -> None:
+        self.state = LayerState(state.resident.copy(), state.layout, state.slots)
+        self.arriving = state.resident.copy()
+        self.arriving[list(state.pending)] = True
+
+    def make_room(self, policy: Caching, layer: int, protected: Sequence[int]) -> int | None:
+        """The resident that leaves, -1 for a free slot, None if nobody may."""
+        if int(self.arriving.sum()) < self.state.slots:
+            return -1
+        out = policy.cache.victim(layer, self.state, protected)
+        return None if out < 0 else out
+
+    def swap(self, one: int, out: int) -> None:
+        """After a decision."""
+        self.arriving[one] = True
+        if out >= 0:
+            self.arriving[out] = self.state.resident[out] = False
+
+
+class _Target:
+    """One of the next layers: what it is expected to take, and which prefetch would help it most."""
+
+    def __init__(self, policy: HybriMoE, layer: int, state: LayerState, expected: Floats) -> None:
+        self._policy, self._layer = policy, layer
+        self._counts = np.rint(expected).astype(np.int64)
+        self._there = _Residents(state)
+        self._look()
+
+    def take(self) -> Prefetch:
+        """That prefetch; the next one is looked for."""
+        taken = Prefetch(self._layer, self._expert, self._out)
+        self._there.swap(self._expert, self._out)
+        self._look()
+        return taken
+
+    def _look(self) -> None:
+        """gain_ns: the simulated time without minus with the expert there, and without whom it replaces."""
+        policy, there, counts = self._policy, self._there, self._counts
+        self.gain_ns, self._expert, self._out = 0.0, -1, -1
+        active = np.nonzero(counts)[0]
+        missing = busiest_first(active[~there.arriving[active]], counts)
+        if not missing:
+            return
+        out = there.make_room(policy, self._layer, protected=active.tolist())
+        if out is None:  # everybody is needed: the least worth of them, if that still helps
+            out = there.make_room(policy, self._layer, protected=())
+        if out is None:
+            return
+        now_ns = policy.schedule(counts, there.arriving).end
+        for one in missing[: policy.options.candidates]:
+            trial = there.arriving.copy()
+            trial[one] = True
+            if out >= 0:
+                trial[out] = False
+            gain = now_ns - policy.schedule(counts, trial).end
+            if gain > self.gain_ns:
+                self.gain_ns, self._expert, self._out = gain, one, out

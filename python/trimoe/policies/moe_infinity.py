@@ -1,0 +1,169 @@
+"""MoE-Infinity (2401.14361): experts on the GPU only; prefetch and cache by traces of earlier activations.
+
+A trace is the matrix of a step's activations, layers by experts. While a step runs, the stored trace that is
+nearest so far (cosine, layer by layer) predicts the layers to come, the nearer ones with more weight:
+1 - (x - l) / (L + 1). The paper's traces are of single sequences, here they are of batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from trimoe.cost import GPU, CostModel
+from trimoe.policies.caches.scores import Activation
+from trimoe.policies.caching import Caching, CachingOptions, cache_option
+from trimoe.policies.deployment import Deployment, Workload
+from trimoe.policies.loads import Floats
+from trimoe.policies.one_pass import one_pass
+from trimoe.policies.options import option
+from trimoe.policies.placing import busiest_first, placed
+from trimoe.policies.plan import Ints, LayerPlan, LayerState, Prefetch
+from trimoe.policies.policy import StepView
+
+__all__ = ["MoEInfinity", "TraceStore"]
+
+
+@dataclass(frozen=True)
+class MoEInfinityOptions(CachingOptions):
+    """See `option`."""
+
+    cache: str = cache_option("activation")
+    prefetch: bool = option(True, "bring predicted experts of later layers to the GPU")
+    traces: int = option(32, "steps whose activations are remembered", low=1, high=4096)
+
+
+class MoEInfinity(Caching):
+    """Offloading to host memory, nothing computed there."""
+
+    name, about = "moe-infinity", "experts on the GPU only, prefetched by the nearest earlier activations"
+    OptionsType = MoEInfinityOptions
+
+    def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__(cost, settings)
+        self.traces = self._new_store()
+
+    def deploy(self, work: Workload, phase: str) -> Deployment:
+        """Experts in all the GPU memory that is left."""
+        return one_pass(self.cost, work, phase, self.options)
+
+    def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
+        """The calibration set is the first trace."""
+        self.traces = self._new_store()
+        self.traces.add(popularity)
+        return super().begin(deployment, popularity)
+
+    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
+        """Hits first, then what has to come, busiest first."""
+        active = np.nonzero(counts)[0]
+        hits = busiest_first(active[state.resident[active]], counts)
+        fetched = busiest_first(active[~state.resident[active]], counts)
+        keep = self.kept(layer, counts, state, fetched)
+        return placed(len(counts), {GPU: [*hits, *fetched]}, fetched, keep)
+
+    def miss_ns(self, tokens: int) -> float:
+        """Nothing but a fetch helps."""
+        return self.fetch_ns
+
+    def learn(self, view: StepView) -> None:
+        """The trace of this step, too; what it predicts tells the caches whom to hold."""
+        super().learn(view)
+        self.traces.see(view.layer, view.counts)
+        predicted, likeness = self.traces.predict(view.layer)
+        for cache, row in zip(self.cache.layers[view.layer + 1 :], predicted, strict=False):
+            if isinstance(cache, Activation):
+                cache.expect(row, likeness)
+        if view.layer == len(view.states) - 1:
+            self.traces.end_step()
+
+    def prefetches(self, view: StepView) -> Sequence[Prefetch]:
+        """The likeliest of all later layers first."""
+        later = len(view.states) - view.layer - 1
+        predicted, likeness = self.traces.predict(view.layer)
+        if not self.options.prefetch or not later or likeness <= 0:
+            return ()
+        decay = 1 - np.arange(1, later + 1) / (len(view.states) + 1)
+        wanted = predicted * decay[:, None]
+        for row, state in zip(wanted, view.states[view.layer + 1 :], strict=True):
+            row[state.resident] = 0.0
+            row[list(state.pending)] = 0.0
+        return self._best(view, predicted, wanted)
+
+    def _best(self, view: StepView, predicted: Floats, wanted: Floats) -> list[Prefetch]:
+        actions: list[Prefetch] = []
+        left = [one.resident.copy() for one in view.states[view.layer + 1 :]]
+        free = [
+            one.slots - int(one.resident.sum()) - len(one.pending) for one in view.states[view.layer + 1 :]
+        ]
+        for flat in np.argsort(-wanted, axis=None, kind="stable")[: 4 * self.cost.shape.topk].tolist():
+            row, expert = divmod(flat, wanted.shape[1])
+            if wanted[row, expert] <= 0 or self.idle.saved_ns < self.fetch_ns:
+                break
+            layer, out = view.layer + 1 + row, -1
+            if free[row] <= 0:
+                state = LayerState(left[row], view.states[layer].layout, 0)
+                likelier = np.nonzero(predicted[row] >= predicted[row, expert])[0].tolist()
+                out = self.cache.victim(layer, state, likelier)
+                if out < 0:
+                    continue
+                left[row][out] = False
+            free[row] -= out < 0
+            self.idle.spend(self.fetch_ns)
+            actions.append(Prefetch(layer, expert, out))
+        return actions
+
+    def _new_store(self) -> TraceStore:
+        moe = self.cost.shape.moe
+        return TraceStore(self.options.traces, len(moe.moe_layers), moe.experts)
+
+
+class TraceStore:
+    """Activations of earlier steps, and which of them the present one is like.
+
+    Args:
+        most: traces that are kept; the oldest go.
+        layers, experts: MoE layers, and E.
+    """
+
+    def __init__(self, most: int, layers: int, experts: int) -> None:
+        self._shares: Floats = np.zeros((most, layers, experts))  # each row sums to 1, or is 0
+        self._units: npt.NDArray[np.float32] = np.zeros((most, layers, experts), np.float32)
+        self._filled, self._next = 0, 0
+        self._cosines: Floats = np.zeros(most)
+        self._seen = 0
+        self._now: Floats = np.zeros((layers, experts))
+
+    def add(self, counts: Floats | Ints) -> None:
+        """A whole step [layers, E]."""
+        rows = counts.astype(np.float64)
+        slot = self._next
+        self._shares[slot] = rows / np.maximum(rows.sum(axis=1, keepdims=True), 1e-12)
+        self._units[slot] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        self._next = (slot + 1) % len(self._shares)
+        self._filled = max(self._filled, slot + 1)
+
+    def see(self, layer: int, counts: Ints) -> None:
+        """A layer of the present step; layer 0 begins it anew."""
+        if layer == 0:
+            self._cosines[:], self._seen = 0.0, 0
+            self._now[:] = 0.0
+        row = counts.astype(np.float32)
+        norm = float(np.linalg.norm(row))
+        if norm > 0 and self._filled:
+            self._cosines[: self._filled] += self._units[: self._filled, layer] @ row / norm
+        self._seen += 1
+        self._now[layer] = counts
+
+    def end_step(self) -> None:
+        """The present step becomes a trace."""
+        self.add(self._now)
+
+    def predict(self, layer: int) -> tuple[Floats, float]:
+        """Shares [later layers, E] of the nearest trace (the oldest of equals), and its mean cosine."""
+        if not self._filled or not self._seen:
+            return np.zeros((len(self._now) - layer - 1, self._now.shape[1])), 0.0
+        nearest = int(self._cosines[: self._filled].argmax())
+        return self._shares[nearest, layer + 1 :], float(self._cosines[nearest]) / self._seen
