@@ -72,7 +72,7 @@ class Engine:
         self.tasks = LayerTasks(self.cost, deployment, new_tokens)
         self.background = Background(self.clock, self.loads, states)
         self.records: list[LayerRecord] = []
-        self.plans: list[tuple[LayerPlan, Ints, Ints, frozenset[int]]] = []
+        self.plans: list[tuple[LayerPlan, Ints, LayerState]] = []
         self.step_ends: list[int] = []
         self.moved = Moved()
         self._keep = keep
@@ -131,8 +131,8 @@ class Engine:
         whole = replace(plan, fetch=(*fetch, *sorted(there)))
         check_plan(whole, counts, state, self.cost.resources.n_dimms)
         if self._keep:
-            residents = frozenset(np.nonzero(state.resident)[0].tolist())
-            self.plans.append((plan, counts, state.layout.copy(), residents))
+            before = LayerState(state.resident.copy(), state.layout.copy(), state.slots)
+            self.plans.append((whole, counts, before))
         load = self.loads.of_plan(replace(plan, fetch=fetch), counts, state)
         self._count(whole, load, state)
         tasks = self.tasks.experts(load, first=len(clock.tasks), after=(routed,))

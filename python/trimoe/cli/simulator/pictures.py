@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trimoe.errors import InputError
+
 if TYPE_CHECKING:
     from trimoe.simulator.simulate import Simulation
 
@@ -25,5 +27,32 @@ def check_pictures(timeline: Path | None, gantt: Path | None) -> None:
 def write_pictures(
     found: Simulation, timeline: Path | None, gantt: Path | None, layer: int, step: int
 ) -> dict[str, str]:
-    """Writes what is asked for, of the last phase; what was written where."""
-    return {}
+    """Writes what is asked for, of the last phase; what was written where.
+
+    Raises:
+        InputError: there is no such layer or step.
+    """
+    phase, engine = list(found.engines.items())[-1]
+    names, written = engine.cost.resources.names, {}
+    if timeline is not None:
+        from trimoe.simulator.perfetto import write_timeline
+
+        write_timeline(timeline, engine.clock, names, process=f"{found.system}, {phase}")
+        written["timeline"] = str(timeline)
+    if gantt is not None:
+        from trimoe.cli.gantt import plot_gantt
+        from trimoe.simulator.detail import layer_detail
+
+        layers, steps = len(engine.states), len(engine.step_ends)
+        if layer >= layers or step >= steps:
+            raise InputError(
+                expected=f"--gantt-layer 0 to {layers - 1}, --gantt-step 0 to {steps - 1}",
+                got=f"layer {layer}, step {step}",
+                hint="0, the first",
+            )
+        plan, counts, state = engine.plans[step * layers + layer]
+        clock = layer_detail(engine.cost, plan, counts, state, engine.loads.batches)
+        title = f"{found.system}: experts of MoE layer {layer} in {phase} step {step} (simulated)"
+        plot_gantt(title, names, clock.intervals, [one.name for one in clock.tasks], gantt)
+        written["gantt"] = str(gantt)
+    return written
