@@ -14,7 +14,9 @@ struct Assignment {
   float peak = 0;              // the longest of it: the makespan
 
   void clear(const Problem& problem);
-  void place(const Problem& problem, int i, int to);  // of an expert that has none yet
+  // Of an expert that has no option yet: the peak with it, and to give it one.
+  float peak_of(const Problem& problem, int i, int to) const;
+  void place(const Problem& problem, int i, int to);
   void move(const Problem& problem, int i, int to);
 };
 

@@ -1,4 +1,7 @@
 #include "plan/assignment.h"
+
+#include <algorithm>
+
 #include "plan/load.h"
 
 namespace trimoe::plan {
@@ -9,17 +12,35 @@ void Assignment::clear(const Problem& problem) {
   peak = 0;
 }
 
+float Assignment::peak_of(const Problem& problem, int i, int to) const {
+  const float* row = problem.row(i, to);
+  const Touched& touched = problem.touched(i, to);
+  if (!touched.few()) return peak_with(load.data(), row, problem.width());
+  float found = peak;
+  for (int k = 0; k < touched.count; ++k) {
+    const auto at = static_cast<size_t>(touched.at[static_cast<size_t>(k)]);
+    found = std::max(found, load[at] + row[at]);
+  }
+  return found;
+}
+
 void Assignment::place(const Problem& problem, int i, int to) {
-  add_row(load.data(), problem.row(i, to), problem.width());
+  peak = peak_of(problem, i, to);
   option[static_cast<size_t>(i)] = static_cast<int8_t>(to);
-  peak = load[static_cast<size_t>(busiest(load.data(), problem.width()))];
+  const float* row = problem.row(i, to);
+  const Touched& touched = problem.touched(i, to);
+  if (!touched.few()) return add_row(load.data(), row, problem.width());
+  for (int k = 0; k < touched.count; ++k) {
+    const auto at = static_cast<size_t>(touched.at[static_cast<size_t>(k)]);
+    load[at] += row[at];
+  }
 }
 
 void Assignment::move(const Problem& problem, int i, int to) {
   int8_t& own = option[static_cast<size_t>(i)];
   move_row(load.data(), problem.row(i, own), problem.row(i, to), problem.width(), load.data());
   own = static_cast<int8_t>(to);
-  peak = load[static_cast<size_t>(busiest(load.data(), problem.width()))];
+  peak = plan::peak_of(load.data(), problem.width());
 }
 
 void begin_greedily(const Problem& problem, Assignment& assignment) {
@@ -29,7 +50,7 @@ void begin_greedily(const Problem& problem, Assignment& assignment) {
     float best_peak = 0;
     for (int x = 0; x < kOptions; ++x) {
       if (!problem.has(i, x)) continue;
-      const float peak = peak_with(assignment.load.data(), problem.row(i, x), problem.width());
+      const float peak = assignment.peak_of(problem, i, x);
       const bool better =
           peak < best_peak || (peak == best_peak && problem.own(i, x) < problem.own(i, best));
       if (best >= 0 && !better) continue;

@@ -26,6 +26,7 @@ Costs::Costs(Machine machine)
             std::ranges::all_of(machine_.channel, exists),
         "resources of the machine", "others", "those of the cost model");
   peak_.resize(base_at(kHome, -1));
+  touched_.resize(peak_.size());
   base_.resize(peak_.size() * static_cast<size_t>(width_));
 }
 
@@ -36,6 +37,9 @@ void Costs::set_base(int option, int layout, std::span<const float> row) {
   const size_t at = base_at(option, layout);
   std::ranges::copy(row, base_.begin() + static_cast<std::ptrdiff_t>(at * static_cast<size_t>(width_)));
   peak_[at] = std::ranges::max(row);
+  touched_[at] = {};
+  for (int resource = 0; resource < machine_.resources; ++resource)
+    if (row[static_cast<size_t>(resource)] != 0) touched_[at].add(resource);
 }
 
 void Costs::set_tokens(int64_t tokens, const TokenCosts& costs) {

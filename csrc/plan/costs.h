@@ -4,6 +4,7 @@
 // or two entries that depend on its tokens alone (compute; command and results on a DIMM's channel).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -25,10 +26,27 @@ struct TokenCosts {
   float channel = 0;
 };
 
+// Which resources a row loads, where they are few.
+struct Touched {
+  static constexpr int kMost = 4;
+
+  std::array<int16_t, kMost> at{};
+  int16_t count = 0;
+
+  bool few() const { return count <= kMost; }
+  void add(int resource) {
+    for (int k = 0; k < count && k < kMost; ++k)
+      if (at[static_cast<size_t>(k)] == resource) return;
+    if (count < kMost) at[static_cast<size_t>(count)] = static_cast<int16_t>(resource);
+    if (count <= kMost) ++count;
+  }
+};
+
 // What an option occupies whatever the tokens, and the longest entry of it.
 struct Base {
   const float* row;
   float peak;
+  Touched touched;
 };
 
 // The resources of a machine. dimm, channel: of each place where an expert can lie whole.
@@ -64,12 +82,13 @@ class Costs {
   size_t base_at(int option, int layout) const {
     return static_cast<size_t>(1 + option * (places() + 1) + layout + 1);
   }
-  Base base(size_t at) const { return {base_.data() + at * static_cast<size_t>(width_), peak_[at]}; }
+  Base base(size_t at) const { return {base_.data() + at * static_cast<size_t>(width_), peak_[at], touched_[at]}; }
 
   Machine machine_;
   int width_;
   std::vector<float> base_;  // [1 + 2 * (places + 1)][width]: nothing, the GPU's by layout, the CPU's
   std::vector<float> peak_;
+  std::vector<Touched> touched_;
   std::vector<TokenCosts> by_tokens_;
 };
 

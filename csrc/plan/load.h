@@ -61,12 +61,19 @@ inline void add_row(float* load, const float* row, int width) {
   for (int k = 0; k < width; ++k) load[k] += row[k];
 }
 
+inline float peak_of(const float* load, int width) {
+  float lanes[kLanes] = {};
+  for (int k = 0; k < width; k += kLanes)
+    for (int l = 0; l < kLanes; ++l) lanes[l] = load[k + l] > lanes[l] ? load[k + l] : lanes[l];
+  return highest(lanes);
+}
+
 // The first of the longest resources.
 inline int busiest(const float* load, int width) {
-  int found = 0;
-  for (int k = 1; k < width; ++k)
-    if (load[k] > load[found]) found = k;
-  return found;
+  const float peak = peak_of(load, width);
+  for (int k = 0; k < width; ++k)
+    if (load[k] == peak) return k;
+  return 0;
 }
 
 }  // namespace trimoe::plan

@@ -40,12 +40,14 @@ void Problem::sort_active(const LayerView& view) {
 void Problem::write(int i, int option, const Base& base) {
   std::copy_n(base.row, width_, rows_.data() + at(i, option) * static_cast<size_t>(width_));
   own_[at(i, option)] = base.peak;
+  touched_[at(i, option)] = base.touched;
 }
 
 void Problem::add(int i, int option, int resource, float ns) {
   float& entry = rows_[at(i, option) * static_cast<size_t>(width_) + static_cast<size_t>(resource)];
   entry += ns;
   own_[at(i, option)] = std::max(own_[at(i, option)], entry);
+  touched_[at(i, option)].add(resource);
 }
 
 bool Problem::fill(const Costs& costs, const LayerView& view, bool cpu) {
@@ -56,6 +58,7 @@ bool Problem::fill(const Costs& costs, const LayerView& view, bool cpu) {
   sort_active(view);
   rows_.resize(experts_.size() * kOptions * static_cast<size_t>(width_));
   own_.resize(experts_.size() * kOptions);
+  touched_.resize(own_.size());
   for (int i = 0; i < size(); ++i) {
     const auto one = static_cast<size_t>(expert(i));
     const int layout = view.layout[one];

@@ -31,6 +31,7 @@ class Problem {
   const float* row(int i, int option) const { return rows_.data() + at(i, option) * static_cast<size_t>(width_); }
   // What an option takes alone; kImpossible where there is no such option.
   float own(int i, int option) const { return own_[at(i, option)]; }
+  const Touched& touched(int i, int option) const { return touched_[at(i, option)]; }
   bool has(int i, int option) const { return own(i, option) < kImpossible; }
 
  private:
@@ -44,6 +45,7 @@ class Problem {
   std::vector<int> scratch_;
   std::vector<float> rows_;  // [active][options][width]
   std::vector<float> own_;   // [active][options]
+  std::vector<Touched> touched_;
 };
 
 }  // namespace trimoe::plan

@@ -70,7 +70,7 @@ class Search {
   void visit(size_t depth) {
     if (visited_++ >= nodes_) return;
     if (depth == order_.size()) {
-      best_.peak = load(depth)[busiest(load(depth), width_)];
+      best_.peak = peak_of(load(depth), width_);
       best_.option = tried_;
       std::copy_n(load(depth), width_, best_.load.begin());
       return;
