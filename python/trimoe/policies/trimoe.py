@@ -6,18 +6,22 @@ swaps that relieve the busiest resource; averages of past counts drive prefetche
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from trimoe.cost import CPU, GPU, NDP0, CostModel
+from trimoe.cost import GPU, STRIPED, CostModel
 from trimoe.errors import InputError
 from trimoe.policies.deployment import Deployment, Workload
-from trimoe.policies.loads import Loads
 from trimoe.policies.options import Options, option
-from trimoe.policies.plan import IDLE, Ints, LayerPlan, LayerState
-from trimoe.policies.policy import Floats, Policy
+from trimoe.policies.plan import IDLE, Action, Ints, LayerPlan, LayerState
+from trimoe.policies.policy import Floats, Policy, StepView, most_popular
+from trimoe.policies.trimoe_costs import make_planner, teach
 from trimoe.policies.trimoe_deploy import deploy_decode, deploy_prefill
+from trimoe.policies.trimoe_layout import ExpectedTimes, balanced_line, lay_out, ridge_tokens
+from trimoe.policies.trimoe_moves import MoveRules, Moves
+from trimoe.predictor.ema import EmaPredictor
 
 __all__ = ["TriMoE"]
 
@@ -26,67 +30,140 @@ __all__ = ["TriMoE"]
 class TriMoEOptions(Options):
     """See `option`."""
 
+    greedy: bool = option(True, "by makespan; off: each expert where it alone takes least")
+    refine: bool = option(True, "moves and swaps from the busiest resource on")
+    swaps: bool = option(True, "pairs of moves where no single one helps")
+    search: bool = option(True, "branch and bound where at most 16 experts are active")
+    rounds: int = option(256, "of refinement, at most", low=0, high=100_000)
+    cpu: bool = option(True, "the CPU computes experts; off: only the GPU and the DIMMs do")
+    prefetch: bool = option(True, "hot experts to the GPU between steps")
+    relayout: bool = option(True, "striped or localized anew when an expert's class changes")
+    rebalance: bool = option(True, "localized experts from full DIMMs to empty ones")
+    alpha: float = option(0.3, "weight of the newest counts in the averages", low=1e-6, high=1)
+    hysteresis: int = option(2, "updates in a row that must call for another class", low=1, high=1000)
+    horizon: int = option(16, "steps that a background action must pay in", low=0, high=1_000_000)
+    eta: float = option(
+        0.0, "an expert is warm from eta times a DIMM's ridge on; 0: where host and DIMMs balance", low=0
+    )
     attention: str = option("auto", "where decode attends", choices=("auto", "gpu", "cpu", "ndp"))
     kv_on_gpu: float = option(0.0, "share of the KV cache in GPU memory; -1: what fits", low=-1, high=1)
     slots: int = option(-1, "experts of each layer in GPU memory; -1: what fits", low=-1, high=4096)
     prefill_tokens: int = option(8192, "prompt tokens of a micro-batch", low=1, high=2**24)
 
 
+# First moves that refinement seeks a second for; least share of the makespan that a round must save.
+_PAIRS, _GAIN = 16, 1e-5
+_SEARCH_UP_TO, _SEARCH_NODES = 16, 2000
+
+
 class TriMoE(Policy):
-    """Greedy, refinement, EMA, prefetch, relayout, rebalancing."""
+    """Greedy, refinement, EMA, prefetch, relayout, rebalancing.
+
+    Attributes:
+        moves: the background work of the current decode deployment, with the averages and their accuracy;
+            None before `begin` and in prefill.
+    """
 
     name, about = "trimoe", "hot experts on the GPU, warm on the CPU, cold on the DIMMs (TriMoE)"
     OptionsType = TriMoEOptions
 
-    def __init__(self, cost: CostModel, settings: dict[str, str] | None = None) -> None:
+    def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(cost, settings)
         if cost.profile.ndp is None or cost.profile.gpu is None:
             raise InputError(
                 expected="a machine with a GPU and DIMM-NDP for trimoe",
                 got=f"profile {cost.profile.name}, which lacks them",
-                hint="h100-8470-ndp16",
+                hint="h100-8470-ndp16, or another system",
             )
-        self._loads = Loads(cost)
-        self._streams = False
+        own = self.options
+        self.moves: Moves | None = None
+        self._prefills: set[Deployment] = set()
+        self._prefill = False
+        self._times = ExpectedTimes(cost, cpu=own.cpu)
+        self._line = own.eta * ridge_tokens(cost)
+        self._planner = make_planner(
+            cost,
+            with_cpu=own.cpu,
+            greedy=own.greedy,
+            rounds=own.rounds if own.refine else 0,
+            pairs=_PAIRS if own.swaps else 0,
+            gain=_GAIN,
+            search_up_to=_SEARCH_UP_TO if own.search and own.refine else 0,
+            search_nodes=_SEARCH_NODES,
+        )
 
     def deploy(self, work: Workload, phase: str) -> Deployment:
         """Prefill on the GPU alone; decode with the fastest attention."""
         own = self.options
         if phase == "prefill":
-            return deploy_prefill(
-                self.cost, work, kv_on_gpu=max(0.0, own.kv_on_gpu), tokens=own.prefill_tokens
-            )
-        return deploy_decode(
+            share = max(0.0, own.kv_on_gpu)
+            found = deploy_prefill(self.cost, work, kv_on_gpu=share, tokens=own.prefill_tokens)
+            self._prefills.add(found)
+            return found
+        found = deploy_decode(
             self.cost, work, attention=own.attention, kv_on_gpu=own.kv_on_gpu, slots=own.slots
         )
+        self._prefills.discard(found)
+        return found
 
     def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
-        """Placeholder."""
-        self._streams = deployment.stream_ahead
-        states = super().begin(deployment, popularity)
-        n = self.cost.resources.n_dimms
-        for state in states:
-            state.layout[:] = np.arange(len(state.layout)) % n
-        return states
+        """The most popular experts in GPU memory, warm ones striped, cold ones spread over the DIMMs.
+
+        For prefill all count as striped: a layer's experts stream through the GPU together, and those of
+        different DIMMs side by side fill the bus as a striped one does.
+        """
+        self._prefill = deployment.stream_ahead or deployment in self._prefills
+        n_layers, experts = popularity.shape
+        if self._prefill:
+            self.moves = None
+            return super().begin(deployment, popularity)
+        own = self.options
+        expected = _per_step(popularity, deployment.batch * self.cost.shape.topk)
+        ema = EmaPredictor(n_layers, experts, own.alpha)
+        ema.seed(expected)
+        rules = MoveRules(own.prefetch, own.relayout, own.rebalance, self._line, own.hysteresis, own.horizon)
+        self.moves = Moves(self.cost, self._times, ema, rules)
+        return [self._first_state(index, deployment.slots(index), row) for index, row in enumerate(expected)]
 
     def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
-        """Greedy, as it stands."""
-        order = [int(one) for one in np.argsort(-counts, kind="stable") if counts[one]]
-        domain = np.full(len(counts), IDLE, np.int32)
-        if self._streams:
-            domain[order] = GPU
-            return LayerPlan(domain, tuple(order), tuple(np.nonzero(~state.resident)[0].tolist()))
-        load, fetch = np.zeros(len(self.cost.resources)), []
-        for one in order:
-            layout, tokens = int(state.layout[one]), int(counts[one])
-            gpu = self._loads.expert(GPU, tokens, -1)
-            rows = [(GPU, gpu if state.resident[one] else gpu + self._loads.fetch(layout))]
-            rows.append((CPU, self._loads.expert(CPU, tokens, layout)))
-            if layout >= 0:
-                rows.append((NDP0 + layout, self._loads.expert(NDP0 + layout, tokens, layout)))
-            best = min(rows, key=lambda pair: ((load + pair[1]).max(), pair[1].max()))
-            load += best[1]
-            domain[one] = best[0]
-            if best[0] == GPU and not state.resident[one]:
-                fetch.append(one)
-        return LayerPlan(domain, tuple(order), tuple(fetch))
+        """The decision of `csrc/plan`; in prefill all on the GPU."""
+        if self._prefill:
+            return self._stream(counts, state)
+        found = self._planner.decide(counts, state.resident, state.layout)
+        if found is None:
+            teach(self._planner, self.cost, counts)
+            found = self._planner.decide(counts, state.resident, state.layout)
+            assert found is not None
+        return LayerPlan(*found)
+
+    def background(self, view: StepView) -> Sequence[Action]:
+        """What pays and fits into idle time; nothing in prefill."""
+        return self.moves.after(view) if self.moves is not None else ()
+
+    def _first_state(self, index: int, slots: int, expected: Floats) -> LayerState:
+        state = LayerState.of(len(expected), slots=slots, layout=STRIPED)
+        state.resident[most_popular(expected, slots)] = True
+        n_dimms = self.cost.resources.n_dimms
+        line = self._line or balanced_line(self._times, expected, state.resident, n_dimms)
+        state.layout[:] = lay_out(self._times, expected, state.resident, line, n_dimms, first=index % n_dimms)
+        return state
+
+    def _stream(self, counts: Ints, state: LayerState) -> LayerPlan:
+        """All experts of the layer that GPU memory lacks, for the fetches begin before the router speaks."""
+        order = np.argsort(-counts, kind="stable")
+        domain = np.where(counts > 0, GPU, IDLE).astype(np.int32)
+        return LayerPlan(
+            domain,
+            tuple(order[counts[order] > 0].tolist()),
+            tuple(np.nonzero(~state.resident)[0].tolist()),
+        )
+
+
+def _per_step(popularity: Floats, tokens: float) -> Floats:
+    """Tokens that each expert is expected to get of so many in a step; all alike where nothing is known."""
+    total = popularity.sum(1, keepdims=True)
+    shares = np.divide(
+        popularity, total, out=np.full(popularity.shape, 1 / popularity.shape[1]), where=total > 0
+    )
+    expected: Floats = tokens * shares
+    return expected

@@ -1,0 +1,74 @@
+#include "plan/assignment.h"
+
+#include <algorithm>
+
+#include "plan/load.h"
+
+namespace trimoe::plan {
+
+void Assignment::clear(const Problem& problem) {
+  option.assign(static_cast<size_t>(problem.size()), -1);
+  load.assign(static_cast<size_t>(problem.width()), 0.0F);
+  peak = 0;
+}
+
+float Assignment::peak_of(const Problem& problem, int i, int to) const {
+  const float* row = problem.row(i, to);
+  const Touched& touched = problem.touched(i, to);
+  if (!touched.few()) return peak_with(load.data(), row, problem.width());
+  float found = peak;
+  for (int k = 0; k < touched.count; ++k) {
+    const auto at = static_cast<size_t>(touched.at[static_cast<size_t>(k)]);
+    found = std::max(found, load[at] + row[at]);
+  }
+  return found;
+}
+
+void Assignment::place(const Problem& problem, int i, int to) {
+  peak = peak_of(problem, i, to);
+  option[static_cast<size_t>(i)] = static_cast<int8_t>(to);
+  const float* row = problem.row(i, to);
+  const Touched& touched = problem.touched(i, to);
+  if (!touched.few()) return add_row(load.data(), row, problem.width());
+  for (int k = 0; k < touched.count; ++k) {
+    const auto at = static_cast<size_t>(touched.at[static_cast<size_t>(k)]);
+    load[at] += row[at];
+  }
+}
+
+void Assignment::move(const Problem& problem, int i, int to) {
+  int8_t& own = option[static_cast<size_t>(i)];
+  move_row(load.data(), problem.row(i, own), problem.row(i, to), problem.width(), load.data());
+  own = static_cast<int8_t>(to);
+  peak = plan::peak_of(load.data(), problem.width());
+}
+
+void begin_greedily(const Problem& problem, Assignment& assignment) {
+  assignment.clear(problem);
+  for (int i = 0; i < problem.size(); ++i) {
+    int best = -1;
+    float best_peak = 0;
+    for (int x = 0; x < kOptions; ++x) {
+      if (!problem.has(i, x)) continue;
+      const float peak = assignment.peak_of(problem, i, x);
+      const bool better =
+          peak < best_peak || (peak == best_peak && problem.own(i, x) < problem.own(i, best));
+      if (best >= 0 && !better) continue;
+      best = x;
+      best_peak = peak;
+    }
+    assignment.place(problem, i, best);
+  }
+}
+
+void begin_alone(const Problem& problem, Assignment& assignment) {
+  assignment.clear(problem);
+  for (int i = 0; i < problem.size(); ++i) {
+    int best = kGpu;
+    for (int x = 0; x < kOptions; ++x)
+      if (problem.own(i, x) < problem.own(i, best)) best = x;
+    assignment.place(problem, i, best);
+  }
+}
+
+}  // namespace trimoe::plan

@@ -1,0 +1,95 @@
+// What experts occupy, as tables that the cost model filled: no formula is repeated here.
+//
+// The row of an expert on a domain is a base by its layout, of which tokens are no part (reading its weights), plus one
+// or two entries that depend on its tokens alone (compute; command and results on a DIMM's channel).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace trimoe::plan {
+
+// Where an expert of a layer can run: on the GPU, on the CPU, or on the DIMM that holds all of it.
+inline constexpr int kGpu = 0;
+inline constexpr int kCpu = 1;
+inline constexpr int kHome = 2;
+inline constexpr int kOptions = 3;
+
+// Nanoseconds by the tokens of an expert; the CPU's time holds its waiting for a striped or a localized one.
+struct TokenCosts {
+  float gpu = -1;  // below 0: not known yet
+  float cpu_striped = 0;
+  float cpu_localized = 0;
+  float dimm = 0;
+  float channel = 0;
+};
+
+// Which resources a row loads, where they are few.
+struct Touched {
+  static constexpr int kMost = 4;
+
+  std::array<int16_t, kMost> at{};
+  int16_t count = 0;
+
+  bool few() const { return count <= kMost; }
+  void add(int resource) {
+    for (int k = 0; k < count && k < kMost; ++k)
+      if (at[static_cast<size_t>(k)] == resource) return;
+    if (count < kMost) at[static_cast<size_t>(count)] = static_cast<int16_t>(resource);
+    if (count <= kMost) ++count;
+  }
+};
+
+// What an option occupies whatever the tokens, and the longest entry of it.
+struct Base {
+  const float* row;
+  float peak;
+  Touched touched;
+};
+
+// The resources of a machine. dimm, channel: of each place where an expert can lie whole.
+struct Machine {
+  int resources;
+  int gpu;
+  int cpu;
+  std::vector<int> dimm;
+  std::vector<int> channel;
+};
+
+class Costs {
+ public:
+  // Throws Error for resources that do not exist.
+  explicit Costs(Machine machine);
+
+  // Reading an expert's weights for the GPU (its fetch) or for the CPU; layout -1 is striped.
+  void set_base(int option, int layout, std::span<const float> row);
+  void set_tokens(int64_t tokens, const TokenCosts& costs);
+
+  bool knows(int64_t tokens) const {
+    return tokens < static_cast<int64_t>(by_tokens_.size()) && by_tokens_[static_cast<size_t>(tokens)].gpu >= 0;
+  }
+  const TokenCosts& of_tokens(int64_t tokens) const { return by_tokens_[static_cast<size_t>(tokens)]; }
+  Base base(int option, int layout) const { return base(base_at(option, layout)); }
+  Base nothing() const { return base(0); }
+
+  const Machine& machine() const { return machine_; }
+  int places() const { return static_cast<int>(machine_.dimm.size()); }
+  int width() const { return width_; }
+
+ private:
+  size_t base_at(int option, int layout) const {
+    return static_cast<size_t>(1 + option * (places() + 1) + layout + 1);
+  }
+  Base base(size_t at) const { return {base_.data() + at * static_cast<size_t>(width_), peak_[at], touched_[at]}; }
+
+  Machine machine_;
+  int width_;
+  std::vector<float> base_;  // [1 + 2 * (places + 1)][width]: nothing, the GPU's by layout, the CPU's
+  std::vector<float> peak_;
+  std::vector<Touched> touched_;
+  std::vector<TokenCosts> by_tokens_;
+};
+
+}  // namespace trimoe::plan

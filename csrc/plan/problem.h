@@ -1,0 +1,51 @@
+// One layer's decision: its active experts and the row of each of their options.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "plan/costs.h"
+
+namespace trimoe::plan {
+
+inline constexpr float kImpossible = 1e30F;
+
+// What is known of a layer's experts, one entry each. layout: -1 striped, else the DIMM that holds it.
+struct LayerView {
+  std::span<const int64_t> counts;
+  std::span<const uint8_t> resident;
+  std::span<const int16_t> layout;
+};
+
+class Problem {
+ public:
+  // false where a number of tokens is not in the tables. Throws Error for entries that there cannot be.
+  bool fill(const Costs& costs, const LayerView& view, bool cpu);
+
+  int width() const { return width_; }
+  int size() const { return static_cast<int>(experts_.size()); }
+
+  // The i-th expert; most tokens first, of equals the lower number.
+  int expert(int i) const { return experts_[static_cast<size_t>(i)]; }
+  const float* row(int i, int option) const { return rows_.data() + at(i, option) * static_cast<size_t>(width_); }
+  // What an option takes alone; kImpossible where there is no such option.
+  float own(int i, int option) const { return own_[at(i, option)]; }
+  const Touched& touched(int i, int option) const { return touched_[at(i, option)]; }
+  bool has(int i, int option) const { return own(i, option) < kImpossible; }
+
+ private:
+  static size_t at(int i, int option) { return static_cast<size_t>(i * kOptions + option); }
+  void sort_active(const LayerView& view);
+  void write(int i, int option, const Base& base);
+  void add(int i, int option, int resource, float ns);
+
+  int width_ = 0;
+  std::vector<int> experts_;
+  std::vector<int> scratch_;
+  std::vector<float> rows_;  // [active][options][width]
+  std::vector<float> own_;   // [active][options]
+  std::vector<Touched> touched_;
+};
+
+}  // namespace trimoe::plan

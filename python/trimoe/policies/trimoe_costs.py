@@ -1,0 +1,58 @@
+"""TriMoE's cost tables: what the cost model says of experts, asked once and handed to the native planner.
+
+The planner's rows are a base by layout (reading an expert's weights) and entries by tokens alone; DIMMs are
+alike, so that one stands for all. Tests hold the tables to `Loads`, row by row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from trimoe._plan import Planner
+from trimoe.cost import CPU, GPU, NDP0, STRIPED, CostModel
+from trimoe.cost.model import Parts
+from trimoe.policies.plan import Ints
+
+__all__ = ["make_planner", "teach"]
+
+_GPU_OPTION, _CPU_OPTION = 0, 1  # as csrc/plan/costs.h numbers them
+
+
+def make_planner(cost: CostModel, **settings: Any) -> Planner:
+    """A planner of a machine with a GPU and DIMM-NDP; it knows no number of tokens yet.
+
+    settings: with_cpu, greedy, rounds, pairs, gain, search_up_to, search_nodes, as `csrc/plan/planner.h`.
+    """
+    res = cost.resources
+    places = range(res.n_dimms)
+    dimms, channels = [res.dimm(one) for one in places], [res.channel_of(one) for one in places]
+    planner = Planner(len(res), res.gpu, res.cpu, dimms, channels, **settings)
+    for layout in range(STRIPED, res.n_dimms):
+        planner.set_base(_GPU_OPTION, layout, _row(cost, cost.fetch_parts(layout)))
+        planner.set_base(_CPU_OPTION, layout, _row(cost, cost.host_parts(cost.expert_bytes, layout)))
+    return planner
+
+
+def teach(planner: Planner, cost: CostModel, counts: Ints) -> None:
+    """Adds the numbers of tokens that a planner has not met."""
+    res = cost.resources
+    for tokens in sorted(set(counts[counts > 0].tolist())):
+        if not planner.knows(tokens):
+            home = dict(cost.expert_parts(NDP0, tokens, 0))
+            planner.set_tokens(
+                tokens,
+                gpu=dict(cost.expert_parts(GPU, tokens, resident=True))[res.gpu],
+                cpu_striped=dict(cost.expert_parts(CPU, tokens))[res.cpu],
+                cpu_localized=dict(cost.expert_parts(CPU, tokens, 0))[res.cpu],
+                dimm=home[res.dimm(0)],
+                channel=home[res.channel_of(0)],
+            )
+
+
+def _row(cost: CostModel, parts: Parts) -> Any:
+    row = np.zeros(len(cost.resources), np.float32)
+    for resource, ns in parts:
+        row[resource] += ns
+    return row

@@ -1,0 +1,117 @@
+"""Where TriMoE's experts should lie: which are warm (striped, for the CPU) and which cold (whole, on a DIMM).
+
+TriMoE (arXiv 2603.01058) calls an expert warm that saturates a DIMM's compute. Where that line is, the paper
+does not say; here it is a multiple of the ridge of a DIMM's time over tokens, or where both sides of the line
+take the same time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from trimoe.cost import CPU, GPU, NDP0, STRIPED, CostModel
+from trimoe.policies.plan import Bools, Ints
+
+__all__ = ["ExpectedTimes", "balanced_line", "lay_out", "ridge_tokens"]
+
+Floats = npt.NDArray[np.float64]
+
+# Token counts that times are tabulated at; on lines between them.
+_NODES = (*range(1, 17), *(2**power for power in range(5, 21)))
+
+
+class ExpectedTimes:
+    """What experts take alone in nanoseconds, of expected tokens that need be no whole number.
+
+    Args:
+        cost: of the model on the machine, which has a GPU and DIMM-NDP.
+        cpu: whether the CPU is a domain.
+
+    Attributes:
+        host_ns, host_dimm_ns: reading a striped expert: time of every channel, and what every DIMM loses.
+    """
+
+    def __init__(self, cost: CostModel, *, cpu: bool) -> None:
+        self._cpu = np.array([cost.expert_ns(CPU, one) for one in _NODES]) if cpu else None
+        self._dimm = np.array([cost.expert_ns(NDP0, one, 0) for one in _NODES])
+        self._fetched_ns = cost.expert_ns(GPU, 1)
+        parts = dict(cost.host_parts(cost.expert_bytes))
+        self.host_ns = parts[cost.resources.channel(0)]
+        self.host_dimm_ns = parts[cost.resources.dimm(0)]
+
+    def on_dimm(self, expected: Floats) -> Floats:
+        """Localized, on its DIMM."""
+        return _of(self._dimm, expected)
+
+    def on_host(self, expected: Floats) -> Floats:
+        """Striped: CPU and GPU side by side, each with what it does sooner; at least the channels' time."""
+        ns = np.full(len(expected), self._fetched_ns) * _active(expected)
+        if self._cpu is not None:
+            cpu_ns = _of(self._cpu, expected)
+            ns = np.divide(cpu_ns * ns, cpu_ns + ns, out=np.zeros_like(ns), where=ns > 0)
+        return np.maximum(ns, self.host_ns * _active(expected))
+
+
+def ridge_tokens(cost: CostModel) -> float:
+    """Tokens from which on a DIMM computes longer than it streams the weights."""
+    per_token_ns = (cost.expert_ns(NDP0, 64, 0) - cost.expert_ns(NDP0, 32, 0)) / 32
+    return cost.expert_ns(NDP0, 1, 0) / max(per_token_ns, 1e-9)
+
+
+def balanced_line(times: ExpectedTimes, expected: Floats, resident: Bools, n_dimms: int) -> float:
+    """The expected tokens from which on experts are better striped: where the slower side is fastest.
+
+    expected, resident: [E] of a layer. Infinite where none should be.
+    """
+    order = np.argsort(expected, kind="stable")
+    order = order[~resident[order]]
+    if not len(order):
+        return float("inf")
+    tokens = expected[order]
+    dimm_ns, host_ns = times.on_dimm(tokens), times.on_host(tokens)
+    lost_ns = times.host_dimm_ns * _active(tokens)
+    # Entry k: the k coldest experts lie on DIMMs, all others are striped.
+    longest = np.maximum.accumulate(np.append(0.0, dimm_ns))
+    cold = np.maximum(_before(dimm_ns) / n_dimms + _from(lost_ns), longest)
+    best = int(np.argmin(np.maximum(cold, _from(host_ns))))
+    return float(tokens[best]) if best < len(tokens) else float("inf")
+
+
+def lay_out(
+    times: ExpectedTimes, expected: Floats, resident: Bools, line: float, n_dimms: int, first: int = 0
+) -> Ints:
+    """Layouts [E] int16: striped from `line` tokens on; all others on DIMMs, the longest first, each where
+    least is expected. first: the DIMM that equals begin at, so that layers do not all fill the same.
+    """
+    layout = np.full(len(expected), STRIPED, np.int16)
+    ns = times.on_dimm(expected)
+    load = np.zeros(n_dimms)
+    for one in np.argsort(-ns, kind="stable").tolist():
+        if expected[one] < line:
+            dimm = int((np.roll(load, -first).argmin() + first) % n_dimms)
+            layout[one] = dimm
+            load[dimm] += 1e-6 if resident[one] else ns[one] + 1e-6  # idle ones spread as well
+    return layout
+
+
+def _active(expected: Floats) -> Floats:
+    """How likely an expert gets any token, if they come one by one (Poisson)."""
+    likely: Floats = -np.expm1(-expected)
+    return likely
+
+
+def _of(table: Floats, expected: Floats) -> Floats:
+    """Time at the tokens that an expert has when it has any, times how likely that is."""
+    likely = _active(expected)
+    tokens = np.divide(expected, likely, out=np.ones_like(likely), where=likely > 0)
+    found: Floats = likely * np.interp(tokens, _NODES, table)
+    return found
+
+
+def _before(values: Floats) -> Floats:
+    return np.append(0.0, np.cumsum(values))
+
+
+def _from(values: Floats) -> Floats:
+    return np.append(np.cumsum(values[::-1])[::-1], 0.0)
