@@ -17,7 +17,7 @@ from trimoe.policies.layer_tasks import LayerTasks
 from trimoe.policies.loads import Floats, Loads, PlanLoad
 from trimoe.policies.plan import IDLE, Ints, LayerPlan, LayerState
 
-__all__ = ["Forecast", "LayerTime", "all_on_cpu", "halves", "streamed", "uniform_counts", "with_batch"]
+__all__ = ["Forecast", "LayerTime", "all_on_cpu", "halves", "streamed", "uniform_counts"]
 
 _EXPERTS = ("fetch", "experts", "experts there")
 PlanOf = Callable[[Ints, LayerState], LayerPlan]
@@ -136,8 +136,3 @@ def all_on_cpu(counts: Ints, state: LayerState) -> LayerPlan:
 def halves(most: int) -> list[int]:
     """most, and every power of two below it; rising."""
     return sorted({most, *(1 << bit for bit in range(most.bit_length()) if 1 << bit < most)})
-
-
-def with_batch(deployment: Deployment, batch: int, micro_batch: int) -> Deployment:
-    """The same for another batch."""
-    return replace(deployment, batch=batch, micro_batch=min(micro_batch, batch))

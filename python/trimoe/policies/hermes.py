@@ -76,8 +76,9 @@ class Hermes(Policy):
         self._streams = deployment.stream_ahead
         experts, dimms = self.cost.shape.moe.experts, self.cost.resources.n_dimms
         tokens = deployment.batch * self.cost.shape.topk
-        sums = np.maximum(popularity.sum(1, keepdims=True), 1e-9)
-        expected = popularity / sums * tokens
+        # One token more for each: an expert that the calibration did not meet is rare, not free.
+        known = popularity + 1.0
+        expected = known / known.sum(1, keepdims=True) * tokens
         self._state = self._first_state(expected)
         self._busy_ns = np.zeros_like(expected)
         self._steps = 0

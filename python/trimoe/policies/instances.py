@@ -13,7 +13,9 @@ from trimoe.errors import InputError
 from trimoe.hardware.profile import Profile
 from trimoe.policies.plan import Ints, LayerState
 
-__all__ = ["Instance", "draw_instances", "instance_cost"]
+__all__ = ["LAYOUTS", "Instance", "draw_instances", "instance_cost"]
+
+LAYOUTS = ("mixed", "localized", "striped")
 
 _MOST_TOKENS = 768  # of one expert
 _HOST_BYTES = 2**44  # room for any model
@@ -53,13 +55,21 @@ def instance_cost(
     )
 
 
-def draw_instances(cost: CostModel, number: int, seed: int, *, fewest: int = 2) -> Iterator[Instance]:
+def draw_instances(
+    cost: CostModel, number: int, seed: int, *, fewest: int = 2, layouts: str = "mixed"
+) -> Iterator[Instance]:
     """Layers of `fewest` to all experts active; the same for the same arguments.
 
     Tokens are log-normal about 2 to 128 with a deviation of 0.3 to 1.8; up to half of the active experts are
-    in GPU memory, the busy ones more often. On machines with DIMM-NDPs a share of the experts, anything from
-    none to all, lies on DIMMs of its own choice; all others are striped.
+    in GPU memory, the busy ones more often. On machines with DIMM-NDPs the layouts are "mixed" (a share of
+    the experts, anything from none to all, lies on random DIMMs; all others are striped), "localized" (all
+    on random DIMMs) or "striped"; on others all are striped.
+
+    Raises:
+        InputError: layouts of another name.
     """
+    if layouts not in LAYOUTS:
+        raise InputError(expected=f"layouts {' or '.join(LAYOUTS)}", got=layouts, hint="mixed")
     experts = cost.shape.moe.experts
     for index in range(number):
         random = np.random.default_rng((seed, index))
@@ -70,7 +80,8 @@ def draw_instances(cost: CostModel, number: int, seed: int, *, fewest: int = 2) 
         counts[active] = np.clip(tokens, 1, _MOST_TOKENS)
         layout = np.full(experts, STRIPED, np.int16)
         if cost.resources.n_dimms:
-            localized = random.random(experts) < random.random()
+            share = {"mixed": random.random(), "localized": 1.0, "striped": 0.0}[layouts]
+            localized = random.random(experts) < share
             homes = random.integers(0, cost.resources.n_dimms, experts)
             layout[localized] = homes[localized]
         slots = int(random.integers(0, len(active) // 2 + 1)) if cost.profile.gpu else 0

@@ -22,7 +22,7 @@ from trimoe.policies.forecast import Forecast, LayerTime, all_on_cpu, halves, st
 from trimoe.policies.needs import need
 from trimoe.policies.options import Options, option
 from trimoe.policies.plan import Ints, LayerPlan, LayerState
-from trimoe.policies.policy import Policy
+from trimoe.policies.policy import Floats, Policy
 
 __all__ = ["LightningChoice", "MoELightning"]
 
@@ -65,18 +65,22 @@ class MoELightning(Policy):
     )
     OptionsType = MoELightningOptions
 
+    _streams = True
+
     def deploy(self, work: Workload, phase: str) -> Deployment:
         """The searched policy; prompts take its batch and its share of the cache."""
         choice = self.search(work) if phase == "decode" else self._prefill(work)
         check_fits(self.cost, choice.deployment, work, phase)
-        self._experts = choice.experts
         return choice.deployment
 
-    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
-        """By the last deployment: everything streamed to the GPU, or what is not there on the CPU."""
-        return all_on_cpu(counts, state) if self._experts == "cpu" else streamed(counts, state)
+    def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
+        """The most popular experts on the GPU; who streams has no experts on the CPU."""
+        self._streams = deployment.stream_ahead
+        return super().begin(deployment, popularity)
 
-    _experts = "gpu"
+    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
+        """Everything streamed to the GPU, or what is not there on the CPU."""
+        return streamed(counts, state) if self._streams else all_on_cpu(counts, state)
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - a policy lives as long as its run
     def search(self, work: Workload) -> LightningChoice:

@@ -69,5 +69,5 @@ class NCpuMoe(Policy):
         """Where the layer's experts are."""
         active = np.nonzero(counts)[0]
         domain = np.full(len(counts), IDLE, np.int32)
-        domain[active] = GPU if state.slots else CPU
+        domain[active] = np.where(state.resident[active], GPU, CPU)
         return LayerPlan(domain, tuple(active.tolist()))

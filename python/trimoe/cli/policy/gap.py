@@ -35,6 +35,9 @@ def gap(
             min=0, max=256, help="DIMMs with a core; 0: as the profile.", show_default="4, or 16 with --large"
         ),
     ] = None,
+    layouts: Annotated[
+        str, typer.Option(help="Of experts on DIMM-NDPs: mixed, localized, striped.")
+    ] = "mixed",
     large: Annotated[
         bool, typer.Option("--large", help="Large layers, against a lower bound instead of the optimum.")
     ] = False,
@@ -71,7 +74,7 @@ def gap(
     cost = instance_cost(profile, model, experts=experts, dimms=dimms, weights=weights)
     system = make_policy(policy, cost, parse_settings(settings or []).get(policy))
     fewest = experts // 2 if large else 2
-    drawn = list(draw_instances(cost, instances, seed, fewest=fewest))
+    drawn = list(draw_instances(cost, instances, seed, fewest=fewest, layouts=layouts))
     with progress_steps("comparing", instances, enabled=not json_output) as advance:
         gaps = measure_gaps(system, drawn, exact=not large, advance=advance)
     case = {
@@ -80,6 +83,7 @@ def gap(
         "model": cost.shape.name,
         "experts_max": experts,
         "dimms": cost.resources.n_dimms,
+        "layouts": layouts if cost.resources.n_dimms else "striped",
         "seed": seed,
     }
     if json_output:
@@ -101,7 +105,7 @@ def _print(case: dict[str, Any], found: dict[str, Any]) -> None:
     print_facts(
         f"{case['policy']} against {against}, {found['instances']} layers",
         {
-            "layers": f"{where} on {case['hardware']}, seed {case['seed']}",
+            "layers": f"{where} on {case['hardware']}, {case['layouts']}, seed {case['seed']}",
             "over the machine": line(""),
             "over its own ways": line("own_"),
             "its own ways": ", ".join(found["kinds"]),
