@@ -42,6 +42,9 @@ class TriMoEOptions(Options):
     alpha: float = option(0.3, "weight of the newest counts in the averages", low=1e-6, high=1)
     hysteresis: int = option(2, "updates in a row that must call for another class", low=1, high=1000)
     horizon: int = option(16, "steps that a background action must pay in", low=0, high=1_000_000)
+    gap: float = option(
+        0.25, "between fullest and emptiest DIMM, of their mean, that rebalancing ends at", low=0, high=1000
+    )
     eta: float = option(
         0.0, "an expert is warm from eta times a DIMM's ridge on; 0: where host and DIMMs balance", low=0
     )
@@ -54,6 +57,8 @@ class TriMoEOptions(Options):
 # First moves that refinement seeks a second for; least share of the makespan that a round must save.
 _PAIRS, _GAIN = 16, 1e-5
 _SEARCH_UP_TO, _SEARCH_NODES = 16, 2000
+# Numbers of tokens that costs are looked up for before the first step; others when they come.
+_TAUGHT_AHEAD = 1024
 
 
 class TriMoE(Policy):
@@ -118,10 +123,13 @@ class TriMoE(Policy):
             self.moves = None
             return super().begin(deployment, popularity)
         own = self.options
+        teach(self._planner, self.cost, np.arange(1, min(deployment.batch, _TAUGHT_AHEAD) + 1))
         expected = _per_step(popularity, deployment.batch * self.cost.shape.topk)
         ema = EmaPredictor(n_layers, experts, own.alpha)
         ema.seed(expected)
-        rules = MoveRules(own.prefetch, own.relayout, own.rebalance, self._line, own.hysteresis, own.horizon)
+        rules = MoveRules(
+            own.prefetch, own.relayout, own.rebalance, self._line, own.hysteresis, own.horizon, own.gap
+        )
         self.moves = Moves(self.cost, self._times, ema, rules)
         return [self._first_state(index, deployment.slots(index), row) for index, row in enumerate(expected)]
 
@@ -143,9 +151,11 @@ class TriMoE(Policy):
     def _first_state(self, index: int, slots: int, expected: Floats) -> LayerState:
         state = LayerState.of(len(expected), slots=slots, layout=STRIPED)
         state.resident[most_popular(expected, slots)] = True
-        n_dimms = self.cost.resources.n_dimms
-        line = self._line or balanced_line(self._times, expected, state.resident, n_dimms)
-        state.layout[:] = lay_out(self._times, expected, state.resident, line, n_dimms, first=index % n_dimms)
+        times = self._times
+        line = self._line or balanced_line(
+            times, expected, state.resident, times.on_dimm(expected), times.on_host(expected)
+        )
+        state.layout[:] = lay_out(times, expected, state.resident, line, first=index % times.n_dimms)
         return state
 
     def _stream(self, counts: Ints, state: LayerState) -> LayerPlan:

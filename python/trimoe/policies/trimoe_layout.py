@@ -29,13 +29,15 @@ class ExpectedTimes:
         cpu: whether the CPU is a domain.
 
     Attributes:
-        host_ns, host_dimm_ns: reading a striped expert: time of every channel, and what every DIMM loses.
+        n_dimms: of the machine. host_ns, host_dimm_ns: reading a striped expert: time of every channel, and
+            what every DIMM loses.
     """
 
     def __init__(self, cost: CostModel, *, cpu: bool) -> None:
         self._cpu = np.array([cost.expert_ns(CPU, one) for one in _NODES]) if cpu else None
         self._dimm = np.array([cost.expert_ns(NDP0, one, 0) for one in _NODES])
         self._fetched_ns = cost.expert_ns(GPU, 1)
+        self.n_dimms = cost.resources.n_dimms
         parts = dict(cost.host_parts(cost.expert_bytes))
         self.host_ns = parts[cost.resources.channel(0)]
         self.host_dimm_ns = parts[cost.resources.dimm(0)]
@@ -59,33 +61,33 @@ def ridge_tokens(cost: CostModel) -> float:
     return cost.expert_ns(NDP0, 1, 0) / max(per_token_ns, 1e-9)
 
 
-def balanced_line(times: ExpectedTimes, expected: Floats, resident: Bools, n_dimms: int) -> float:
+def balanced_line(
+    times: ExpectedTimes, expected: Floats, resident: Bools, dimm_ns: Floats, host_ns: Floats
+) -> float:
     """The expected tokens from which on experts are better striped: where the slower side is fastest.
 
-    expected, resident: [E] of a layer. Infinite where none should be.
+    expected, resident: [E] of a layer. dimm_ns, host_ns: [E], `times` of the expected tokens. Infinite where
+    none should be striped.
     """
     order = np.argsort(expected, kind="stable")
     order = order[~resident[order]]
     if not len(order):
         return float("inf")
-    tokens = expected[order]
-    dimm_ns, host_ns = times.on_dimm(tokens), times.on_host(tokens)
+    tokens, cold_ns = expected[order], dimm_ns[order]
     lost_ns = times.host_dimm_ns * _active(tokens)
     # Entry k: the k coldest experts lie on DIMMs, all others are striped.
-    longest = np.maximum.accumulate(np.append(0.0, dimm_ns))
-    cold = np.maximum(_before(dimm_ns) / n_dimms + _from(lost_ns), longest)
-    best = int(np.argmin(np.maximum(cold, _from(host_ns))))
+    longest = np.maximum.accumulate(np.append(0.0, cold_ns))
+    cold = np.maximum(_before(cold_ns) / times.n_dimms + _from(lost_ns), longest)
+    best = int(np.argmin(np.maximum(cold, _from(host_ns[order]))))
     return float(tokens[best]) if best < len(tokens) else float("inf")
 
 
-def lay_out(
-    times: ExpectedTimes, expected: Floats, resident: Bools, line: float, n_dimms: int, first: int = 0
-) -> Ints:
+def lay_out(times: ExpectedTimes, expected: Floats, resident: Bools, line: float, first: int = 0) -> Ints:
     """Layouts [E] int16: striped from `line` tokens on; all others on DIMMs, the longest first, each where
     least is expected. first: the DIMM that equals begin at, so that layers do not all fill the same.
     """
     layout = np.full(len(expected), STRIPED, np.int16)
-    ns = times.on_dimm(expected)
+    ns, n_dimms = times.on_dimm(expected), times.n_dimms
     load = np.zeros(n_dimms)
     for one in np.argsort(-ns, kind="stable").tolist():
         if expected[one] < line:

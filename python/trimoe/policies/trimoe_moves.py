@@ -12,16 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from trimoe.cost import STRIPED, CostModel
-from trimoe.policies.loads import Loads
+from trimoe.cost.model import Parts
 from trimoe.policies.plan import Action, Ints, LayerState, Prefetch, Relayout
 from trimoe.policies.policy import Floats, StepView
 from trimoe.policies.trimoe_expected import ExpectedLayer
 from trimoe.policies.trimoe_layout import ExpectedTimes, balanced_line
+from trimoe.policies.trimoe_proposals import Proposal, prefetches, rebalances, relayouts
 from trimoe.predictor.ema import DecisionAccuracy, EmaPredictor
 
 __all__ = ["MoveRules", "Moves"]
 
 _MOST_CALLS = 1000
+_TO_GPU = -2  # beside layouts, which begin at -1
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class MoveRules:
     """What is done at all, and when. line: fixed tokens from which on experts are warm; 0: balanced.
 
     hysteresis: updates in a row that must call for a change of class. horizon: steps that a move must pay in.
+    gap: between the fullest and the emptiest DIMM, of their mean, from which on experts move between them.
     """
 
     prefetch: bool
@@ -37,6 +40,7 @@ class MoveRules:
     line: float
     hysteresis: int
     horizon: int
+    gap: float
 
 
 class Moves:
@@ -55,50 +59,56 @@ class Moves:
     def __init__(self, cost: CostModel, times: ExpectedTimes, ema: EmaPredictor, rules: MoveRules) -> None:
         self.cost, self.times, self.ema, self.rules = cost, times, ema, rules
         self.accuracy = DecisionAccuracy()
-        self._loads = Loads(cost)
+        self._rows: dict[tuple[int, int], tuple[Floats, Floats]] = {}
         self._credit_ns = np.zeros(len(cost.resources))
-        self._most_credit_ns = _longest_action_ns(cost)
+        pairs = [(0, STRIPED), *([(0, 1)] if cost.resources.n_dimms > 1 else [])]
+        moves = [self._row(*pair)[0] for pair in pairs]
+        fetches = [self._row(layout, _TO_GPU)[0] for layout in (0, STRIPED)]
+        self._most_credit_ns = float(max(row.max() for row in moves + fetches))
+        self._least_link_ns = float(min(row[cost.resources.link] for row in moves))
         self._calls = np.zeros(ema.expected.shape, np.int16)
         self._under_way: list[dict[int, Action]] = [{} for _ in ema.expected]
 
     def after(self, view: StepView) -> Sequence[Action]:
         """Takes in a layer's counts; what to begin now, within what its resources have idle."""
-        rules, state = self.rules, view.states[view.layer]
-        self.accuracy.settle(view.layer, view.counts)
-        expected = self.ema.update(view.layer, view.counts).astype(np.float64)
-        under_way = self._still_under_way(view.layer, state)
-        layer = ExpectedLayer(self.cost, self.times, view.layer, expected, state, under_way)
-        line = rules.line or balanced_line(self.times, expected, layer.resident, self.cost.resources.n_dimms)
+        rules, state, index = self.rules, view.states[view.layer], view.layer
+        self.accuracy.settle(index, view.counts)
+        expected = self.ema.update(index, view.counts).astype(np.float64)
+        layer = ExpectedLayer(self.times, index, expected, state, self._still_under_way(index, state))
+        line = rules.line or balanced_line(self.times, expected, layer.resident, layer.dimm_ns, layer.host_ns)
         changes = self._class_changes(layer, line)
         # Idle time of earlier layers adds up until the longest action can begin, and no further.
         self._credit_ns = np.minimum(self._credit_ns, self._most_credit_ns) + view.idle_ns
+        # Without time on their engine no candidates need be weighed.
+        may_move = self._credit_ns[self.cost.resources.link] >= self._least_link_ns
+        may_fetch = self._credit_ns[self.cost.resources.h2d] >= self._row(STRIPED, _TO_GPU)[0].max()
         actions: list[Action] = []
-        for wanted, proposals in (
-            (rules.prefetch, _prefetches(layer)),
-            (rules.relayout, _relayouts(layer, changes)),
-            (rules.rebalance, _rebalances(layer)),
-        ):
-            for action in proposals if wanted else ():
-                if not layer.pays(action, rules.horizon):
-                    if isinstance(action, Relayout) and STRIPED in (
-                        action.target,
-                        layer.layout[action.expert],
-                    ):
-                        continue  # another class change may pay
-                    break
-                if not self._afford(action, state):
-                    break
-                self._bet(layer, action, line)
-                layer.take(action)
-                under_way[action.expert] = action
-                actions.append(action)
+        if rules.prefetch and may_fetch:
+            actions += self._begin(layer, prefetches(layer), line)
+        if rules.relayout and may_move:
+            actions += self._begin(layer, relayouts(layer, changes), line)
+        if rules.rebalance and may_move:
+            actions += self._begin(layer, rebalances(layer, rules.gap), line)
+        self._under_way[index] |= {one.expert: one for one in actions}
         return actions
 
-    def _still_under_way(self, layer: int, state: LayerState) -> dict[int, Action]:
-        mine = self._under_way[layer]
-        for one in [one for one in mine if one not in state.pending]:
-            del mine[one]
-        return mine
+    def _begin(self, layer: ExpectedLayer, proposals: Iterator[Proposal], line: float) -> Iterator[Action]:
+        """Proposals as long as they pay and idle time is left."""
+        for one in proposals:
+            target = one.action.target if isinstance(one.action, Relayout) else _TO_GPU
+            resources_ns, places_ns = self._row(one.source, target)
+            pays = self.rules.horizon * one.saved_ns > layer.spent_ns(places_ns)
+            if not pays or (resources_ns > self._credit_ns).any():
+                return
+            self._credit_ns -= resources_ns
+            layer.take(one.action)
+            self._bet(one, line)
+            yield one.action
+
+    def _still_under_way(self, index: int, state: LayerState) -> Sequence[Action]:
+        mine = {one: action for one, action in self._under_way[index].items() if one in state.pending}
+        self._under_way[index] = mine
+        return tuple(mine.values())
 
     def _class_changes(self, layer: ExpectedLayer, line: float) -> Ints:
         """Experts outside GPU memory that have called for the other layout often enough."""
@@ -108,56 +118,28 @@ class Moves:
         found: Ints = np.nonzero(calls >= self.rules.hysteresis)[0]
         return found
 
-    def _afford(self, action: Action, state: LayerState) -> bool:
-        parts = self._loads.of_action(action, state)
-        if any(ns > self._credit_ns[resource] for resource, ns in parts):
-            return False
-        for resource, ns in parts:
-            self._credit_ns[resource] -= ns
-        return True
-
-    def _bet(self, layer: ExpectedLayer, action: Action, line: float) -> None:
+    def _bet(self, one: Proposal, line: float) -> None:
         """What the decision says of the next counts; moving between DIMMs says nothing of one expert."""
+        action = one.action
         if isinstance(action, Prefetch):
-            self.accuracy.bet(layer.index, action.expert, 1.0, rival=action.evict)
-        elif STRIPED in (action.target, layer.layout[action.expert]):
-            self.accuracy.bet(layer.index, action.expert, line, above=action.target == STRIPED)
+            self.accuracy.bet(action.layer, action.expert, 1.0, rival=action.evict)
+        elif STRIPED in (action.target, one.source):
+            self.accuracy.bet(action.layer, action.expert, line, above=action.target == STRIPED)
 
+    def _row(self, source: int, target: int) -> tuple[Floats, Floats]:
+        """What an action occupies: [resources], and [1 + DIMMs], as the loads of a layer."""
+        found = self._rows.get((source, target))
+        if found is None:
+            fetch = target == _TO_GPU
+            parts = self.cost.fetch_parts(source) if fetch else self.cost.move_parts(source, target)
+            found = self._rows[source, target] = self._as_rows(source, parts)
+        return found
 
-def _prefetches(layer: ExpectedLayer) -> Iterator[Action]:
-    """The highest averages outside GPU memory, for the lowest inside."""
-    while layer.slots:
-        outside = np.where(layer.resident | layer.busy, 0.0, layer.expected)
-        inside = np.where(layer.resident & ~layer.busy, layer.expected, np.inf)
-        best, rival = int(outside.argmax()), int(inside.argmin())
-        if int(layer.resident.sum()) < layer.slots:
-            rival = -1
-        if outside[best] <= 0 or (rival >= 0 and inside[rival] >= outside[best]):
-            return
-        yield Prefetch(layer.index, best, rival)
-
-
-def _relayouts(layer: ExpectedLayer, changes: Ints) -> Iterator[Action]:
-    """Striped what became warm, the warmest first; then to the emptiest DIMM what became cold."""
-    free = layer.warm_first(changes[~layer.busy[changes]])
-    for one in (one for one in free if layer.layout[one] != STRIPED):
-        yield Relayout(layer.index, one, STRIPED)
-    for one in (one for one in reversed(free) if layer.layout[one] == STRIPED and not layer.busy[one]):
-        yield Relayout(layer.index, one, layer.emptiest_dimm())
-
-
-def _rebalances(layer: ExpectedLayer) -> Iterator[Action]:
-    """From the fullest DIMM to the emptiest, the largest expert that at most evens them out."""
-    while True:
-        source, target = layer.fullest_dimm(), layer.emptiest_dimm()
-        half_ns = (layer.load[1 + source] - layer.load[1 + target]) / 2
-        fits = (layer.layout == source) & ~layer.resident & ~layer.busy & (layer.dimm_ns <= half_ns)
-        if source == target or not fits.any():
-            return
-        yield Relayout(layer.index, int(np.where(fits, layer.dimm_ns, -1.0).argmax()), target)
-
-
-def _longest_action_ns(cost: CostModel) -> Floats:
-    parts = [cost.fetch_parts(0), cost.fetch_parts(STRIPED), cost.move_parts(0, STRIPED)]
-    parts += [cost.move_parts(0, 1)] if cost.resources.n_dimms > 1 else []
-    return np.full(len(cost.resources), max(ns for one in parts for _, ns in one))
+    def _as_rows(self, source: int, parts: Parts) -> tuple[Floats, Floats]:
+        res = self.cost.resources
+        resources_ns = np.zeros(len(res))
+        for resource, ns in parts:
+            resources_ns[resource] += ns
+        first = res.dimm(0)
+        host_ns = resources_ns[res.channel(0)] if source == STRIPED else 0.0
+        return resources_ns, np.append(host_ns, resources_ns[first : first + res.n_dimms])
