@@ -56,14 +56,19 @@ class Caching(Policy):
         need(self.name, cost)
         self.times = Times(cost)
         self.fetch_ns = self.times.fetch_ns()
+        # What a copy occupies beside the way to the GPU, which `idle` pays for.
+        parts = [(resource, ns) for resource, ns in cost.fetch_parts() if resource != cost.resources.h2d]
+        self._shared = np.array([resource for resource, _ in parts])
+        self._reads_ns = np.array([ns for _, ns in parts])
         self._asked: dict[int, tuple[Ints, LayerState, int]] = {}
         self._reset()
 
     def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
-        """As for every policy; the caches begin with the calibration's popularity."""
+        """As for every policy; the calibration counts for the caches like one step."""
         self._reset()
+        tokens = deployment.batch * self.cost.shape.topk
         for layer, counts in enumerate(popularity):
-            self.cache.use(layer, counts)
+            self.cache.use(layer, counts * (tokens / max(float(counts.sum()), 1e-12)))
         return super().begin(deployment, popularity)
 
     def background(self, view: StepView) -> Sequence[Action]:
@@ -73,8 +78,9 @@ class Caching(Policy):
         if not self.worth.on or self.idle.saved_ns < self.fetch_ns:
             return ()
         actions = self.prefetches(view)
+        idle_ns = view.idle_ns[self._shared].copy()
         for one in actions:
-            self.worth.moved(one.layer, one.expert, one.evict, self.fetch_ns)
+            self.worth.moved(one.layer, one.expert, one.evict, self._delay_ns(idle_ns))
             self.cache.seen(one.layer, 0, 0, self.cost.expert_bytes)
         return actions
 
@@ -108,6 +114,12 @@ class Caching(Policy):
             lost = [self.miss_ns(tokens[one]) for one in active]
             self.worth.used(view.layer, active, before, lost)
         self.cache.use(view.layer, view.counts)
+
+    def _delay_ns(self, idle_ns: Floats) -> float:
+        """What one more copy takes from others of the memory, beyond its idle time, which gets less."""
+        delay = float((self._reads_ns - idle_ns).max())
+        idle_ns -= np.minimum(idle_ns, self._reads_ns)
+        return max(0.0, delay)
 
     def _reset(self) -> None:
         moe, options = self.cost.shape.moe, self.options

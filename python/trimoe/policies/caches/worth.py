@@ -12,8 +12,9 @@ __all__ = ["Worth"]
 class Worth:
     """Switches moves off while they cost more than they save, and on again to see whether that has changed.
 
-    A copy costs what it occupies the way to the GPU for. An expert that was moved in saves, at each hit, what
-    a miss would have taken; one that had to leave for it costs the same at each miss, from then on.
+    A copy costs the time that it keeps others waiting. An expert that was moved in saves, at each hit, what a
+    miss would have taken longer; one that had to leave for it costs the same at each miss, from then on.
+    Moves that save nothing go off as well.
 
     Args:
         window: uses of layers over which both are summed up.
@@ -28,12 +29,13 @@ class Worth:
         self.window, self.probe, self.enabled = window, probe, enabled
         self.on, self.switched = True, 0
         self.spent_ns = self.saved_ns = 0.0
-        self._left = window
+        self._left, self._moves = window, 0
         self._came: set[tuple[int, int]] = set()
         self._went: set[tuple[int, int]] = set()
 
     def moved(self, layer: int, expert: int, evicted: int, cost_ns: float) -> None:
-        """A copy has begun. evicted: -1 for none."""
+        """A copy has begun. evicted: -1 for none; cost_ns: what others wait for it."""
+        self._moves += 1
         self.spent_ns += cost_ns
         self._came.add((layer, expert))
         self._went.discard((layer, expert))
@@ -60,7 +62,7 @@ class Worth:
             self._judge()
 
     def _judge(self) -> None:
-        if self.on and self.enabled and self.spent_ns > self.saved_ns:
+        if self.on and self.enabled and self._moves and self.spent_ns >= self.saved_ns:
             self.on, self._left = False, self.probe
             self.switched += 1
             self._came.clear()
@@ -68,3 +70,4 @@ class Worth:
         else:
             self.on, self._left = True, self.window
         self.spent_ns = self.saved_ns = 0.0
+        self._moves = 0
