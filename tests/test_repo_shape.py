@@ -27,6 +27,7 @@ PYTHON_LAYERS = {
     "whole_file": 0,
     "_cpu": 0,
     "_ndp": 0,
+    "_plan": 0,
     "hardware": 1,
     "ndp": 1,
     "expert_layer": 2,
@@ -34,7 +35,6 @@ PYTHON_LAYERS = {
     "models": 3,
     "cost": 4,
     "trace": 4,
-    "_plan": 4,
     "predictor": 5,
     "policies": 6,
     "runtime": 7,
@@ -85,8 +85,9 @@ CPP_LAYERS = {
     "ndp/dimm": {"common", "ndp/dram", "ndp/core", "ndp/timing", "ndp/sharing", "ndp/dimm"},
     "ndp/commands": {"common", "ndp/core", "ndp/timing", "ndp/dimm", "ndp/commands"},
     "ndp/system": {"common", "ndp/timing", "ndp/dimm", "ndp/commands", "ndp/system"},
+    "plan": {"common", "plan"},
     "bindings": CPU_INTERFACES
-    | {"bindings", "ndp/dram", "ndp/core", "ndp/timing", "ndp/sharing", "ndp/dimm", "ndp/system"},
+    | {"bindings", "ndp/dram", "ndp/core", "ndp/timing", "ndp/sharing", "ndp/dimm", "ndp/system", "plan"},
 }
 FRAMEWORK_HEADERS = re.compile(r"^(torch|ATen|c10|pybind11)/|^Python\.h$")
 X86_HEADERS = re.compile(r"^(cpuid|x86intrin|\w*mmintrin|\w*intrin)\.h$")

@@ -1,4 +1,6 @@
-// Module trimoe._plan: TriMoE's decision about one layer.
+// Module trimoe._plan: TriMoE's decision about one layer, and the clock.
+#include "bindings/plan_py.h"
+
 #include <optional>
 #include <tuple>
 #include <utility>
@@ -10,8 +12,6 @@
 #include "bindings/errors_py.h"
 #include "common/error.h"
 #include "plan/planner.h"
-
-namespace py = pybind11;
 
 namespace trimoe::plan {
 namespace {
@@ -56,8 +56,8 @@ Decision as_domains(const Planner& planner, const LayerView& view) {
 py::object decide(Planner& planner, const py::array_t<int64_t, kInput>& counts,
                   const py::array_t<bool, kInput>& resident, const py::array_t<int16_t, kInput>& layout) {
   const auto flags = all_of(resident);
-  const LayerView view{all_of(counts), {reinterpret_cast<const uint8_t*>(flags.data()), flags.size()},
-                       all_of(layout)};
+  const LayerView view{
+      all_of(counts), {reinterpret_cast<const uint8_t*>(flags.data()), flags.size()}, all_of(layout)};
   if (!planner.decide(view)) return py::none();
   const Decision decision = as_domains(planner, view);
   return py::make_tuple(decision.domain, decision.order, decision.fetch);
@@ -67,6 +67,7 @@ py::object decide(Planner& planner, const py::array_t<int64_t, kInput>& counts,
 
 PYBIND11_MODULE(_plan, m) {
   translate_errors();
+  bind_clock(m);
   py::class_<Planner>(m, "Planner")
       .def(py::init([](int resources, int gpu, int cpu, std::vector<int> dimm, std::vector<int> channel,
                        bool with_cpu, bool greedy, int rounds, int pairs, float gain, int search_up_to,
@@ -91,7 +92,9 @@ PYBIND11_MODULE(_plan, m) {
           },
           py::arg("tokens"), py::kw_only(), py::arg("gpu"), py::arg("cpu_striped"), py::arg("cpu_localized"),
           py::arg("dimm"), py::arg("channel"))
-      .def("knows", [](Planner& self, int64_t tokens) { return self.costs().knows(tokens); }, py::arg("tokens"))
+      .def(
+          "knows", [](Planner& self, int64_t tokens) { return self.costs().knows(tokens); },
+          py::arg("tokens"))
       .def("decide", &decide, py::arg("counts"), py::arg("resident"), py::arg("layout"))
       .def_property_readonly("makespan_ns", [](const Planner& self) { return self.assignment().peak; })
       .def_property_readonly("rounds", &Planner::rounds)

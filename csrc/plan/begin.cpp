@@ -1,7 +1,6 @@
-#include "plan/assignment.h"
-
 #include <algorithm>
 
+#include "plan/assignment.h"
 #include "plan/load.h"
 
 namespace trimoe::plan {
@@ -51,8 +50,7 @@ void begin_greedily(const Problem& problem, Assignment& assignment) {
     for (int x = 0; x < kOptions; ++x) {
       if (!problem.has(i, x)) continue;
       const float peak = assignment.peak_of(problem, i, x);
-      const bool better =
-          peak < best_peak || (peak == best_peak && problem.own(i, x) < problem.own(i, best));
+      const bool better = peak < best_peak || (peak == best_peak && problem.own(i, x) < problem.own(i, best));
       if (best >= 0 && !better) continue;
       best = x;
       best_peak = peak;

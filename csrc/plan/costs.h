@@ -1,7 +1,8 @@
 // What experts occupy, as tables that the cost model filled: no formula is repeated here.
 //
-// The row of an expert on a domain is a base by its layout, of which tokens are no part (reading its weights), plus one
-// or two entries that depend on its tokens alone (compute; command and results on a DIMM's channel).
+// The row of an expert on a domain is a base by its layout, of which tokens are no part (reading its
+// weights), plus one or two entries that depend on its tokens alone (compute; command and results on a DIMM's
+// channel).
 #pragma once
 
 #include <array>
@@ -68,7 +69,8 @@ class Costs {
   void set_tokens(int64_t tokens, const TokenCosts& costs);
 
   bool knows(int64_t tokens) const {
-    return tokens < static_cast<int64_t>(by_tokens_.size()) && by_tokens_[static_cast<size_t>(tokens)].gpu >= 0;
+    return tokens < static_cast<int64_t>(by_tokens_.size()) &&
+           by_tokens_[static_cast<size_t>(tokens)].gpu >= 0;
   }
   const TokenCosts& of_tokens(int64_t tokens) const { return by_tokens_[static_cast<size_t>(tokens)]; }
   Base base(int option, int layout) const { return base(base_at(option, layout)); }
@@ -82,7 +84,9 @@ class Costs {
   size_t base_at(int option, int layout) const {
     return static_cast<size_t>(1 + option * (places() + 1) + layout + 1);
   }
-  Base base(size_t at) const { return {base_.data() + at * static_cast<size_t>(width_), peak_[at], touched_[at]}; }
+  Base base(size_t at) const {
+    return {base_.data() + at * static_cast<size_t>(width_), peak_[at], touched_[at]};
+  }
 
   Machine machine_;
   int width_;

@@ -28,7 +28,9 @@ class Problem {
 
   // The i-th expert; most tokens first, of equals the lower number.
   int expert(int i) const { return experts_[static_cast<size_t>(i)]; }
-  const float* row(int i, int option) const { return rows_.data() + at(i, option) * static_cast<size_t>(width_); }
+  const float* row(int i, int option) const {
+    return rows_.data() + at(i, option) * static_cast<size_t>(width_);
+  }
   // What an option takes alone; kImpossible where there is no such option.
   float own(int i, int option) const { return own_[at(i, option)]; }
   const Touched& touched(int i, int option) const { return touched_[at(i, option)]; }

@@ -93,9 +93,9 @@ class Search {
   int visited_ = 0;
   Assignment& best_;
   std::vector<int8_t> tried_;
-  std::vector<int> order_;     // experts that are long on every domain first
-  std::vector<float> least_;   // [depth + 1][width]
-  std::vector<float> loads_;   // [depth + 1][width]
+  std::vector<int> order_;    // experts that are long on every domain first
+  std::vector<float> least_;  // [depth + 1][width]
+  std::vector<float> loads_;  // [depth + 1][width]
 };
 
 }  // namespace

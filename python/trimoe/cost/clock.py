@@ -1,16 +1,16 @@
 """A clock that tasks are put on while it runs: a task's parts queue at the resources that they occupy.
 
 So two readers of one memory channel, or a copy out of a DIMM whose core wants to compute, get in each other's
-way for exactly as long as they occupy it: there is no other notion of contention. A small heap, because a
-simulated model is a million parts and a general simulation library takes microseconds for each.
+way for exactly as long as they occupy it: there is no other notion of contention. A small native heap
+(csrc/plan/clock.h), because a simulated model is millions of parts and a library takes microseconds for each.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from trimoe import _plan
 from trimoe.errors import InputError
 
 __all__ = ["Clock", "Interval", "Task"]
@@ -58,23 +58,9 @@ class Clock:
     """
 
     def __init__(self, n_resources: int, *, keep: bool = True) -> None:
-        self.now_ns = 0.0
         self.tasks: list[Task] = []
-        self.start_ns: list[float] = []
-        self.end_ns: list[float] = []
-        self.busy_ns = [0.0] * n_resources
-        self.intervals: list[list[Interval]] = [[] for _ in range(n_resources)]
-        self._keep = keep
         self._n_resources = n_resources
-        self._queues: list[list[tuple[int, float, int, float]]] = [[] for _ in range(n_resources)]
-        self._busy = [False] * n_resources
-        self._until = [(0.0, 0)] * n_resources  # end and priority of what a resource has now
-        self.behind_ns = 0.0
-        self._parts_left: list[int] = []
-        self._waits_for: list[int] = []
-        self._followers: list[list[int]] = []
-        # (time, task, resource); resource -1 for a task that became ready.
-        self._events: list[tuple[float, int, int]] = []
+        self._native = _plan.Clock(n_resources, keep)
 
     def add(self, task: Task) -> int:
         """Puts one task on the clock, from now on; its number."""
@@ -86,22 +72,12 @@ class Clock:
         Raises:
             InputError: a part is negative or of an unknown resource, or a task waits for none that is there.
         """
-        first = len(self.tasks)
-        _check(tasks, self._n_resources, first + len(tasks))
+        try:
+            first = self._native.extend([(task.parts, task.after, task.priority) for task in tasks])
+        except ValueError:
+            _check(tasks, self._n_resources, len(self.tasks) + len(tasks))  # says it with the task's name
+            raise
         self.tasks.extend(tasks)
-        for task in tasks:
-            self.start_ns.append(-1.0)
-            self.end_ns.append(-1.0)
-            self._parts_left.append(len(task.parts))
-            self._followers.append([])
-            self._waits_for.append(0)
-        for index, task in enumerate(tasks, first):
-            for before in set(task.after):
-                if self.end_ns[before] < 0:
-                    self._followers[before].append(index)
-                    self._waits_for[index] += 1
-            if not self._waits_for[index]:
-                heapq.heappush(self._events, (self.now_ns, index, -1))
         return first
 
     def run(self, until: int | None = None) -> None:
@@ -110,16 +86,16 @@ class Clock:
         Raises:
             InputError: that task waits for one that will not end.
         """
-        while self._events and (until is None or self.end_ns[until] < 0):
-            self._step()
-        if until is not None and self.end_ns[until] < 0:
-            raise _circle(self.tasks[until].name)
+        if not self._native.run(-1 if until is None else until):
+            raise _circle(self.tasks[until or 0].name)
+
+    def ended(self, task: int) -> bool:
+        """Whether a task has; without the list of all."""
+        return self._native.ended(task)
 
     def busy_until_ns(self, now_ns: float) -> list[float]:
         """[resources], how long each was occupied until then, of which only the last parts may lie ahead."""
-        return [
-            busy - max(0.0, end - now_ns) for busy, (end, _) in zip(self.busy_ns, self._until, strict=True)
-        ]
+        return self._native.busy_until_ns(now_ns)
 
     def check_ended(self) -> None:
         """InputError unless every task has ended: some wait for each other."""
@@ -127,55 +103,35 @@ class Clock:
             if end < 0:
                 raise _circle(task.name)
 
-    def _step(self) -> None:
-        """Everything that happens at the next moment; only then are freed resources given away."""
-        events = self._events
-        now = self.now_ns = events[0][0]
-        touched: set[int] = set()
-        while events and events[0][0] == now:
-            _, index, resource = heapq.heappop(events)
-            if resource < 0:
-                self._ready(now, index, touched)
-            else:
-                self._busy[resource] = False
-                touched.add(resource)
-                self._parts_left[index] -= 1
-                if not self._parts_left[index]:
-                    self._end(now, index)
-        for resource in touched:
-            if self._queues[resource] and not self._busy[resource]:
-                self._begin(now, resource)
+    @property
+    def now_ns(self) -> float:
+        """See `Attributes`."""
+        return self._native.now_ns
 
-    def _ready(self, now: float, index: int, touched: set[int]) -> None:
-        task, waits = self.tasks[index], 0.0
-        for resource, ns in task.parts:
-            heapq.heappush(self._queues[resource], (task.priority, now, index, ns))
-            touched.add(resource)
-            end, priority = self._until[resource]
-            if end > now and priority > task.priority:
-                waits = max(waits, end - now)
-        self.behind_ns += waits
-        if not task.parts:
-            self.start_ns[index] = now
-            self._end(now, index)
+    @property
+    def start_ns(self) -> list[float]:
+        """See `Attributes`; a copy."""
+        return self._native.start_ns
 
-    def _begin(self, now: float, resource: int) -> None:
-        priority, _, index, ns = heapq.heappop(self._queues[resource])
-        self._until[resource] = now + ns, priority
-        self._busy[resource] = True
-        self.busy_ns[resource] += ns
-        if self.start_ns[index] < 0:
-            self.start_ns[index] = now
-        if self._keep:
-            self.intervals[resource].append((now, now + ns, index))
-        heapq.heappush(self._events, (now + ns, index, resource))
+    @property
+    def end_ns(self) -> list[float]:
+        """See `Attributes`; a copy."""
+        return self._native.end_ns
 
-    def _end(self, now: float, index: int) -> None:
-        self.end_ns[index] = now
-        for follower in self._followers[index]:
-            self._waits_for[follower] -= 1
-            if not self._waits_for[follower]:
-                heapq.heappush(self._events, (now, follower, -1))
+    @property
+    def busy_ns(self) -> list[float]:
+        """See `Attributes`; a copy."""
+        return self._native.busy_ns
+
+    @property
+    def behind_ns(self) -> float:
+        """See `Attributes`."""
+        return self._native.behind_ns
+
+    @property
+    def intervals(self) -> list[list[Interval]]:
+        """See `Attributes`; a copy."""
+        return self._native.intervals
 
 
 def _check(tasks: Sequence[Task], n_resources: int, n_tasks: int) -> None:

@@ -49,7 +49,7 @@ class Background:
 
     def settle(self) -> None:
         """What has ended takes effect."""
-        for task in [task for task in self._under_way if self.clock.end_ns[task] >= 0]:
+        for task in [task for task in self._under_way if self.clock.ended(task)]:
             action = self._under_way.pop(task)
             if isinstance(action, Prefetch):
                 self._arriving[action.layer] -= 1

@@ -53,7 +53,8 @@ class PhaseResult:
 def phase_result(engine: Engine, phase: str, *, tokens: int, steps: int, rounds: int) -> PhaseResult:
     """Sums up a finished engine; steps: of the whole phase, of which the engine ran some."""
     clock, cost = engine.clock, engine.cost
-    end = clock.end_ns[engine.step_ends[-1]]
+    ends = clock.end_ns
+    end = ends[engine.step_ends[-1]]
     ran = len(engine.step_ends)
     step_ns = end / ran
     total_ns = step_ns * steps * rounds
@@ -61,7 +62,7 @@ def phase_result(engine: Engine, phase: str, *, tokens: int, steps: int, rounds:
     spans = np.zeros(layers)
     occupied = np.zeros(len(cost.resources))
     for one in engine.records:
-        span = clock.end_ns[one.ended] - clock.end_ns[one.routed]
+        span = ends[one.ended] - ends[one.routed]
         spans[one.layer] += span
         occupied += one.load.gpu + one.load.host
         if not engine.deployment.stream_ahead:
