@@ -1,6 +1,6 @@
 // Module trimoe._plan: TriMoE's decision about one layer.
-#include <optional>
-#include <tuple>
+#include <algorithm>
+#include <array>
 #include <utility>
 
 #include <pybind11/numpy.h>
@@ -18,7 +18,7 @@ namespace {
 
 constexpr int kInput = py::array::c_style | py::array::forcecast;
 constexpr int kIdle = -1;
-constexpr int kFirstDimm = 2;  // domains: CPU 0, GPU 1, DIMM d 2 + d
+constexpr int kDimmDomain = 2;  // domains: CPU 0, GPU 1, DIMM d 2 + d
 
 template <typename T>
 std::span<const T> all_of(const py::array_t<T, kInput>& values) {
@@ -43,7 +43,7 @@ Decision as_domains(const Planner& planner, const LayerView& view) {
     const int one = problem.expert(i);
     const auto at = static_cast<size_t>(one);
     const int option = planner.assignment().option[static_cast<size_t>(i)];
-    domain[at] = option == kGpu ? 1 : option == kCpu ? 0 : kFirstDimm + view.layout[at];
+    domain[at] = option == kGpu ? 1 : option == kCpu ? 0 : kDimmDomain + problem.dimm(i, option);
     if (option == kGpu && !view.resident[at]) fetch.push_back(one);
     decision.order[static_cast<size_t>(i)] = py::int_(one);
   }
@@ -56,8 +56,8 @@ Decision as_domains(const Planner& planner, const LayerView& view) {
 py::object decide(Planner& planner, const py::array_t<int64_t, kInput>& counts,
                   const py::array_t<bool, kInput>& resident, const py::array_t<int16_t, kInput>& layout) {
   const auto flags = all_of(resident);
-  const LayerView view{all_of(counts), {reinterpret_cast<const uint8_t*>(flags.data()), flags.size()},
-                       all_of(layout)};
+  const LayerView view{
+      all_of(counts), {reinterpret_cast<const uint8_t*>(flags.data()), flags.size()}, all_of(layout)};
   if (!planner.decide(view)) return py::none();
   const Decision decision = as_domains(planner, view);
   return py::make_tuple(decision.domain, decision.order, decision.fetch);
@@ -68,15 +68,20 @@ py::object decide(Planner& planner, const py::array_t<int64_t, kInput>& counts,
 PYBIND11_MODULE(_plan, m) {
   translate_errors();
   py::class_<Planner>(m, "Planner")
-      .def(py::init([](int resources, int gpu, int cpu, std::vector<int> dimm, std::vector<int> channel,
-                       bool with_cpu, bool greedy, int rounds, int pairs, float gain, int search_up_to,
-                       int search_nodes) {
-             return Planner({resources, gpu, cpu, std::move(dimm), std::move(channel)},
-                            {with_cpu, greedy, {rounds, pairs, gain}, search_up_to, search_nodes});
+      .def(py::init([](int resources, int gpu, int cpu, int link, std::vector<int> dimm,
+                       std::vector<int> channel, bool with_cpu, bool striped_on_dimms, bool greedy,
+                       int rounds, int pairs, float gain, int search_up_to, int search_nodes) {
+             return Planner({resources, gpu, cpu, link, std::move(dimm), std::move(channel)},
+                            {{with_cpu, striped_on_dimms, search_up_to},
+                             greedy,
+                             {rounds, pairs, gain},
+                             search_up_to,
+                             search_nodes});
            }),
-           py::arg("resources"), py::arg("gpu"), py::arg("cpu"), py::arg("dimm"), py::arg("channel"),
-           py::kw_only(), py::arg("with_cpu"), py::arg("greedy"), py::arg("rounds"), py::arg("pairs"),
-           py::arg("gain"), py::arg("search_up_to"), py::arg("search_nodes"))
+           py::arg("resources"), py::arg("gpu"), py::arg("cpu"), py::arg("link"), py::arg("dimm"),
+           py::arg("channel"), py::kw_only(), py::arg("with_cpu"), py::arg("striped_on_dimms"),
+           py::arg("greedy"), py::arg("rounds"), py::arg("pairs"), py::arg("gain"), py::arg("search_up_to"),
+           py::arg("search_nodes"))
       .def(
           "set_base",
           [](Planner& self, int option, int layout, const py::array_t<float, kInput>& row) {
@@ -85,13 +90,13 @@ PYBIND11_MODULE(_plan, m) {
           py::arg("option"), py::arg("layout"), py::arg("row"))
       .def(
           "set_tokens",
-          [](Planner& self, int64_t tokens, float gpu, float cpu_striped, float cpu_localized, float dimm,
-             float channel) {
-            self.costs().set_tokens(tokens, {gpu, cpu_striped, cpu_localized, dimm, channel});
+          [](Planner& self, int64_t tokens, const std::array<float, 9>& ns) {
+            self.costs().set_tokens(tokens, {ns[0], ns[1], ns[2], ns[3], ns[4], ns[5], ns[6], ns[7], ns[8]});
           },
-          py::arg("tokens"), py::kw_only(), py::arg("gpu"), py::arg("cpu_striped"), py::arg("cpu_localized"),
-          py::arg("dimm"), py::arg("channel"))
-      .def("knows", [](Planner& self, int64_t tokens) { return self.costs().knows(tokens); }, py::arg("tokens"))
+          py::arg("tokens"), py::arg("ns"))
+      .def(
+          "knows", [](Planner& self, int64_t tokens) { return self.costs().knows(tokens); },
+          py::arg("tokens"))
       .def("decide", &decide, py::arg("counts"), py::arg("resident"), py::arg("layout"))
       .def_property_readonly("makespan_ns", [](const Planner& self) { return self.assignment().peak; })
       .def_property_readonly("rounds", &Planner::rounds)

@@ -1,7 +1,6 @@
-#include "plan/assignment.h"
-
 #include <algorithm>
 
+#include "plan/assignment.h"
 #include "plan/load.h"
 
 namespace trimoe::plan {
@@ -48,11 +47,10 @@ void begin_greedily(const Problem& problem, Assignment& assignment) {
   for (int i = 0; i < problem.size(); ++i) {
     int best = -1;
     float best_peak = 0;
-    for (int x = 0; x < kOptions; ++x) {
+    for (int x = 0; x < problem.options(); ++x) {
       if (!problem.has(i, x)) continue;
       const float peak = assignment.peak_of(problem, i, x);
-      const bool better =
-          peak < best_peak || (peak == best_peak && problem.own(i, x) < problem.own(i, best));
+      const bool better = peak < best_peak || (peak == best_peak && problem.own(i, x) < problem.own(i, best));
       if (best >= 0 && !better) continue;
       best = x;
       best_peak = peak;
@@ -65,7 +63,7 @@ void begin_alone(const Problem& problem, Assignment& assignment) {
   assignment.clear(problem);
   for (int i = 0; i < problem.size(); ++i) {
     int best = kGpu;
-    for (int x = 0; x < kOptions; ++x)
+    for (int x = 0; x < problem.options(); ++x)
       if (problem.own(i, x) < problem.own(i, best)) best = x;
     assignment.place(problem, i, best);
   }

@@ -1,7 +1,8 @@
 // What experts occupy, as tables that the cost model filled: no formula is repeated here.
 //
-// The row of an expert on a domain is a base by its layout, of which tokens are no part (reading its weights), plus one
-// or two entries that depend on its tokens alone (compute; command and results on a DIMM's channel).
+// The row of an expert on a domain is a base by its layout, of which tokens are no part (reading its
+// weights), plus one or two entries that depend on its tokens alone (compute; command and results on a DIMM's
+// channel).
 #pragma once
 
 #include <array>
@@ -11,19 +12,23 @@
 
 namespace trimoe::plan {
 
-// Where an expert of a layer can run: on the GPU, on the CPU, or on the DIMM that holds all of it.
+// Where an expert of a layer can run: on the GPU, on the CPU, or on a DIMM: the one that holds all of it or,
+// if it is striped, any, which then gathers it over the link in every pass.
 inline constexpr int kGpu = 0;
 inline constexpr int kCpu = 1;
-inline constexpr int kHome = 2;
-inline constexpr int kOptions = 3;
+inline constexpr int kFirstDimm = 2;
 
 // Nanoseconds by the tokens of an expert; the CPU's time holds its waiting for a striped or a localized one.
 struct TokenCosts {
   float gpu = -1;  // below 0: not known yet
   float cpu_striped = 0;
   float cpu_localized = 0;
-  float dimm = 0;
+  float dimm = 0;  // of one that holds the expert, and of its channel
   float channel = 0;
+  float striped_dimm = 0;  // of one that runs a striped expert, of its channel, the link, and each other DIMM
+  float striped_channel = 0;
+  float link = 0;
+  float other_dimm = 0;
 };
 
 // Which resources a row loads, where they are few.
@@ -54,6 +59,7 @@ struct Machine {
   int resources;
   int gpu;
   int cpu;
+  int link;
   std::vector<int> dimm;
   std::vector<int> channel;
 };
@@ -68,7 +74,8 @@ class Costs {
   void set_tokens(int64_t tokens, const TokenCosts& costs);
 
   bool knows(int64_t tokens) const {
-    return tokens < static_cast<int64_t>(by_tokens_.size()) && by_tokens_[static_cast<size_t>(tokens)].gpu >= 0;
+    return tokens < static_cast<int64_t>(by_tokens_.size()) &&
+           by_tokens_[static_cast<size_t>(tokens)].gpu >= 0;
   }
   const TokenCosts& of_tokens(int64_t tokens) const { return by_tokens_[static_cast<size_t>(tokens)]; }
   Base base(int option, int layout) const { return base(base_at(option, layout)); }
@@ -82,7 +89,9 @@ class Costs {
   size_t base_at(int option, int layout) const {
     return static_cast<size_t>(1 + option * (places() + 1) + layout + 1);
   }
-  Base base(size_t at) const { return {base_.data() + at * static_cast<size_t>(width_), peak_[at], touched_[at]}; }
+  Base base(size_t at) const {
+    return {base_.data() + at * static_cast<size_t>(width_), peak_[at], touched_[at]};
+  }
 
   Machine machine_;
   int width_;

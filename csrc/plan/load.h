@@ -1,7 +1,7 @@
 // Loads: nanoseconds by resource in single precision, padded with zeros to whole lanes.
 //
-// Every function goes through its lanes in one fixed order, so that the same decisions come out wherever it is
-// compiled; decisions need no more digits than a float has.
+// Every function goes through its lanes in one fixed order, so that the same decisions come out wherever it
+// is compiled; decisions need no more digits than a float has.
 #pragma once
 
 namespace trimoe::plan {
