@@ -1,8 +1,6 @@
-// Module trimoe._plan: TriMoE's decision about one layer, and the clock.
-#include "bindings/plan_py.h"
-
-#include <optional>
-#include <tuple>
+// Module trimoe._plan: TriMoE's decision about one layer.
+#include <algorithm>
+#include <array>
 #include <utility>
 
 #include <pybind11/numpy.h>
@@ -10,6 +8,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings/errors_py.h"
+#include "bindings/plan_py.h"
 #include "common/error.h"
 #include "plan/planner.h"
 
@@ -18,7 +17,7 @@ namespace {
 
 constexpr int kInput = py::array::c_style | py::array::forcecast;
 constexpr int kIdle = -1;
-constexpr int kFirstDimm = 2;  // domains: CPU 0, GPU 1, DIMM d 2 + d
+constexpr int kDimmDomain = 2;  // domains: CPU 0, GPU 1, DIMM d 2 + d
 
 template <typename T>
 std::span<const T> all_of(const py::array_t<T, kInput>& values) {
@@ -43,7 +42,7 @@ Decision as_domains(const Planner& planner, const LayerView& view) {
     const int one = problem.expert(i);
     const auto at = static_cast<size_t>(one);
     const int option = planner.assignment().option[static_cast<size_t>(i)];
-    domain[at] = option == kGpu ? 1 : option == kCpu ? 0 : kFirstDimm + view.layout[at];
+    domain[at] = option == kGpu ? 1 : option == kCpu ? 0 : kDimmDomain + problem.dimm(i, option);
     if (option == kGpu && !view.resident[at]) fetch.push_back(one);
     decision.order[static_cast<size_t>(i)] = py::int_(one);
   }
@@ -69,15 +68,20 @@ PYBIND11_MODULE(_plan, m) {
   translate_errors();
   bind_clock(m);
   py::class_<Planner>(m, "Planner")
-      .def(py::init([](int resources, int gpu, int cpu, std::vector<int> dimm, std::vector<int> channel,
-                       bool with_cpu, bool greedy, int rounds, int pairs, float gain, int search_up_to,
-                       int search_nodes) {
-             return Planner({resources, gpu, cpu, std::move(dimm), std::move(channel)},
-                            {with_cpu, greedy, {rounds, pairs, gain}, search_up_to, search_nodes});
+      .def(py::init([](int resources, int gpu, int cpu, int link, std::vector<int> dimm,
+                       std::vector<int> channel, bool with_cpu, bool striped_on_dimms, bool greedy,
+                       int rounds, int pairs, float gain, int search_up_to, int search_nodes) {
+             return Planner({resources, gpu, cpu, link, std::move(dimm), std::move(channel)},
+                            {{with_cpu, striped_on_dimms, search_up_to},
+                             greedy,
+                             {rounds, pairs, gain},
+                             search_up_to,
+                             search_nodes});
            }),
-           py::arg("resources"), py::arg("gpu"), py::arg("cpu"), py::arg("dimm"), py::arg("channel"),
-           py::kw_only(), py::arg("with_cpu"), py::arg("greedy"), py::arg("rounds"), py::arg("pairs"),
-           py::arg("gain"), py::arg("search_up_to"), py::arg("search_nodes"))
+           py::arg("resources"), py::arg("gpu"), py::arg("cpu"), py::arg("link"), py::arg("dimm"),
+           py::arg("channel"), py::kw_only(), py::arg("with_cpu"), py::arg("striped_on_dimms"),
+           py::arg("greedy"), py::arg("rounds"), py::arg("pairs"), py::arg("gain"), py::arg("search_up_to"),
+           py::arg("search_nodes"))
       .def(
           "set_base",
           [](Planner& self, int option, int layout, const py::array_t<float, kInput>& row) {
@@ -86,12 +90,10 @@ PYBIND11_MODULE(_plan, m) {
           py::arg("option"), py::arg("layout"), py::arg("row"))
       .def(
           "set_tokens",
-          [](Planner& self, int64_t tokens, float gpu, float cpu_striped, float cpu_localized, float dimm,
-             float channel) {
-            self.costs().set_tokens(tokens, {gpu, cpu_striped, cpu_localized, dimm, channel});
+          [](Planner& self, int64_t tokens, const std::array<float, 9>& ns) {
+            self.costs().set_tokens(tokens, {ns[0], ns[1], ns[2], ns[3], ns[4], ns[5], ns[6], ns[7], ns[8]});
           },
-          py::arg("tokens"), py::kw_only(), py::arg("gpu"), py::arg("cpu_striped"), py::arg("cpu_localized"),
-          py::arg("dimm"), py::arg("channel"))
+          py::arg("tokens"), py::arg("ns"))
       .def(
           "knows", [](Planner& self, int64_t tokens) { return self.costs().knows(tokens); },
           py::arg("tokens"))

@@ -47,7 +47,7 @@ void begin_greedily(const Problem& problem, Assignment& assignment) {
   for (int i = 0; i < problem.size(); ++i) {
     int best = -1;
     float best_peak = 0;
-    for (int x = 0; x < kOptions; ++x) {
+    for (int x = 0; x < problem.options(); ++x) {
       if (!problem.has(i, x)) continue;
       const float peak = assignment.peak_of(problem, i, x);
       const bool better = peak < best_peak || (peak == best_peak && problem.own(i, x) < problem.own(i, best));
@@ -63,7 +63,7 @@ void begin_alone(const Problem& problem, Assignment& assignment) {
   assignment.clear(problem);
   for (int i = 0; i < problem.size(); ++i) {
     int best = kGpu;
-    for (int x = 0; x < kOptions; ++x)
+    for (int x = 0; x < problem.options(); ++x)
       if (problem.own(i, x) < problem.own(i, best)) best = x;
     assignment.place(problem, i, best);
   }

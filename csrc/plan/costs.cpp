@@ -22,10 +22,10 @@ Costs::Costs(Machine machine)
         machine_.resources, "those of the cost model");
   check(machine_.dimm.size() == machine_.channel.size(), "a channel of each DIMM", machine_.channel.size(),
         "one channel a DIMM");
-  check(exists(machine_.gpu) && exists(machine_.cpu) && std::ranges::all_of(machine_.dimm, exists) &&
-            std::ranges::all_of(machine_.channel, exists),
+  check(exists(machine_.gpu) && exists(machine_.cpu) && exists(machine_.link) &&
+            std::ranges::all_of(machine_.dimm, exists) && std::ranges::all_of(machine_.channel, exists),
         "resources of the machine", "others", "those of the cost model");
-  peak_.resize(base_at(kHome, -1));
+  peak_.resize(base_at(kFirstDimm, -1));
   touched_.resize(peak_.size());
   base_.resize(peak_.size() * static_cast<size_t>(width_));
 }

@@ -12,19 +12,23 @@
 
 namespace trimoe::plan {
 
-// Where an expert of a layer can run: on the GPU, on the CPU, or on the DIMM that holds all of it.
+// Where an expert of a layer can run: on the GPU, on the CPU, or on a DIMM: the one that holds all of it or,
+// if it is striped, any, which then gathers it over the link in every pass.
 inline constexpr int kGpu = 0;
 inline constexpr int kCpu = 1;
-inline constexpr int kHome = 2;
-inline constexpr int kOptions = 3;
+inline constexpr int kFirstDimm = 2;
 
 // Nanoseconds by the tokens of an expert; the CPU's time holds its waiting for a striped or a localized one.
 struct TokenCosts {
   float gpu = -1;  // below 0: not known yet
   float cpu_striped = 0;
   float cpu_localized = 0;
-  float dimm = 0;
+  float dimm = 0;  // of one that holds the expert, and of its channel
   float channel = 0;
+  float striped_dimm = 0;  // of one that runs a striped expert, of its channel, the link, and each other DIMM
+  float striped_channel = 0;
+  float link = 0;
+  float other_dimm = 0;
 };
 
 // Which resources a row loads, where they are few.
@@ -55,6 +59,7 @@ struct Machine {
   int resources;
   int gpu;
   int cpu;
+  int link;
   std::vector<int> dimm;
   std::vector<int> channel;
 };

@@ -10,7 +10,7 @@
 namespace trimoe::plan {
 
 struct Settings {
-  bool cpu = true;     // whether the CPU is a domain
+  Choices choices;
   bool greedy = true;  // or each expert where it takes least alone
   RefineLimits refine{.rounds = 0, .pairs = 0, .gain = 0};
   int search_up_to = 0;  // active experts
@@ -25,7 +25,7 @@ class Planner {
 
   // false where a number of tokens is not in the tables; the decision is in problem() and assignment().
   bool decide(const LayerView& view) {
-    if (!problem_.fill(costs_, view, settings_.cpu)) return false;
+    if (!problem_.fill(costs_, view, settings_.choices)) return false;
     if (settings_.greedy)
       begin_greedily(problem_, assignment_);
     else

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 
 #include "common/error.h"
 
@@ -37,7 +38,21 @@ void Problem::sort_active(const LayerView& view) {
   }
 }
 
-void Problem::write(int i, int option, const Base& base) {
+// Few striped experts ever run on a DIMM, for the link bears only few: they are the coldest ones, and get the
+// emptiest DIMMs.
+void Problem::order_dimms(const Costs& costs, const LayerView& view) {
+  dimm_load_.assign(static_cast<size_t>(costs.places()), 0.0F);
+  for (const int one : experts_) {
+    const auto at = static_cast<size_t>(one);
+    if (view.layout[at] >= 0 && !view.resident[at])
+      dimm_load_[static_cast<size_t>(view.layout[at])] += costs.of_tokens(view.counts[at]).dimm;
+  }
+  dimm_order_.resize(dimm_load_.size());
+  std::iota(dimm_order_.begin(), dimm_order_.end(), 0);
+  std::ranges::stable_sort(dimm_order_, {}, [&](int dimm) { return dimm_load_[static_cast<size_t>(dimm)]; });
+}
+
+void Problem::begin(int i, int option, const Base& base) {
   std::copy_n(base.row, width_, rows_.data() + at(i, option) * static_cast<size_t>(width_));
   own_[at(i, option)] = base.peak;
   touched_[at(i, option)] = base.touched;
@@ -50,37 +65,61 @@ void Problem::add(int i, int option, int resource, float ns) {
   touched_[at(i, option)].add(resource);
 }
 
-bool Problem::fill(const Costs& costs, const LayerView& view, bool cpu) {
+void Problem::add_striped(const Costs& costs, int i, int option, const TokenCosts& tokens, int dimm) {
+  const Machine& machine = costs.machine();
+  begin(i, option, costs.nothing());
+  dimm_[at(i, option)] = dimm;
+  for (int one = 0; one < costs.places(); ++one)
+    add(i, option, machine.dimm[static_cast<size_t>(one)],
+        one == dimm ? tokens.striped_dimm : tokens.other_dimm);
+  add(i, option, machine.channel[static_cast<size_t>(dimm)], tokens.striped_channel);
+  add(i, option, machine.link, tokens.link);
+}
+
+void Problem::add_expert(const Costs& costs, const LayerView& view, const Choices& choices, int i) {
+  const Machine& machine = costs.machine();
+  const auto one = static_cast<size_t>(expert(i));
+  const int layout = view.layout[one];
+  const TokenCosts& tokens = costs.of_tokens(view.counts[one]);
+  begin(i, kGpu, view.resident[one] ? costs.nothing() : costs.base(kGpu, layout));
+  add(i, kGpu, machine.gpu, tokens.gpu);
+  if (choices.cpu) {
+    begin(i, kCpu, costs.base(kCpu, layout));
+    add(i, kCpu, machine.cpu, layout < 0 ? tokens.cpu_striped : tokens.cpu_localized);
+  }
+  if (layout >= 0) {
+    begin(i, kFirstDimm, costs.nothing());
+    dimm_[at(i, kFirstDimm)] = layout;
+    add(i, kFirstDimm, machine.dimm[static_cast<size_t>(layout)], tokens.dimm);
+    add(i, kFirstDimm, machine.channel[static_cast<size_t>(layout)], tokens.channel);
+  } else if (choices.striped_on_dimms) {
+    const int last = size() - 1;
+    for (int option = kFirstDimm; option < options_; ++option)
+      add_striped(costs, i, option, tokens,
+                  dimm_order_[static_cast<size_t>((last - i + option - kFirstDimm) % costs.places())]);
+  }
+}
+
+bool Problem::fill(const Costs& costs, const LayerView& view, const Choices& choices) {
   check(view.counts.size() == view.resident.size() && view.counts.size() == view.layout.size(),
         "counts, residency and layout of the same experts", view.counts.size(), "arrays [E]");
-  const Machine& machine = costs.machine();
-  width_ = costs.width();
   sort_active(view);
-  rows_.resize(experts_.size() * kOptions * static_cast<size_t>(width_));
-  own_.resize(experts_.size() * kOptions);
-  touched_.resize(own_.size());
-  for (int i = 0; i < size(); ++i) {
-    const auto one = static_cast<size_t>(expert(i));
-    const int layout = view.layout[one];
-    check(layout >= -1 && layout < costs.places(), "an expert striped (-1) or on a DIMM", layout, "-1");
-    if (!costs.knows(view.counts[one])) return false;
-    const TokenCosts& tokens = costs.of_tokens(view.counts[one]);
-    write(i, kGpu, view.resident[one] ? costs.nothing() : costs.base(kGpu, layout));
-    add(i, kGpu, machine.gpu, tokens.gpu);
-    if (cpu) {
-      write(i, kCpu, costs.base(kCpu, layout));
-      add(i, kCpu, machine.cpu, layout < 0 ? tokens.cpu_striped : tokens.cpu_localized);
-    } else {
-      own_[at(i, kCpu)] = kImpossible;
-    }
-    if (layout >= 0) {
-      write(i, kHome, costs.nothing());
-      add(i, kHome, machine.dimm[static_cast<size_t>(layout)], tokens.dimm);
-      add(i, kHome, machine.channel[static_cast<size_t>(layout)], tokens.channel);
-    } else {
-      own_[at(i, kHome)] = kImpossible;
-    }
+  for (const int one : experts_) {
+    const auto at = static_cast<size_t>(one);
+    check(view.layout[at] >= -1 && view.layout[at] < costs.places(), "an expert striped (-1) or on a DIMM",
+          view.layout[at], "-1");
+    if (!costs.knows(view.counts[at])) return false;
   }
+  width_ = costs.width();
+  const bool all_dimms = size() <= choices.all_dimms_up_to && costs.places() <= kMostDimmOptions;
+  options_ = kFirstDimm + (all_dimms ? std::max(1, costs.places()) : 1);
+  const size_t n = experts_.size() * static_cast<size_t>(options_);
+  rows_.resize(n * static_cast<size_t>(width_));
+  own_.assign(n, kImpossible);
+  touched_.resize(n);
+  dimm_.assign(n, -1);
+  order_dimms(costs, view);
+  for (int i = 0; i < size(); ++i) add_expert(costs, view, choices, i);
   return true;
 }
 

@@ -18,12 +18,24 @@ struct LayerView {
   std::span<const int16_t> layout;
 };
 
+// What may be chosen. all_dimms_up_to: active experts up to which a striped one may take any DIMM; one of
+// them, beyond.
+struct Choices {
+  bool cpu = true;
+  bool striped_on_dimms = true;
+  int all_dimms_up_to = 0;
+};
+
+inline constexpr int kMostDimmOptions = 16;
+inline constexpr int kMostOptions = kFirstDimm + kMostDimmOptions;
+
 class Problem {
  public:
   // false where a number of tokens is not in the tables. Throws Error for entries that there cannot be.
-  bool fill(const Costs& costs, const LayerView& view, bool cpu);
+  bool fill(const Costs& costs, const LayerView& view, const Choices& choices);
 
   int width() const { return width_; }
+  int options() const { return options_; }  // at most kMostOptions
   int size() const { return static_cast<int>(experts_.size()); }
 
   // The i-th expert; most tokens first, of equals the lower number.
@@ -31,23 +43,32 @@ class Problem {
   const float* row(int i, int option) const {
     return rows_.data() + at(i, option) * static_cast<size_t>(width_);
   }
+  // The DIMM of an option from kFirstDimm on.
+  int dimm(int i, int option) const { return dimm_[at(i, option)]; }
   // What an option takes alone; kImpossible where there is no such option.
   float own(int i, int option) const { return own_[at(i, option)]; }
   const Touched& touched(int i, int option) const { return touched_[at(i, option)]; }
   bool has(int i, int option) const { return own(i, option) < kImpossible; }
 
  private:
-  static size_t at(int i, int option) { return static_cast<size_t>(i * kOptions + option); }
+  size_t at(int i, int option) const { return static_cast<size_t>(i * options_ + option); }
   void sort_active(const LayerView& view);
-  void write(int i, int option, const Base& base);
+  void order_dimms(const Costs& costs, const LayerView& view);
+  void begin(int i, int option, const Base& base);
   void add(int i, int option, int resource, float ns);
+  void add_striped(const Costs& costs, int i, int option, const TokenCosts& tokens, int dimm);
+  void add_expert(const Costs& costs, const LayerView& view, const Choices& choices, int i);
 
   int width_ = 0;
+  int options_ = kFirstDimm + 1;
   std::vector<int> experts_;
   std::vector<int> scratch_;
   std::vector<float> rows_;  // [active][options][width]
   std::vector<float> own_;   // [active][options]
   std::vector<Touched> touched_;
+  std::vector<int> dimm_;        // [active][options], -1 where it is none
+  std::vector<int> dimm_order_;  // by what experts that lie on them would load
+  std::vector<float> dimm_load_;
 };
 
 }  // namespace trimoe::plan

@@ -51,7 +51,7 @@ class Round {
     for (int i = 0; i < problem_.size(); ++i) {
       const float* from = row_of(i);
       if (from[resource] <= 0) continue;
-      for (int to = 0; to < kOptions; ++to)
+      for (int to = 0; to < problem_.options(); ++to)
         if (problem_.has(i, to) && problem_.row(i, to)[resource] < from[resource])
           visit(i, to, from, problem_.row(i, to));
     }
@@ -79,7 +79,7 @@ class Round {
     const auto n = std::min(static_cast<size_t>(limits_.pairs), firsts_.size());
     std::ranges::partial_sort(
         firsts_, firsts_.begin() + static_cast<std::ptrdiff_t>(n), {},
-        [](const auto& one) { return std::pair(one.first, one.second.i * kOptions + one.second.to); });
+        [](const auto& one) { return std::pair(one.first, one.second.i * kMostOptions + one.second.to); });
     after_.resize(static_cast<size_t>(width_));
     for (size_t k = 0; k < n; ++k) {
       const Move first = firsts_[k].second;

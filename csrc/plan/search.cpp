@@ -20,7 +20,9 @@ class Search {
     order_.resize(static_cast<size_t>(problem.size()));
     std::iota(order_.begin(), order_.end(), 0);
     std::ranges::stable_sort(order_, std::ranges::greater{}, [&](int i) {
-      return std::min({problem_.own(i, kGpu), problem_.own(i, kCpu), problem_.own(i, kHome)});
+      float least = kImpossible;
+      for (int x = 0; x < problem_.options(); ++x) least = std::min(least, problem_.own(i, x));
+      return least;
     });
     sum_least();
     loads_.resize((order_.size() + 1) * static_cast<size_t>(width_));
@@ -41,30 +43,29 @@ class Search {
     for (size_t depth = order_.size(); depth-- > 0;)
       for (int r = 0; r < width_; ++r) {
         float lowest = kImpossible;
-        for (int x = 0; x < kOptions; ++x)
+        for (int x = 0; x < problem_.options(); ++x)
           if (problem_.has(order_[depth], x)) lowest = std::min(lowest, problem_.row(order_[depth], x)[r]);
         const auto at = depth * static_cast<size_t>(width_) + static_cast<size_t>(r);
         least_[at] = lowest + least_[at + static_cast<size_t>(width_)];
       }
   }
 
-  // Options of the expert at a depth by the peak that they lead to; those that there are not come last.
-  std::array<int, kOptions> nearest_first(size_t depth) {
-    std::array<float, kOptions> peak{};
-    for (int x = 0; x < kOptions; ++x) {
-      const bool has = problem_.has(order_[depth], x);
-      peak[static_cast<size_t>(x)] =
-          has ? peak_with(load(depth), problem_.row(order_[depth], x), width_) : kImpossible;
+  // Options of the expert at a depth, the one that leads to the lowest peak first. Returns how many.
+  int nearest_first(size_t depth, std::array<int, kMostOptions>& order) {
+    std::array<float, kMostOptions> peaks;
+    int n = 0;
+    for (int x = 0; x < problem_.options(); ++x) {
+      if (!problem_.has(order_[depth], x)) continue;
+      const float peak = peak_with(load(depth), problem_.row(order_[depth], x), width_);
+      int place = n++;
+      for (; place > 0 && peak < peaks[static_cast<size_t>(place - 1)]; --place) {
+        peaks[static_cast<size_t>(place)] = peaks[static_cast<size_t>(place - 1)];
+        order[static_cast<size_t>(place)] = order[static_cast<size_t>(place - 1)];
+      }
+      peaks[static_cast<size_t>(place)] = peak;
+      order[static_cast<size_t>(place)] = x;
     }
-    std::array<int, kOptions> order{kGpu, kCpu, kHome};
-    const auto settle = [&](size_t a, size_t b) {
-      if (peak[static_cast<size_t>(order[b])] < peak[static_cast<size_t>(order[a])])
-        std::swap(order[a], order[b]);
-    };
-    settle(0, 1);
-    settle(1, 2);
-    settle(0, 1);
-    return order;
+    return n;
   }
 
   void visit(size_t depth) {
@@ -76,8 +77,10 @@ class Search {
       return;
     }
     const int i = order_[depth];
-    for (const int x : nearest_first(depth)) {
-      if (!problem_.has(i, x)) continue;
+    std::array<int, kMostOptions> options;
+    const int n = nearest_first(depth, options);
+    for (int k = 0; k < n; ++k) {
+      const int x = options[static_cast<size_t>(k)];
       float* next = load(depth + 1);
       std::copy_n(load(depth), width_, next);
       add_row(next, problem_.row(i, x), width_);

@@ -31,10 +31,12 @@ class Planner:
         resources: int,
         gpu: int,
         cpu: int,
+        link: int,
         dimm: list[int],
         channel: list[int],
         *,
         with_cpu: bool,
+        striped_on_dimms: bool,
         greedy: bool,
         rounds: int,
         pairs: int,
@@ -43,16 +45,7 @@ class Planner:
         search_nodes: int,
     ) -> None: ...
     def set_base(self, option: int, layout: int, row: Array) -> None: ...
-    def set_tokens(
-        self,
-        tokens: int,
-        *,
-        gpu: float,
-        cpu_striped: float,
-        cpu_localized: float,
-        dimm: float,
-        channel: float,
-    ) -> None: ...
+    def set_tokens(self, tokens: int, ns: tuple[float, ...]) -> None: ...
     def knows(self, tokens: int) -> bool: ...
     def decide(
         self, counts: Array, resident: Array, layout: Array

@@ -36,6 +36,7 @@ class TriMoEOptions(Options):
     search: bool = option(True, "branch and bound where at most 16 experts are active")
     rounds: int = option(256, "of refinement, at most", low=0, high=100_000)
     cpu: bool = option(True, "the CPU computes experts; off: only the GPU and the DIMMs do")
+    striped_on_dimms: bool = option(True, "a DIMM may gather a striped expert over the link and run it")
     prefetch: bool = option(True, "hot experts to the GPU between steps")
     relayout: bool = option(True, "striped or localized anew when an expert's class changes")
     rebalance: bool = option(True, "localized experts from full DIMMs to empty ones")
@@ -89,6 +90,7 @@ class TriMoE(Policy):
         self._planner = make_planner(
             cost,
             with_cpu=own.cpu,
+            striped_on_dimms=own.striped_on_dimms,
             greedy=own.greedy,
             rounds=own.rounds if own.refine else 0,
             pairs=_PAIRS if own.swaps else 0,

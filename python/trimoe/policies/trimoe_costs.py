@@ -23,12 +23,13 @@ _GPU_OPTION, _CPU_OPTION = 0, 1  # as csrc/plan/costs.h numbers them
 def make_planner(cost: CostModel, **settings: Any) -> Planner:
     """A planner of a machine with a GPU and DIMM-NDP; it knows no number of tokens yet.
 
-    settings: with_cpu, greedy, rounds, pairs, gain, search_up_to, search_nodes, as `csrc/plan/planner.h`.
+    settings: with_cpu, striped_on_dimms, greedy, rounds, pairs, gain, search_up_to, search_nodes, as the
+    `Settings` of `csrc/plan/planner.h`.
     """
     res = cost.resources
     places = range(res.n_dimms)
     dimms, channels = [res.dimm(one) for one in places], [res.channel_of(one) for one in places]
-    planner = Planner(len(res), res.gpu, res.cpu, dimms, channels, **settings)
+    planner = Planner(len(res), res.gpu, res.cpu, res.link, dimms, channels, **settings)
     for layout in range(STRIPED, res.n_dimms):
         planner.set_base(_GPU_OPTION, layout, _row(cost, cost.fetch_parts(layout)))
         planner.set_base(_CPU_OPTION, layout, _row(cost, cost.host_parts(cost.expert_bytes, layout)))
@@ -36,18 +37,25 @@ def make_planner(cost: CostModel, **settings: Any) -> Planner:
 
 
 def teach(planner: Planner, cost: CostModel, counts: Ints) -> None:
-    """Adds the numbers of tokens that a planner has not met."""
+    """Adds the numbers of tokens that a planner has not met, times in the order of `TokenCosts`."""
     res = cost.resources
     for tokens in sorted(set(counts[counts > 0].tolist())):
         if not planner.knows(tokens):
             home = dict(cost.expert_parts(NDP0, tokens, 0))
+            gathered = dict(cost.expert_parts(NDP0, tokens))
             planner.set_tokens(
                 tokens,
-                gpu=dict(cost.expert_parts(GPU, tokens, resident=True))[res.gpu],
-                cpu_striped=dict(cost.expert_parts(CPU, tokens))[res.cpu],
-                cpu_localized=dict(cost.expert_parts(CPU, tokens, 0))[res.cpu],
-                dimm=home[res.dimm(0)],
-                channel=home[res.channel_of(0)],
+                (
+                    dict(cost.expert_parts(GPU, tokens, resident=True))[res.gpu],
+                    dict(cost.expert_parts(CPU, tokens))[res.cpu],
+                    dict(cost.expert_parts(CPU, tokens, 0))[res.cpu],
+                    home[res.dimm(0)],
+                    home[res.channel_of(0)],
+                    gathered[res.dimm(0)],
+                    gathered[res.channel_of(0)],
+                    gathered[res.link],
+                    gathered[res.dimm(1)] if res.n_dimms > 1 else 0.0,
+                ),
             )
 
 
