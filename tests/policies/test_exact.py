@@ -17,10 +17,12 @@ from trimoe.policies.branch import solve_exact
 from trimoe.policies.deployment import Deployment, Workload
 from trimoe.policies.exact import (
     COMMON,
+    Choices,
     choices_of,
     kinds_of,
     lower_bound,
     makespan,
+    relaxation,
     solve_milp,
     to_plan,
 )
@@ -60,6 +62,20 @@ def test_both_solvers_find_the_least_of_all_placements(hardware: str) -> None:
         assert lower_bound(choices) <= least * (1 + 1e-6)
         if index % 5 == 0:
             assert solve_milp(choices).ns == pytest.approx(least, rel=1e-6)
+
+
+def test_problems_of_no_machine() -> None:
+    """Rows at random, where many placements are nearly as good as the best."""
+    rng = np.random.default_rng(8)
+    not_at_once = 0
+    for _ in range(60):
+        sizes = rng.integers(1, 5, 6)
+        choices = [Choices(e, tuple(range(n)), rng.random((n, 4)) ** 2) for e, n in enumerate(sizes)]
+        least, found = least_of_all(choices), solve_exact(choices)
+        assert found.ns == pytest.approx(least, rel=1e-12)
+        guess = branch._improved(choices, branch._rounded(choices, relaxation(choices).values))
+        not_at_once += makespan(choices, guess) > least * (1 + 1e-9)
+    assert not_at_once > 3
 
 
 def test_the_optimum_is_a_plan_that_takes_as_long() -> None:

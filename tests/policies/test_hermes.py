@@ -78,6 +78,13 @@ def test_a_whole_layer_is_near_its_bound() -> None:
     assert everything.hot.all()
 
 
+def test_the_gpu_waits_for_results() -> None:
+    """Six alike, of 10 each everywhere, and 40 of copies on the GPU's side: one of them there makes 50."""
+    tens = np.full(6, 10.0)
+    assert place_layer(tens, tens, 1, 5, sync_ns=20.0).ns == pytest.approx(50)
+    assert place_layer(tens, tens, 1, 5).ns == pytest.approx(30)
+
+
 def test_without_a_point_from_the_solver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hermes_placing.Program, "solve", lambda self, **limits: None)
     dimm_ns = np.array([9.0, 1.0, 5.0, 7.0])
@@ -150,15 +157,27 @@ def test_what_gets_hot_moves_to_the_gpu_while_the_copies_idle() -> None:
     assert (policy._state[0][risen] == np.minimum(15, start + 20)).all()
 
 
-def test_nothing_moves_without_time_or_when_switched_off() -> None:
+@pytest.mark.parametrize(
+    ("settings", "copies", "moved"),
+    [
+        ({}, 1e9, 4),
+        ({}, 1.5, 1),  # time for one and a half
+        ({}, 0.9, 0),
+        ({"adjust": "off"}, 1e9, 0),
+        ({"hot": "15"}, 1e9, 0),
+    ],
+)
+def test_what_moves_has_time_and_is_switched_on(settings: dict[str, str], copies: float, moved: int) -> None:
+    policy = hermes(remap="off", **settings)
+    states = policy.begin(DECODE, popularity())
+    states[0].layout[:] = 0
     counts = np.zeros(64, np.int64)
-    for settings, idle_ns in (({}, 0.0), ({"adjust": "off", "remap": "off"}, 1e9), ({"hot": "15"}, 1e9)):
-        policy = hermes(**settings)
-        states = policy.begin(DECODE, popularity())
-        counts[np.nonzero(~states[0].resident)[0][:4]] = 30
-        for step in range(4):
-            assert policy.background(view(policy, states, counts, step, idle_ns)) == []
-        counts[:] = 0
+    counts[np.nonzero(~states[0].resident)[0][:4]] = 30
+    for step in range(8):  # all others cool down meanwhile
+        assert policy.background(view(policy, states, counts, step, 0.0)) == []
+    fetch_ns = max(ns for _, ns in policy.cost.fetch_parts(0))
+    actions = policy.background(view(policy, states, counts, 8, copies * fetch_ns))
+    assert len(actions) == moved and len({one.expert for one in actions}) == moved
 
 
 def test_states_stay_within_four_bits_and_start_from_the_calibration() -> None:

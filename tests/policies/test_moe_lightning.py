@@ -76,14 +76,16 @@ def test_the_search_takes_the_best_of_what_it_may_choose() -> None:
     assert best <= min(fixed) * (1 + 1e-9) and max(fixed) > 1.5 * best
 
 
-def test_the_roofline_is_the_busiest_of_three() -> None:
-    cost = cost_of("a100-8452y")
+@pytest.mark.parametrize(("attention", "busiest"), [("gpu", "h2d"), ("cpu", "cpu")])
+def test_the_roofline_is_the_busiest_of_three(attention: str, busiest: str) -> None:
+    cost, work = cost_of("a100-8452y"), Workload(512, 3000, 64)
     for setting, names in (("off", {"h2d", "cpu", "gpu"}), ("on", set(cost.resources.names))):
-        policy = lightning(cost, contention=setting, attention="gpu")
-        choice = policy.search(WORK)
-        rows = Forecast(cost, WORK, "decode").rows(choice.deployment, streamed)
+        policy = lightning(cost, contention=setting, attention=attention)
+        choice = policy.search(work)
+        rows = Forecast(cost, work, "decode").rows(choice.deployment, streamed)
         busy = dict(zip(cost.resources.names, rows.attention + rows.experts, strict=True))
         assert choice.layer_ns == pytest.approx(max(busy[name] for name in names))
+        assert busiest == max(("h2d", "cpu", "gpu"), key=lambda name: busy[name])
 
 
 def test_the_cache_fills_what_weights_leave() -> None:
