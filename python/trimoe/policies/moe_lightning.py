@@ -151,24 +151,30 @@ class MoELightning(Policy):
         return float(np.max((layer.attention + layer.experts)[[res.h2d, res.cpu, res.gpu]]))
 
     def _prefill(self, work: Workload) -> LightningChoice:
-        """The micro-batch of the least time, all on the GPU."""
+        """The micro-batch of the least time, all on the GPU; the cache as at decode, if there is room."""
         decode = self.search(work).deployment
         forecast = Forecast(self.cost, work, "prefill")
         best: LightningChoice | None = None
-        for micro_batch in halves(decode.batch):
-            base = replace(
-                decode, micro_batch=micro_batch, attention="gpu", expert_slots=0, stream_ahead=True
-            )
-            most = spare_slots(self.cost, base, work, "prefill")
-            if most < 0:
-                base = replace(base, dense_on_gpu=0.0)
+        for cache in sorted({decode.kv_on_gpu, 0.0}, reverse=True):
+            for micro_batch in halves(decode.batch) if best is None else ():
+                base = replace(
+                    decode,
+                    micro_batch=micro_batch,
+                    attention="gpu",
+                    kv_on_gpu=cache,
+                    expert_slots=0,
+                    stream_ahead=True,
+                )
                 most = spare_slots(self.cost, base, work, "prefill")
-            if most < 0:
-                break
-            deployment = replace(base, expert_slots=most)
-            found = LightningChoice(deployment, "gpu", forecast.layer(deployment, streamed).ns)
-            if best is None or found.layer_ns < best.layer_ns:
-                best = found
+                if most < 0:
+                    base = replace(base, dense_on_gpu=0.0)
+                    most = spare_slots(self.cost, base, work, "prefill")
+                if most < 0:
+                    break
+                deployment = replace(base, expert_slots=most)
+                found = LightningChoice(deployment, "gpu", forecast.layer(deployment, streamed).ns)
+                if best is None or found.layer_ns < best.layer_ns:
+                    best = found
         return best or self._nothing_fits(work)
 
     def _nothing_fits(self, work: Workload) -> LightningChoice:

@@ -1,0 +1,94 @@
+"""`trimoe policy gap` and `trimoe policy options` as a user runs them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from support.command_line import run_here
+from trimoe.cli.main import main
+from trimoe.policies import policy_type, table
+
+GAP = ["policy", "gap", "--policy", "n-cpu-moe"]
+
+
+def _json(capfd: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main([*arguments, "--json"]) == 0
+    out, err = capfd.readouterr()
+    assert out.count("\n") == 1 and err == ""
+    return json.loads(out)
+
+
+def test_gap(capfd: pytest.CaptureFixture[str]) -> None:
+    facts = _json(capfd, *GAP, "--instances", "40", "--seed", "7")
+    assert (facts["policy"], facts["instances"], facts["seed"]) == ("n-cpu-moe", 40, 7)
+    assert (facts["experts_max"], facts["dimms"], facts["exact"]) == (12, 4, True)
+    assert 0 < facts["median_gap_pct"] <= facts["p95_gap_pct"] <= facts["worst_gap_pct"]
+    assert 0 < facts["mean_gap_pct"] <= facts["worst_gap_pct"] and 0 <= facts["optimal_share"] < 1
+    # It has no choice: among its own ways it is the best.
+    assert facts["kinds"] == ["cpu", "gpu"] and facts["worst_own_gap_pct"] < 1e-6
+    assert facts["optimal_own_share"] == 1
+    assert _json(capfd, *GAP, "--instances", "40", "--seed", "7") == facts
+    assert _json(capfd, *GAP, "--instances", "40", "--seed", "8")["mean_gap_pct"] != facts["mean_gap_pct"]
+
+
+def test_gap_of_other_machines_and_of_large_layers(capfd: pytest.CaptureFixture[str]) -> None:
+    there = ["--hardware", "a100-8452y", "--model", "mixtral-8x7b", "--experts-max", "8"]
+    facts = _json(capfd, *GAP, *there, "--instances", "10")
+    assert (facts["hardware"], facts["model"], facts["dimms"]) == ("a100-8452y", "mixtral-8x7b", 0)
+    assert facts["layouts"] == "striped"
+    large = _json(capfd, *GAP, "--large", "--instances", "3")
+    assert (large["experts_max"], large["dimms"], large["exact"]) == (256, 16, False)
+    localized = _json(capfd, *GAP, "--instances", "10", "--layouts", "localized")
+    striped = _json(capfd, *GAP, "--instances", "10", "--layouts", "striped")
+    assert localized["mean_gap_pct"] > striped["mean_gap_pct"]  # the CPU reads through one channel
+
+
+def test_gap_for_people(capfd: pytest.CaptureFixture[str]) -> None:
+    outcome = run_here([*GAP, "--instances", "5"], capfd)
+    assert outcome.code == 0 and outcome.err == ""
+    lines = outcome.out.splitlines()
+    assert lines[0] == "n-cpu-moe against the optimum, 5 layers"
+    assert "mean 0.00 %" in lines[3] and lines[4].split()[-2:] == ["cpu,", "gpu"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (["--policy", "oracle"], "a system out of trimoe, coxmoe"),
+        (["--hardware", "abacus"], "a profile out of"),
+        (["--hardware", "t4", "--dimms", "4"], "no --dimms on t4"),
+        (["--set", "n-cpu-moe.m=1"], "an option of n-cpu-moe"),
+        (["--layouts", "odd"], "layouts mixed or localized or striped"),
+        (["--instances", "0"], "--instances"),
+    ],
+)
+def test_bad_input(arguments: list[str], fragment: str, capfd: pytest.CaptureFixture[str]) -> None:
+    run_here([*GAP, *arguments], capfd).assert_one_line(fragment)
+
+
+def test_options(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _json(capfd, "policy", "options", "flexgen")["systems"]["flexgen"]
+    assert found["about"] == policy_type("flexgen").about
+    listed = {one["option"]: one for one in found["options"]}
+    assert (
+        listed["attention"]["choices"] == ["auto", "cpu", "gpu"] and listed["attention"]["default"] == "auto"
+    )
+    assert listed["gpu_batch"]["low"] == 0 and listed["gpu_batch"]["high"] == 2**20
+    monkeypatch.setattr(table, "_TABLE", {name: table._TABLE[name] for name in ("hermes", "moe-gen")})
+    every = _json(capfd, "policy", "options")["systems"]
+    assert list(every) == ["hermes", "moe-gen"]
+    switch = next(one for one in every["hermes"]["options"] if one["option"] == "remap")
+    assert switch == {
+        "option": "remap",
+        "type": "bool",
+        "default": True,
+        "choices": ["on", "off"],
+        "about": "even out DIMMs once a window",
+    }
+    outcome = run_here(["policy", "options", "hermes"], capfd)
+    assert outcome.code == 0 and "window" in outcome.out and "1 to 10000" in outcome.out
+    assert "remap" in outcome.out and "on, off" in outcome.out
+    run_here(["policy", "options", "oracle"], capfd).assert_one_line("a system out of")

@@ -1,0 +1,230 @@
+"""Hermes' placement against every placement tried, and what its states and remaps do."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from trimoe.cost import CPU, GPU, NDP0, STRIPED, CostModel, load_model_shape
+from trimoe.errors import InputError
+from trimoe.hardware.profile import load_profile
+from trimoe.policies import (
+    Deployment,
+    LayerState,
+    Prefetch,
+    Relayout,
+    StepView,
+    Workload,
+    check_plan,
+    hermes_placing,
+    make_policy,
+)
+from trimoe.policies.deployment import check_fits
+from trimoe.policies.hermes import Hermes
+from trimoe.policies.hermes_placing import balanced, place_layer
+
+DIMMS = 16
+DECODE = Deployment(32, 32, attention="ndp", kv_on_gpu=0.0, expert_slots=8)
+
+
+def hermes(hardware: str = "h100-8470-ndp16", **settings: str) -> Hermes:
+    cost = CostModel(load_profile(hardware), load_model_shape("deepseek-v2-lite"))
+    policy = make_policy("hermes", cost, settings)
+    assert isinstance(policy, Hermes)
+    return policy
+
+
+def popularity(seed: int = 0, layers: int = 26, experts: int = 64) -> np.ndarray:
+    return np.random.default_rng(seed).lognormal(0, 1.2, (layers, experts)) * 10
+
+
+def best_of_all(gpu_ns: np.ndarray, dimm_ns: np.ndarray, n_dimms: int, slots: int, sync_ns: float) -> float:
+    """Every place of every expert, one by one."""
+    least = float("inf")
+    for places in itertools.product(range(-1, n_dimms), repeat=len(gpu_ns)):
+        where = np.array(places)
+        if (where < 0).sum() <= slots:
+            loads = np.bincount(where[where >= 0], weights=dimm_ns[where >= 0], minlength=n_dimms)
+            least = min(least, max(gpu_ns[where < 0].sum() + 2 * sync_ns, loads.max()))
+    return least
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_placements_against_the_best_of_all(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    dimm_ns, gpu_ns = rng.uniform(5, 50, 7), rng.uniform(1, 20, 7)
+    slots, sync_ns = int(rng.integers(0, 5)), float(rng.uniform(0, 2))
+    best = best_of_all(gpu_ns, dimm_ns, 3, slots, sync_ns)
+    found = place_layer(gpu_ns, dimm_ns, 3, slots, sync_ns=sync_ns)
+    assert found.bound_ns <= best * (1 + 2e-3) and best <= found.ns * (1 + 1e-9)
+    assert found.ns <= 4 / 3 * best + 1e-9 and found.proven and found.hot.sum() <= slots
+    cold = ~found.hot
+    loads = np.bincount(found.home[cold], weights=dimm_ns[cold], minlength=3)
+    assert found.ns == pytest.approx(max(gpu_ns[found.hot].sum() + 2 * sync_ns, loads.max()))
+
+
+def test_a_whole_layer_is_near_its_bound() -> None:
+    rng = np.random.default_rng(1)
+    dimm_ns = rng.lognormal(0, 1, 160)
+    found = place_layer(0.05 * dimm_ns, dimm_ns, DIMMS, 20, sync_ns=0.1)
+    assert found.bound_ns <= found.ns <= 1.05 * found.bound_ns
+    # The program against what every rule of thumb would do: as many of the longest as there is room for.
+    longest = np.sort(dimm_ns)[::-1]
+    assert found.ns >= longest[20:].sum() / DIMMS * 0.999
+    assert set(found.home.tolist()) == set(range(DIMMS))
+    everything = place_layer(dimm_ns, dimm_ns, DIMMS, 160)
+    assert everything.hot.all()
+
+
+def test_the_gpu_waits_for_results() -> None:
+    """Six alike, of 10 each everywhere, and 40 of copies on the GPU's side: one of them there makes 50."""
+    tens = np.full(6, 10.0)
+    assert place_layer(tens, tens, 1, 5, sync_ns=20.0).ns == pytest.approx(50)
+    assert place_layer(tens, tens, 1, 5).ns == pytest.approx(30)
+
+
+def test_without_a_point_from_the_solver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hermes_placing.Program, "solve", lambda self, **limits: None)
+    dimm_ns = np.array([9.0, 1.0, 5.0, 7.0])
+    found = place_layer(0.1 * dimm_ns, dimm_ns, 2, 2)
+    assert not found.proven and found.hot.tolist() == [True, False, False, True]
+
+
+def test_the_longest_first() -> None:
+    loads = np.zeros(2)
+    assert balanced(np.array([3.0, 2.0, 2.0]), loads).tolist() == [0, 1, 1]
+    assert loads.tolist() == [3, 4]
+
+
+def test_deployments() -> None:
+    policy, work = hermes(), Workload(256, 512, 64)
+    decode, prefill = (policy.deploy(work, phase) for phase in ("decode", "prefill"))
+    assert (decode.attention, decode.qkv, decode.out, decode.kv_on_gpu) == ("ndp", "gpu", "gpu", 0)
+    assert prefill.attention == "gpu" and prefill.stream_ahead and not decode.stream_ahead
+    for phase, one in (("decode", decode), ("prefill", prefill)):
+        check_fits(policy.cost, one, work, phase)
+    small = hermes("rtx4090-13900k-ndp8").deploy(work, "decode")
+    assert 0 < small.expert_slots < 64
+
+
+@pytest.mark.parametrize("partition", ["on", "off"])
+def test_plans_and_first_states(partition: str) -> None:
+    policy = hermes(partition=partition)
+    states = policy.begin(DECODE, popularity())
+    assert all(one.resident.sum() == 8 and (one.layout >= 0).all() for one in states)
+    counts = np.random.default_rng(0).integers(0, 3, 64)
+    plan = policy.plan(0, counts, states[0])
+    check_plan(plan, counts, states[0], DIMMS)
+    for one in plan.order:
+        home = NDP0 + int(states[0].layout[one])
+        assert plan.domain[one] == (GPU if states[0].resident[one] else home)
+    assert plan.fetch == () and CPU not in plan.domain
+    striped = LayerState.of(64, layout=STRIPED)
+    check_plan(policy.plan(0, counts, striped), counts, striped, DIMMS)
+    # The most popular are on the GPU; the program may prefer others among the nearly as popular.
+    assert popularity()[0][states[0].resident].min() > np.median(popularity()[0])
+    policy.begin(Deployment(32, 32, stream_ahead=True, kv_on_gpu=0.0, expert_slots=8), popularity())
+    assert len(policy.plan(0, counts, states[0]).fetch) == 56  # prompts
+
+
+def view(policy: Hermes, states: list[LayerState], counts: np.ndarray, step: int, idle_ns: float) -> StepView:
+    idle = np.full(len(policy.cost.resources), idle_ns)
+    return StepView(step, 0, counts, states, idle, lambda layer: None)
+
+
+def test_what_gets_hot_moves_to_the_gpu_while_the_copies_idle() -> None:
+    policy = hermes(remap="off")
+    states = policy.begin(DECODE, popularity())
+    cold = np.nonzero(~states[0].resident)[0]
+    risen = cold[np.argsort(policy._state[0][cold], kind="stable")[:3]].tolist()
+    start = policy._state[0][risen].copy()
+    assert start.max() <= 2
+    counts = np.zeros(64, np.int64)
+    counts[risen] = 20
+    moved: list[Prefetch] = []
+    for step in range(5):
+        for one in policy.background(view(policy, states, counts, step, 1e9)):
+            assert isinstance(one, Prefetch) and not states[0].resident[one.expert]
+            assert states[0].resident[one.evict] and one.expert not in states[0].pending
+            states[0].begin(one)
+            states[0].end(one)
+            moved.append(one)
+        assert states[0].resident.sum() == states[0].slots == 8
+    assert {one.expert for one in moved} == set(risen) and len(moved) == 3
+    assert not {one.evict for one in moved} & set(risen)
+    assert (policy._state[0][risen] == np.minimum(15, start + 20)).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "copies", "moved"),
+    [
+        ({}, 1e9, 4),
+        ({}, 1.5, 1),  # time for one and a half
+        ({}, 0.9, 0),
+        ({"adjust": "off"}, 1e9, 0),
+        ({"hot": "15"}, 1e9, 0),
+    ],
+)
+def test_what_moves_has_time_and_is_switched_on(settings: dict[str, str], copies: float, moved: int) -> None:
+    policy = hermes(remap="off", **settings)
+    states = policy.begin(DECODE, popularity())
+    states[0].layout[:] = 0
+    counts = np.zeros(64, np.int64)
+    counts[np.nonzero(~states[0].resident)[0][:4]] = 30
+    for step in range(8):  # all others cool down meanwhile
+        assert policy.background(view(policy, states, counts, step, 0.0)) == []
+    fetch_ns = max(ns for _, ns in policy.cost.fetch_parts(0))
+    actions = policy.background(view(policy, states, counts, 8, copies * fetch_ns))
+    assert len(actions) == moved and len({one.expert for one in actions}) == moved
+
+
+def test_states_stay_within_four_bits_and_start_from_the_calibration() -> None:
+    policy = hermes()
+    states = policy.begin(DECODE, popularity())
+    state = policy._state[0]
+    order = np.argsort(popularity()[0])
+    assert (np.diff(state[order]) >= 0).all() and state.min() >= 0 and state.max() == 15
+    before = state.copy()
+    counts = np.where(np.arange(64) < 8, 8, 0)
+    policy.background(view(policy, states, counts, 0, 0.0))
+    assert (state[:8] == np.minimum(15, before[:8] + 4)).all()
+    assert (state[8:] == np.maximum(0, before[8:] - 1)).all()
+    for step in range(20):
+        policy.background(view(policy, states, counts, step, 0.0))
+    assert (state[:8] == 15).all() and (state[8:] == 0).all()
+
+
+def test_a_remap_evens_out_dimms_once_a_window() -> None:
+    policy = hermes(adjust="off", window="3")
+    states = policy.begin(DECODE, popularity())
+    state = states[0]
+    state.resident[:] = False
+    state.layout[:] = np.arange(64) % 2  # all on two DIMMs
+    counts = np.full(64, 2)
+
+    def loads() -> np.ndarray:  # all cost the same
+        return np.bincount(state.layout, minlength=DIMMS)
+
+    assert loads()[:2].tolist() == [32, 32]
+    for step in range(6):
+        actions = policy.background(view(policy, states, counts, step, 1e9))
+        assert bool(actions) == (step % 3 == 2)
+        for one in actions:
+            assert isinstance(one, Relayout) and state.layout[one.expert] != one.target
+            state.begin(one)
+            state.end(one)
+        if step == 2:  # pairs: the two busiest with the two idlest
+            assert sorted(loads())[-4:] == [16, 16, 16, 16] and loads().sum() == 64
+    assert loads().max() == 8
+    tight = policy.background(view(policy, states, counts, 8, 0.0))
+    assert tight == []  # the link had no time
+
+
+def test_where_it_cannot_run() -> None:
+    for hardware in ("a100-8452y", "t4"):
+        with pytest.raises(InputError, match="a machine with DIMM-NDPs for hermes"):
+            hermes(hardware).deploy(Workload(8, 64, 16), "decode")
+    with pytest.raises(InputError, match="GB of host memory"):
+        hermes("rtx4090-13900k-ndp8").deploy(Workload(1, 2**24, 64), "decode")
