@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from trimoe.policies.hybrid_schedule import (
     RELEASED_MOVE_MS,
     HybridSchedule,
     hss,
+    paper_end,
     paper_schedule,
     released_hss,
 )
@@ -121,6 +123,11 @@ def test_the_papers_rules_hold(
     assert found.moved == tuple(missing[:n]), "PCIe: the busiest first"
     rest = missing[n:][::-1]
     assert list(found.cpu[: len(rest)]) == rest, "CPU: the least busy first"
+    if not tail:
+        waiting = np.array([cpu * tokens[one] for one in missing])
+        assert paper_end(gpu * len(here), np.full(len(missing), gpu), waiting, move) == pytest.approx(
+            found.end
+        )
     from_cache = list(found.cpu[len(rest) :])
     assert from_cache == here[::-1][: len(from_cache)] and (tail or not from_cache)
     assert [one for one in found.gpu if one in here] == here[: len(here) - len(from_cache)]
@@ -149,3 +156,18 @@ def test_the_cpu_helps_at_the_end_if_told_to() -> None:
     assert paper_schedule([0, 1, 2], [], [5, 1, 1], **settings, tail=True) == HybridSchedule(
         (0,), (2, 1), (), 4
     )
+
+
+@given(LOADS, LOADS, NS, NS)
+def test_the_end_is_known_without_the_steps(
+    cached: list[int], away: list[int], move: float, cpu: float
+) -> None:
+    """GPU times that grow with tokens, too."""
+    tokens = cached + away
+    here = busiest(range(len(cached)), tokens)
+    missing = busiest(range(len(cached), len(tokens)), tokens)
+    found = paper_schedule(here, missing, tokens, gpu=lambda n: 1 + n / 8, cpu=lambda n: cpu * n, move=move)
+    gpu_of = np.array([1 + tokens[one] / 8 for one in missing])
+    cpu_of = np.array([cpu * tokens[one] for one in missing])
+    ended = paper_end(sum(1 + tokens[one] / 8 for one in here), gpu_of, cpu_of, move)
+    assert ended == pytest.approx(found.end)

@@ -79,7 +79,11 @@ class Run:
 
     def __init__(self, name: str, profile: str, variant: dict[str, str], phase: str, popularity: Any) -> None:
         policy, self.deployment = deployed(name, profile, tuple(variant.items()), phase)
-        self.policy = copy.deepcopy(policy, {id(policy.cost): policy.cost})
+        try:
+            self.policy = copy.deepcopy(policy, {id(policy.cost): policy.cost})
+        except TypeError:  # compiled parts cannot be copied
+            self.policy = make_policy(name, policy.cost, variant)
+            self.deployment = self.policy.deploy(WORK, phase)
         self.states: list[LayerState] = self.policy.begin(self.deployment, popularity)
         self.under_way: list[Any] = []
         self.n_dimms = policy.cost.resources.n_dimms

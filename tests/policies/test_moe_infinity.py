@@ -118,7 +118,8 @@ def test_only_less_likely_experts_make_room() -> None:
 def test_predictions_tell_its_cache_whom_to_hold() -> None:
     policy = policy_of("moe-infinity", **LITE)
     states, counts = repeating(policy)
-    policy.background(view_of(states, 0, counts[0], step=9, idle_ns=0.0))
+    for layer in range(5):
+        policy.background(view_of(states, layer, counts[layer], step=9, idle_ns=0.0))
     shares = counts[5] / counts[5].sum()
     gained = (
         policy.cache.layers[5].scores - policy.cache.layers[5]._tokens / policy.cache.layers[5]._tokens.sum()

@@ -11,7 +11,19 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["RELEASED_CPU_MS", "RELEASED_MOVE_MS", "HybridSchedule", "hss", "paper_schedule", "released_hss"]
+import numpy as np
+
+from trimoe.policies.loads import Floats
+
+__all__ = [
+    "RELEASED_CPU_MS",
+    "RELEASED_MOVE_MS",
+    "HybridSchedule",
+    "hss",
+    "paper_end",
+    "paper_schedule",
+    "released_hss",
+]
 
 # Constants of the released code, milliseconds: CPU per token by model, its first expert more; GPU; one move.
 RELEASED_CPU_MS: Mapping[str, float] = {"deepseek": 1.0, "qwen2": 0.8, "mixtral": 0.2}
@@ -89,6 +101,28 @@ def paper_schedule(
             arrived.append((moved[-1], first))
             move_end = first
     return HybridSchedule(tuple(on_gpu), tuple(on_cpu), tuple(moved), max(gpu_end, cpu_end))
+
+
+def paper_end(cached: float, gpu: Floats, cpu: Floats, move: float) -> float:
+    """When `paper_schedule` (without tail) ends, without its steps: prefetching asks this for many futures.
+
+    The CPU takes uncached experts from one end and PCIe from the other, each at times that depend on nobody
+    else: of both sequences of ends the n earliest happen. The GPU never waits while it has something to do.
+
+    Args:
+        cached: what all cached experts take on the GPU.
+        gpu, cpu: [n] of the uncached ones, busiest first, on either side. move: one copy.
+    """
+    n = len(gpu)
+    arrivals = np.cumsum(np.full(n, move))
+    cpu_ends = np.cumsum(cpu[::-1])
+    before = np.searchsorted(cpu_ends, arrivals, side="right")  # of ends at once the CPU's is first
+    moved = int(np.count_nonzero(np.arange(n) + before < n))
+    cpu_end = float(cpu_ends[n - moved - 1]) if moved < n else 0.0
+    if not moved:
+        return max(cached, cpu_end)
+    left = np.cumsum(gpu[:moved][::-1])[::-1]  # from each arrival on
+    return max(cached + float(left[0]), float((arrivals[:moved] + left).max()), cpu_end)
 
 
 def hss(

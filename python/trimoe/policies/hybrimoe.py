@@ -14,7 +14,7 @@ import numpy as np
 from trimoe.cost import CPU, GPU, CostModel
 from trimoe.policies.caching import Caching, CachingOptions, cache_option
 from trimoe.policies.deployment import Deployment, Workload
-from trimoe.policies.hybrid_schedule import HybridSchedule, hss, paper_schedule
+from trimoe.policies.hybrid_schedule import HybridSchedule, hss, paper_end, paper_schedule
 from trimoe.policies.loads import Floats
 from trimoe.policies.one_pass import one_pass
 from trimoe.policies.options import option
@@ -157,6 +157,10 @@ class _Target:
     def __init__(self, policy: HybriMoE, layer: int, state: LayerState, expected: Floats) -> None:
         self._policy, self._layer = policy, layer
         self._counts = np.rint(expected).astype(np.int64)
+        self._order = np.array(busiest_first(np.nonzero(self._counts)[0], self._counts), np.int64)
+        tokens = self._counts[self._order].tolist()
+        self._gpu_ns = np.array([policy.times.run_ns(GPU, count) for count in tokens])
+        self._cpu_ns = np.array([policy.times.run_ns(CPU, count) for count in tokens])
         self._there = _Residents(state)
         self._look()
 
@@ -169,23 +173,31 @@ class _Target:
 
     def _look(self) -> None:
         """gain_ns: the simulated time without minus with the expert there, and without whom it replaces."""
-        policy, there, counts = self._policy, self._there, self._counts
+        policy, there = self._policy, self._there
         self.gain_ns, self._expert, self._out = 0.0, -1, -1
-        active = np.nonzero(counts)[0]
-        missing = busiest_first(active[~there.arriving[active]], counts)
+        missing = self._order[~there.arriving[self._order]][: policy.options.candidates].tolist()
         if not missing:
             return
-        out = there.make_room(policy, self._layer, protected=active.tolist())
+        out = there.make_room(policy, self._layer, protected=self._order.tolist())
         if out is None:  # everybody is needed: the least worth of them, if that still helps
             out = there.make_room(policy, self._layer, protected=())
         if out is None:
             return
-        now_ns = policy.schedule(counts, there.arriving).end
-        for one in missing[: policy.options.candidates]:
+        now_ns = self._end_ns(there.arriving)
+        for one in missing:
             trial = there.arriving.copy()
             trial[one] = True
             if out >= 0:
                 trial[out] = False
-            gain = now_ns - policy.schedule(counts, trial).end
+            gain = now_ns - self._end_ns(trial)
             if gain > self.gain_ns:
                 self.gain_ns, self._expert, self._out = gain, one, out
+
+    def _end_ns(self, resident: Bools) -> float:
+        """When the schedule ends with these experts there."""
+        policy = self._policy
+        if policy.options.schedule == "released" or policy.options.tail:
+            return policy.schedule(self._counts, resident).end
+        here = resident[self._order]
+        cached_ns = float(self._gpu_ns[here].sum())
+        return paper_end(cached_ns, self._gpu_ns[~here], self._cpu_ns[~here], policy.fetch_ns)

@@ -69,15 +69,19 @@ class MoEInfinity(Caching):
         return self.fetch_ns
 
     def learn(self, view: StepView) -> None:
-        """The trace of this step, too; what it predicts tells the caches whom to hold."""
+        """The trace of this step, too; what it predicts tells the next layer's cache whom to hold."""
         super().learn(view)
         self.traces.see(view.layer, view.counts)
-        predicted, likeness = self.traces.predict(view.layer)
-        for cache, row in zip(self.cache.layers[view.layer + 1 :], predicted, strict=False):
-            if isinstance(cache, Activation):
-                cache.expect(row, likeness)
+        self._expect(view.layer, view.layer + 1)
         if view.layer == len(view.states) - 1:
             self.traces.end_step()
+
+    def _expect(self, seen: int, layer: int) -> None:
+        """Tells a later layer's cache what is predicted, layers up to `seen` known."""
+        cache = self.cache.layers[layer] if layer < len(self.cache.layers) else None
+        if isinstance(cache, Activation):
+            predicted, likeness = self.traces.predict(seen)
+            cache.expect(predicted[layer - seen - 1], likeness)
 
     def prefetches(self, view: StepView) -> Sequence[Prefetch]:
         """The likeliest of all later layers first."""
@@ -98,13 +102,14 @@ class MoEInfinity(Caching):
         free = [
             one.slots - int(one.resident.sum()) - len(one.pending) for one in view.states[view.layer + 1 :]
         ]
-        for flat in np.argsort(-wanted, axis=None, kind="stable")[: 4 * self.cost.shape.topk].tolist():
+        for flat in _highest(wanted.ravel(), 4 * self.cost.shape.topk):
             row, expert = divmod(flat, wanted.shape[1])
             if wanted[row, expert] <= 0 or self.idle.saved_ns < self.fetch_ns:
                 break
             layer, out = view.layer + 1 + row, -1
             if free[row] <= 0:
                 state = LayerState(left[row], view.states[layer].layout, 0)
+                self._expect(view.layer, layer)
                 likelier = np.nonzero(predicted[row] >= predicted[row, expert])[0].tolist()
                 out = self.cache.victim(layer, state, likelier)
                 if out < 0:
@@ -118,6 +123,13 @@ class MoEInfinity(Caching):
     def _new_store(self) -> TraceStore:
         moe = self.cost.shape.moe
         return TraceStore(self.options.traces, len(moe.moe_layers), moe.experts)
+
+
+def _highest(values: Floats, n: int) -> list[int]:
+    """Positions of the n highest, highest first, of equals the first first."""
+    some = np.arange(len(values)) if n >= len(values) else np.sort(np.argpartition(-values, n)[:n])
+    found: list[int] = some[np.argsort(-values[some], kind="stable")].tolist()
+    return found
 
 
 class TraceStore:
