@@ -20,9 +20,9 @@ INTERVALS: list[list[Any]] = [
     [(0.0, 3.0, 4), (4.0, 5.0, 5)],
     [(0.0, 50.0, 2)],
     [],
-    READ,
-    READ,
     [*READ, (40.0, 41.0, 3)],
+    READ,
+    READ,
     READ,
     [(2.0, 90.0, 3)],
     [],
@@ -31,9 +31,12 @@ INTERVALS: list[list[Any]] = [
 
 def test_rows() -> None:
     rows = gantt._rows(RESOURCES, INTERVALS)
-    names = ["gpu", "h2d", "d2h", "cpu", "channel0-1", "channel2", "channel3", "dimm0"]
+    names = ["gpu", "h2d", "d2h", "cpu", "channel0", "channel1-3", "dimm0"]
     assert [name for name, _ in rows] == names
-    assert rows[4][1] == READ and rows[5][1] == INTERVALS[7]
+    assert rows[4][1] == INTERVALS[5] and rows[5][1] == READ
+    # An idle one between two that do the same keeps them apart.
+    rows = gantt._rows(("channel0", "channel1", "channel2", "dimm3"), [READ, [], READ, READ])
+    assert [name for name, _ in rows] == ["channel0", "channel2", "dimm3"]
 
 
 def test_kinds() -> None:

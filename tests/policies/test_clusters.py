@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trimoe.errors import InputError
-from trimoe.policies.clusters import embed_texts, k_means
+from trimoe.policies.clusters import _nearest, embed_texts, k_means
 
 
 def _blobs(seed: int, sizes: tuple[int, ...] = (30, 10, 20, 5)) -> tuple[np.ndarray, np.ndarray]:
@@ -43,6 +43,13 @@ def test_a_result_is_a_fixed_point_and_the_same_again() -> None:
 def test_equal_points() -> None:
     labels, centres = k_means(np.repeat([[0.0, 1.0], [5.0, 2.0]], 4, axis=0), 6)
     assert len(centres) == 2 and set(labels) == {0, 1}  # no more clusters than points that differ
+
+
+def test_no_cluster_runs_empty() -> None:
+    points = np.array([[0.0], [1.0], [5.0], [20.0]])
+    centres = np.array([[0.0], [0.0], [30.0]])
+    # The second has none, and takes the furthest that is not alone.
+    assert _nearest(points, centres).tolist() == [0, 0, 1, 2]
 
 
 @pytest.mark.parametrize(

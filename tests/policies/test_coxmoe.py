@@ -149,6 +149,28 @@ def test_the_search_finds_what_enumeration_finds(phase: str, timing: Timing) -> 
     assert of_layer == found.resident + np.count_nonzero(tokens[found.resident :])
 
 
+def test_the_search_finds_it_on_machines_of_all_kinds() -> None:
+    rng, chosen = np.random.default_rng(1), set()
+    for _ in range(10):
+        values = {
+            "memory__channel_gbps": rng.uniform(5, 40),
+            "gpu__memory_bytes": round(rng.uniform(20e9, 60e9)),
+            "cpu__peak_tflops__bf16": rng.uniform(20, 300),
+            "gpu__peak_tflops__bf16": 10 ** rng.uniform(0.5, 2.5),
+            "pcie__h2d_gbps": rng.uniform(4, 60),
+            "pcie__d2h_gbps": rng.uniform(1, 60),
+            "memory__capacity_bytes": 400_000_000_000,
+        }
+        cost, work = _cost(**values), Workload(512, 64, 512)
+        space = Space(qkv=("gpu",), out=("cpu", "gpu"), micro_batches=(512, 64))
+        tokens = rng.multinomial(1024, rng.dirichlet(np.ones(8)))
+        every = list(_every_choice(cost, work, "decode", space, tokens, CORE))
+        found = search(cost, work, "decode", space, tokens, CORE)
+        assert found.step_ns == pytest.approx(min(ns for ns, _ in every), rel=1e-9)
+        chosen.add(found.deployment.out)
+    assert chosen == {"cpu", "gpu"}
+
+
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
 def test_dense_layers_and_many_experts(phase: str) -> None:
     cost = _cost("deepseek-v2-lite")
@@ -196,6 +218,9 @@ def test_each_switch() -> None:
     assert best.coalesced and best.attention == "cpu" and best.kv_on_gpu == 0
     ns, found = decode_ns(coalesce="off", m="32")
     assert not found.coalesced and found.micro_batch == 32 and ns > best_ns
+    # Normal batches of everything are coalesced too.
+    ns, found = decode_ns(coalesce="off")
+    assert found.micro_batch == 256 and ns >= best_ns
     ns, found = decode_ns(attention_offload="off")
     assert (found.qkv, found.attention, found.out) == ("gpu",) * 3 and ns > best_ns
     ns, found = decode_ns(attention_offload="off", x1="cpu", x2="cpu")

@@ -1,4 +1,4 @@
-"""CoX-MoE's offline search over (x0, x1, x2, EXP_R, EXP_M, EXP_C, m), arXiv 2605.17889, section 3.
+"""CoX-MoE's offline search over (x0, x1, x2, EXP_R, EXP_M, EXP_C, m), arXiv 2605.17889.
 
 Exhaustive, and fast because attention and experts share nothing but memory: what the experts take is worked
 out once for every split, and a way to run attention only says how many residents leave room for it.

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from trimoe.cost import Clock
+from trimoe.cost import Clock, Interval
 from trimoe.errors import InputError
 from trimoe.whole_file import check_output, whole_file
 
@@ -40,25 +40,34 @@ def write_timeline(
         FailureError: the disk is full.
     """
     check_output(path, ".json")
-    if len(resources) != len(clock.intervals):
+    intervals = clock.intervals  # once: it may be a copy of millions
+    if len(resources) != len(intervals):
         raise InputError(
-            expected=f"names of {len(clock.intervals)} resources",
+            expected=f"names of {len(intervals)} resources",
             got=str(len(resources)),
             hint="`Resources.names`",
         )
-    if any(clock.busy_ns) and not any(clock.intervals):
+    if any(clock.busy_ns) and not any(intervals):
         raise InputError(expected="a clock with intervals", got="none kept", hint="Clock(n, keep=True)")
     with whole_file(path) as file:
-        return _write(file, clock, resources, process, first_task)
+        names = [one.name for one in clock.tasks]
+        return _write(file, intervals, names, resources, process, first_task)
 
 
-def _write(file: BinaryIO, clock: Clock, resources: Sequence[str], process: str, first_task: int) -> int:
+def _write(
+    file: BinaryIO,
+    intervals: Sequence[Sequence[Interval]],
+    tasks: Sequence[str],
+    resources: Sequence[str],
+    process: str,
+    first_task: int,
+) -> int:
     """One event a line: a timeline of a million slices is never in memory as text."""
     file.write(b'{"displayTimeUnit":"ns","traceEvents":[\n')
     file.write(",\n".join(_names(resources, process)).encode())
     count = 0
-    for resource in range(len(resources)):
-        for event in _slices(clock, resource, first_task):
+    for thread, of_thread in enumerate(intervals, 1):
+        for event in _slices(of_thread, tasks, thread, first_task):
             file.write(f",\n{event}".encode())
             count += 1
     file.write(b"\n]}\n")
@@ -76,13 +85,15 @@ def _metadata(kind: str, thread: int, args: dict[str, object]) -> str:
     return json.dumps({"name": kind, "ph": "M", "pid": _PROCESS, "tid": thread, "args": args})
 
 
-def _slices(clock: Clock, resource: int, first_task: int) -> Iterator[str]:
-    for start_ns, end_ns, task in clock.intervals[resource]:
+def _slices(
+    intervals: Sequence[Interval], tasks: Sequence[str], thread: int, first_task: int
+) -> Iterator[str]:
+    for start_ns, end_ns, task in intervals:
         start, end = round(start_ns), round(end_ns)
         if task >= first_task and end > start:
-            name = json.dumps(clock.tasks[task].name)
+            name = json.dumps(tasks[task])
             yield (
-                f'{{"name":{name},"ph":"X","pid":{_PROCESS},"tid":{resource + 1},"ts":{_us(start)},'
+                f'{{"name":{name},"ph":"X","pid":{_PROCESS},"tid":{thread},"ts":{_us(start)},'
                 f'"dur":{_us(end - start)},"args":{{"task":{task}}}}}'
             )
 
