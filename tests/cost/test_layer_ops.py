@@ -77,9 +77,7 @@ def test_sliding_windows_pair_by_pair(new_tokens: int, before: int, requests: in
     found = layer_ops(model, requests, new_tokens, context, moe=True)
     (slide_pairs, slide_keys), (full_pairs, full_keys) = (seen(new_tokens, context, one) for one in (128, 0))
     assert found.attention.flops == pytest.approx(requests * 64 * 4 * 64 * (slide_pairs + full_pairs) / 2)
-    assert found.attention.kv_bytes == pytest.approx(
-        requests * 8 * 2 * 64 * 2 * (slide_keys + full_keys) / 2
-    )
+    assert found.attention.kv_bytes == pytest.approx(requests * 8 * 2 * 64 * 2 * (slide_keys + full_keys) / 2)
 
 
 def test_a_prompt_in_one_piece_is_all_its_tokens_one_by_one() -> None:
