@@ -23,7 +23,7 @@ from trimoe.cli.generate import generate
 from trimoe.cli.inspect import inspect
 from trimoe.cli.ndp import ndp_app
 from trimoe.cli.pack import pack
-from trimoe.cli.simulator import compare, simulate
+from trimoe.cli.simulator import compare, plan, simulate
 from trimoe.cli.trace import trace_app
 from trimoe.errors import FailureError, InputError, TrimoeError
 
@@ -40,6 +40,7 @@ app.add_typer(ndp_app, name="ndp")
 app.add_typer(trace_app, name="trace")
 app.command()(simulate)
 app.command()(compare)
+app.command()(plan)
 
 # Unknown options, missing arguments, bad values: older versions of typer have no public name for their base.
 _UsageError = typer.BadParameter.__bases__[0]
@@ -69,6 +70,7 @@ def _trimoe(
       trimoe trace stats                which experts tokens chose, and how well that is foreseen
       trimoe simulate --system trimoe   what a system would do on a machine that one need not have
       trimoe compare --batch 512        many systems on the same requests
+      trimoe plan --model deepseek-v2   the best of them, its memory, and what more hardware would bring
     """
     if version:
         typer.echo(f"trimoe {__version__}")
