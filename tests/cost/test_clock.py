@@ -1,4 +1,4 @@
-"""The clock that takes tasks while it runs, against one that ticks, and against `schedule` of the same tasks."""
+"""The clock that takes tasks while it runs, against one that ticks, and against `schedule`."""
 
 from __future__ import annotations
 

@@ -54,5 +54,5 @@ def test_settings_by_system() -> None:
 
 @pytest.mark.parametrize("text", ["refine=off", "some.refine", "some.=1", ".refine=1", "some.refine=", "="])
 def test_another_form_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="--set SYSTEM.OPTION=VALUE"):
+    with pytest.raises(InputError, match="--set SYSTEM"):
         parse_settings([text])

@@ -1,4 +1,4 @@
-"""A machine and a model of round figures, whose times can be worked out by hand; every token takes all experts."""
+"""A machine and a model of round figures, whose times one can work out; every token takes all experts."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from trimoe.cli.inspect import inspect
 from trimoe.cli.ndp import ndp_app
 from trimoe.cli.pack import pack
 from trimoe.cli.policy import policy_app
-from trimoe.cli.simulator import compare, simulate
+from trimoe.cli.simulator import compare, plan, simulate
 from trimoe.cli.trace import trace_app
 from trimoe.errors import FailureError, InputError, TrimoeError
 
@@ -42,6 +42,7 @@ app.add_typer(trace_app, name="trace")
 app.command()(simulate)
 app.command()(compare)
 app.add_typer(policy_app, name="policy")
+app.command()(plan)
 
 # Unknown options, missing arguments, bad values: older versions of typer have no public name for their base.
 _UsageError = typer.BadParameter.__bases__[0]
@@ -73,6 +74,7 @@ def _trimoe(
       trimoe compare --batch 512        many systems on the same requests
       trimoe policy bench               how long a policy takes to decide
       trimoe policy gap                 a system's decisions against the best there are
+      trimoe plan --model deepseek-v2   the best of them, its memory, and what more hardware would bring
     """
     if version:
         typer.echo(f"trimoe {__version__}")

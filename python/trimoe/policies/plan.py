@@ -121,20 +121,18 @@ def check_plan(plan: LayerPlan, counts: Ints, state: LayerState, n_dimms: int) -
     there or fetched, what is there already is not; slots suffice.
     """
     active = set(np.nonzero(counts)[0].tolist())
-    placed = set(np.nonzero(plan.domain != IDLE)[0].tolist())
+    where, homes = plan.domain.tolist(), state.layout.tolist()
+    placed = {one for one, domain in enumerate(where) if domain != IDLE}
     fetched, kept = set(plan.fetch), {one.expert for one in plan.keep}
-    on_gpu = {one for one in placed if plan.domain[one] == GPU}
+    on_gpu = {one for one in placed if where[one] == GPU}
     resident = set(np.nonzero(state.resident)[0].tolist())
-    domains = {SPLIT, CPU, GPU, *range(NDP0, NDP0 + n_dimms)}
+    domains = {CPU, GPU, *range(NDP0, NDP0 + n_dimms), *((SPLIT,) if n_dimms else ())}
     _must("every active expert placed, no other", active == placed)
     _must("each active expert once in the order", sorted(plan.order) == sorted(active))
-    _must("domains of the machine", all(int(plan.domain[one]) in domains for one in placed))
+    _must("domains of the machine", all(where[one] in domains for one in placed))
     _must(
         "experts on the DIMM that holds them",
-        all(
-            plan.domain[one] < NDP0 or state.layout[one] in (STRIPED, plan.domain[one] - NDP0)
-            for one in placed
-        ),
+        all(where[one] < NDP0 or homes[one] in (STRIPED, where[one] - NDP0) for one in placed),
     )
     _must("GPU experts in GPU memory or fetched", on_gpu <= resident | fetched)
     _must("no fetch of what is there, none twice", not fetched & resident and len(fetched) == len(plan.fetch))
@@ -145,7 +143,7 @@ def check_plan(plan: LayerPlan, counts: Ints, state: LayerState, n_dimms: int) -
     _must(
         "deferred tokens of CPU experts, each once",
         len(deferred) == len(plan.deferred)
-        and all(plan.domain[one] == CPU and 0 < n <= counts[one] for one, n in deferred.items()),
+        and all(where[one] == CPU and 0 < n <= counts[one] for one, n in deferred.items()),
     )
     _must("at most as many residents as slots", len(resident) + len(kept) - len(evicted) <= state.slots)
 

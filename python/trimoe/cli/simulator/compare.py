@@ -30,6 +30,7 @@ from trimoe.cli.simulator.options import (
     TraceOption,
     WeightsOption,
     phases_of,
+    systems_of,
 )
 from trimoe.errors import InputError
 
@@ -72,12 +73,9 @@ def compare(
       trimoe compare --systems hybrimoe,ktransformers --phase decode --batch 1 --hardware a6000-5220r10
     """
     from trimoe.cli.plot import check_output
-    from trimoe.policies import policy_names, policy_type
     from trimoe.simulator.simulate import SimulationOptions
 
-    names = policy_names() if systems == "all" else tuple(one.strip() for one in systems.split(","))
-    for name in names:
-        policy_type(name)
+    names = systems_of(systems)
     phases = phases_of(phase)
     if plot is not None:
         check_output(plot)

@@ -12,7 +12,8 @@ import typer
 from trimoe.errors import InputError
 
 if TYPE_CHECKING:
-    from trimoe.cost import CostModel
+    from trimoe.cost import CostModel, ModelShape
+    from trimoe.hardware.profile import Profile
     from trimoe.policies import Workload
     from trimoe.simulator.routing import Routing
 
@@ -37,6 +38,9 @@ __all__ = [
     "TraceOption",
     "WeightsOption",
     "phases_of",
+    "profile_of",
+    "routing_of",
+    "systems_of",
 ]
 
 ModelOption = Annotated[
@@ -113,24 +117,15 @@ class Given:
     ) -> Given:
         """routing: arguments of `RoutingSpec`. InputError as the options' help says."""
         from trimoe.cost import CostModel, load_model_shape
-        from trimoe.hardware.profile import load_profile
         from trimoe.policies import Workload, parse_settings, policy_type
-        from trimoe.simulator.routing import RoutingSpec, generated_routing, trace_routing
-        from trimoe.trace import read_trace
 
         found = parse_settings(settings or ())
         for system in found:
             policy_type(system)
-        profile = load_profile(hardware)
-        if profile_settings:
-            values = dict(map(_figure, profile_settings))
-            profile = profile.with_values(values, "assumption: given on the command line")
+        profile = profile_of(hardware, profile_settings)
         cost = CostModel(profile, load_model_shape(model), weights)
         work = Workload(batch, input_tokens, output_tokens)
-        if trace is not None:
-            drawn = trace_routing(read_trace(trace), cost.shape, work, routing["seed"])
-        else:
-            drawn = generated_routing(cost.shape, work, min(steps, output_tokens), RoutingSpec(**routing))
+        drawn = routing_of(cost.shape, work, steps, trace, routing)
         facts = {
             "model": cost.shape.name,
             "hardware": profile.name,
@@ -141,6 +136,38 @@ class Given:
             "profile_settings": list(profile_settings or ()),
         }
         return cls(cost, work, drawn, found, facts)
+
+
+def systems_of(text: str) -> tuple[str, ...]:
+    """The systems that `--systems` names, each once; InputError for one that there is not."""
+    from trimoe.policies import policy_names, policy_type
+
+    names = policy_names() if text == "all" else tuple(dict.fromkeys(one.strip() for one in text.split(",")))
+    for name in names:
+        policy_type(name)
+    return names
+
+
+def profile_of(hardware: str, settings: Sequence[str] | None) -> Profile:
+    """The machine with the figures of `--profile-set`; InputError for one that there is not."""
+    from trimoe.hardware.profile import load_profile
+
+    profile = load_profile(hardware)
+    if not settings:
+        return profile
+    return profile.with_values(dict(map(_figure, settings)), "given on the command line")
+
+
+def routing_of(
+    shape: ModelShape, work: Workload, steps: int, trace: Path | None, spec: Mapping[str, Any]
+) -> Routing:
+    """As in a trace, or generated; spec: arguments of `RoutingSpec`."""
+    from trimoe.simulator.routing import RoutingSpec, generated_routing, trace_routing
+    from trimoe.trace import read_trace
+
+    if trace is not None:
+        return trace_routing(read_trace(trace), shape, work, spec["seed"])
+    return generated_routing(shape, work, min(steps, work.output), RoutingSpec(**spec))
 
 
 def _figure(text: str) -> tuple[str, float | str]:

@@ -1,0 +1,235 @@
+"""`trimoe plan`: the system and the batch for a machine, its memory, and what one part more would bring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trimoe.cli.render import (
+    human_bytes,
+    human_ns,
+    print_facts,
+    print_json,
+    print_line,
+    print_table,
+    progress_steps,
+)
+from trimoe.cli.simulator.options import (
+    DriftOption,
+    HardwareOption,
+    InputOption,
+    JsonOption,
+    ModelOption,
+    OutputOption,
+    PresetOption,
+    ProfileSetOption,
+    SeedOption,
+    SetOption,
+    ShapeOption,
+    SkewOption,
+    StaticOption,
+    StepsOption,
+    TraceOption,
+    WeightsOption,
+    profile_of,
+    routing_of,
+    systems_of,
+)
+
+if TYPE_CHECKING:
+    from trimoe.hardware.profile import Profile
+    from trimoe.simulator.planner import Choice, Found, Planner
+
+__all__ = ["plan"]
+
+_BATCHES = (1, 4, 16, 64, 256, 1024)
+
+
+def plan(
+    model: ModelOption = "deepseek-v2",
+    hardware: HardwareOption = "h100-8470-ndp16",
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Requests; by default the best of 1, 4, 16, 64, 256, 1024.")
+    ] = None,
+    input_tokens: InputOption = 512,
+    output_tokens: OutputOption = 128,
+    systems: Annotated[str, typer.Option(help="Names with commas between, or all.")] = "all",
+    weights: WeightsOption = "bf16",
+    settings: SetOption = None,
+    profile_settings: ProfileSetOption = None,
+    steps: StepsOption = 16,
+    search_steps: Annotated[int, typer.Option(min=1, help="The same while searching.")] = 4,
+    trace: TraceOption = None,
+    preset: PresetOption = "trimoe",
+    shape: ShapeOption = "lognormal",
+    skew: SkewOption = None,
+    drift: DriftOption = 0.9,
+    static: StaticOption = 0.5,
+    seed: SeedOption = 0,
+    json_output: JsonOption = False,
+) -> None:
+    """Pick the system and the batch with the highest throughput, all simulated; say what memory holds.
+
+    Then the same machine with one GPU, one DIMM with a core on every channel, or one CPU socket more,
+    each planned anew: at the best batch and the next larger one. What a part changes is assumed and listed.
+
+    \b
+    Examples:
+      trimoe plan --model deepseek-v2 --hardware h100-8470-ndp16
+      trimoe plan --model mixtral-8x7b --hardware t4 --weights int4 --batch 16
+      trimoe plan --model qwen3-30b-a3b --hardware this-machine --systems n-cpu-moe,fiddler --json
+    """
+    from trimoe.cost import CostModel, load_model_shape
+    from trimoe.policies import Workload, parse_settings, policy_type
+    from trimoe.simulator.planner import Planner, memory_of
+    from trimoe.simulator.upgrades import upgrades
+
+    names, found_settings = systems_of(systems), parse_settings(settings or ())
+    for system in found_settings:
+        policy_type(system)
+    profile, sizes = profile_of(hardware, profile_settings), load_model_shape(model)
+    batches = (batch,) if batch is not None else _BATCHES
+    routing = {"preset": preset, "shape": shape, "skew": skew, "drift": drift, "static": static, "seed": seed}
+
+    def drawn(work: Workload) -> Any:
+        return routing_of(sizes, work, steps, trace, routing)
+
+    planner = Planner(sizes, weights, input_tokens, output_tokens, names, found_settings, drawn, search_steps)
+    more = upgrades(profile)
+    total = len(names) * (len(batches) + 2 * len(more))
+    with progress_steps("planning", total, enabled=not json_output) as advance:
+        found = planner.search(profile, batches, advance)
+        cost = CostModel(profile, sizes, weights)
+        best = planner.run(cost, found.best.system, found.best.work.batch, steps)
+        larger = [one for one in batches if one >= best.work.batch][:2]
+        gains = []
+        for one in more:
+            told = {"name": one.name, "about": one.about, "changes": _changes(one.changes)}
+            gains.append({**told, **_gain(planner, one.profile, one.why_not, larger, steps, best, advance)})
+    memory = memory_of(cost, best)
+    if json_output:
+        print_json(
+            {
+                "model": sizes.name,
+                "hardware": profile.name,
+                "weights": weights,
+                "input": input_tokens,
+                "output": output_tokens,
+                "batches": list(batches),
+                "routing": planner.routing_of(best.work).about,
+                "best": {**best.as_dict(), **best.result.as_dict()},
+                "memory_bytes": memory,
+                "capacity_bytes": _capacities(profile),
+                "others": [one.as_dict() for one in found.choices[1:]],
+                "cannot": dict(found.cannot),
+                "upgrades": gains,
+                "assumptions": list(profile.assumptions),
+            }
+        )
+        return
+    _print_best(sizes.name, profile, best)
+    _print_memory(memory, _capacities(profile))
+    _print_others(found)
+    _print_gains(gains, best)
+
+
+def _gain(
+    planner: Planner,
+    profile: Profile | None,
+    why_not: str,
+    batches: Sequence[int],
+    steps: int,
+    best: Choice,
+    advance: Callable[[], None],
+) -> dict[str, Any]:
+    """What a changed machine does, and its ratio to the one that is there."""
+    from trimoe.cost import CostModel
+    from trimoe.errors import InputError
+
+    if profile is None:
+        return {"why_not": why_not}
+    try:
+        found = planner.search(profile, batches, advance).best
+        cost = CostModel(profile, planner.shape, planner.weights)
+        then = planner.run(cost, found.system, found.work.batch, steps)
+    except InputError as error:
+        return {"why_not": str(error)}
+    return {**then.as_dict(), "ratio": then.tokens_per_s / best.tokens_per_s}
+
+
+def _changes(changes: Mapping[str, tuple[Any, Any]]) -> dict[str, dict[str, Any]]:
+    return {path: {"from": before, "to": after} for path, (before, after) in changes.items()}
+
+
+def _capacities(profile: Profile) -> dict[str, int]:
+    host = {"host": profile.memory.capacity_bytes}
+    return {"gpu": profile.gpu.memory_bytes, **host} if profile.gpu else host
+
+
+def _print_best(model: str, profile: Profile, best: Choice) -> None:
+    print_line(
+        f"{model} on {profile.name}: {best.system}, {best.work.batch} requests, "
+        f"{best.tokens_per_s:.1f} tokens/s predicted, {len(profile.assumptions)} figures of the machine assumed"
+    )
+    for phase, one in best.result.phases.items():
+        deployment = one.deployment
+        layers = len(one.makespan_ns)
+        held = sum(deployment.slots(index) for index in range(layers)) / layers
+        streams = ", streamed ahead of the router" if deployment.stream_ahead else ""
+        print_facts(
+            f"{phase}, {one.tokens_per_s:.1f} tokens/s",
+            {
+                "step": f"{human_ns(one.step_ns)}, {one.steps} of them"
+                + ("" if one.rounds == 1 else f", {one.rounds} rounds"),
+                "requests at once": f"{deployment.batch} in micro-batches of {deployment.micro_batch}",
+                "attention on": f"{deployment.qkv}, {deployment.attention}, {deployment.out}"
+                " (projections, attention, output)",
+                "in GPU memory": f"{100 * deployment.dense_on_gpu:.0f} % of the dense weights, "
+                f"{100 * deployment.kv_on_gpu:.0f} % of the KV cache, {held:.1f} experts a layer{streams}",
+            },
+        )
+
+
+def _print_memory(
+    memory: Mapping[str, Mapping[str, Mapping[str, float]]], capacities: Mapping[str, int]
+) -> None:
+    phases = list(memory)
+    for where, capacity in capacities.items():
+        uses = [use for use in memory[phases[0]][where] if any(memory[one][where][use] for one in phases)]
+        rows = [(use, *(human_bytes(memory[phase][where][use]) for phase in phases)) for use in uses]
+        rows.append(("all", *(human_bytes(sum(memory[phase][where].values())) for phase in phases)))
+        title = f"{'GPU' if where == 'gpu' else 'Host'} memory, {human_bytes(capacity)}"
+        print_table(title, ("use", *phases), rows, right=phases)
+
+
+def _print_others(found: Found) -> None:
+    best = found.choices[0].tokens_per_s
+    rows = [
+        (one.system, one.work.batch, f"{one.tokens_per_s:.1f}", f"{100 * one.tokens_per_s / best:.0f} %")
+        for one in found.choices
+    ]
+    columns = ("system", "batch", "tokens/s", "of the best")
+    print_table("Systems (as searched)", columns, rows, right=columns[1:])
+    for name, why in found.cannot.items():
+        print_line(f"{name}: expected {why}")
+
+
+def _print_gains(gains: Sequence[Mapping[str, Any]], best: Choice) -> None:
+    rows = [("as it is", f"{best.tokens_per_s:.1f}", "1.00", best.system, best.work.batch)]
+    for one in gains:
+        if "ratio" in one:
+            speed = (f"{one['tokens_per_s']:.1f}", f"{one['ratio']:.2f}")
+            rows.append((f"+ {one['name']}", *speed, one["system"], one["batch"]))
+    columns = ("machine", "tokens/s", "ratio", "system", "batch")
+    print_table("One part more (assumed)", columns, rows, right=("tokens/s", "ratio", "batch"))
+    for one in gains:
+        changes = ", ".join(f"{path} {_change(pair)}" for path, pair in one["changes"].items())
+        print_line(f"+ {one['name']}: {one.get('why_not') or one['about']} ({changes})")
+
+
+def _change(pair: Mapping[str, Any]) -> str:
+    after = pair["to"]
+    shown = f"{after:g}" if isinstance(after, float) else str(after)
+    return f"= {shown}" if pair["from"] is None else f"{pair['from']} -> {shown}"
