@@ -18,9 +18,12 @@ MODELS = {"mixtral-8x7b": "mixtral-8x7b", "deepseek-v2-lite": "qwen3-30b", "qwen
 MACHINES = ("rtx6000ada-8452y", "a100-8452y", "h100-8452y")
 LENGTHS = ((97, 32), (97, 256), (800, 32), (800, 256))
 # As the paper compares them: attention of decode on the CPU in both.
-RIVALS = {"moe-lightning": {}, "flexgen": {"attention": "cpu"}}
-STEPS = {
-    "coalescing": ({"coalesce": "off", "attention_offload": "off"}, {"attention_offload": "off"}),
+RIVALS: dict[str, dict[str, str]] = {"moe-lightning": {"attention": "cpu"}, "flexgen": {"attention": "cpu"}}
+# Without coalescing the search would take the whole batch as one micro-batch where it fits, which is the same
+# thing; so the micro-batch is fixed, and attention where the paper's baselines have it.
+_SMALL = {"m": 64, "x1": "cpu"}
+STEPS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
+    "coalescing": ({"coalesce": "off", **_SMALL}, _SMALL),
     "selective attention offloading": ({"attention_offload": "off"}, {}),
     "popular instead of random residents": ({"preload": "random"}, {}),
     "planning with contention": ({"contention": "off"}, {}),
@@ -74,13 +77,16 @@ def claims(results: Results) -> list[Claim]:
         for one, other in zip(*both, strict=False)
         if one.label == other.label
     ]
-    search = "systems by their own offline search on the same cost model and requests; prefill and decode."
+    search = (
+        "each by its own offline search on the same cost model and requests, prefill and decode; the rivals' "
+        "decode attention on the CPU, as in the paper."
+    )
     found = [
         Claim(_PAPER, "over MoE-Lightning", "1.7 to 2.4 times, batch 1024.", (1.7, 2.4), search, both[0]),
         Claim(
             _PAPER,
             "over FlexGen",
-            "3.4 to 7.1 times, batch 1024, decode attention on the CPU in both.",
+            "3.4 to 7.1 times, batch 1024.",
             (3.4, 7.1),
             search,
             both[1],
@@ -90,9 +96,10 @@ def claims(results: Results) -> list[Claim]:
             _PAPER,
             "popular instead of random residents",
             "up to 1.47 to 1.50 times throughput with the hit rate (figure 8).",
-            (1.0, 1.5),
+            (1.47, 1.5),
             "residents by a calibration set's counts, against drawn ones; up to the upper figure.",
             tuple(_parts(results, "popular instead of random residents")),
+            up_to=True,
         ),
     ]
     for name in ("coalescing", "selective attention offloading", "planning with contention"):

@@ -34,7 +34,7 @@ def settings() -> Iterator[tuple[str, Case, int]]:
                         phase="all",
                         weights="int4",
                         routing=RoutingSpec(preset=preset, seed=seed),
-                        settings=(("cache_ratio", ratio),),
+                        settings=(("ratio", ratio),),
                         steps=32,
                     )
                     yield f"{model}, cache {ratio:.0%}, prompt {prompt}, seed {seed}", case, slots

@@ -87,6 +87,10 @@ class Policy(ABC):
         """What to do off the critical path, in order."""
         return ()
 
+    def report(self) -> dict[str, Any]:
+        """What it knows of its own decisions in the current phase, as plain data for JSON."""
+        return {}
+
 
 def most_popular(counts: Floats | Ints, n: int) -> Ints:
     """The n experts with the highest counts; of equals the lower number."""

@@ -150,6 +150,12 @@ class TriMoE(Policy):
         """What pays and fits into idle time; nothing in prefill."""
         return self.moves.after(view) if self.moves is not None else ()
 
+    def report(self) -> dict[str, Any]:
+        """Decisions to move, how many of them came true, and what the averages take."""
+        if self.moves is None:
+            return {}
+        return {**self.moves.accuracy.as_dict(), "state_bytes": self.moves.ema.state_bytes}
+
     def _first_state(self, index: int, slots: int, expected: Floats) -> LayerState:
         state = LayerState.of(len(expected), slots=slots, layout=STRIPED)
         state.resident[most_popular(expected, slots)] = True

@@ -24,6 +24,7 @@ class PhaseResult:
     utilisation: busy share by resource, over all time; DIMMs and channels on average. expert_utilisation: the
     same of what the experts occupy (streams ahead left out), over the experts' time. makespan_ns: mean by MoE
     layer. moves_pct: of the time, what work waited at most for prefetches and relayouts. bytes: moved.
+    policy: what it reports itself.
     """
 
     phase: str
@@ -42,6 +43,7 @@ class PhaseResult:
     moves_pct: float
     gpu_hit_rate: float | None
     bytes: dict[str, float]
+    policy: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -85,6 +87,7 @@ def phase_result(engine: Engine, phase: str, *, tokens: int, steps: int, rounds:
         expert_utilisation=_by_kind(engine, occupied / max(float(spans.sum()), 1e-9)),
         moves_pct=100 * clock.behind_ns / end,
         gpu_hit_rate=moved.gpu_hits / moved.gpu_experts if moved.gpu_experts else None,
+        policy=engine.policy.report(),
         bytes={
             "experts_fetched": moved.fetched * expert,
             "experts_prefetched": engine.background.prefetched * expert,
