@@ -27,7 +27,7 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Point:
-    """One setting; host_kv: the KV cache in host memory, as in the paper, instead of on the GPU as it fits."""
+    """One setting; host_kv: the KV cache in host memory, as in the paper, not on the GPU as it fits."""
 
     label: str
     case: Case
