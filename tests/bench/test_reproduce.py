@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,11 +41,16 @@ def claim(published: tuple[float, float] | None, *values: float, no_gain: float 
         ((1.5, 1.5), (1.36, 1.64), "reproduced"),
         ((1.5, 1.5), (1.34, 1.66), "sign only, smaller here"),
         ((2.0, 3.0), (), "not simulated"),
-        (None, (1.1,), "sign only, smaller here"),
+        (None, (1.1,), "no published figure"),
     ],
 )
 def test_verdicts(published: tuple[float, float] | None, values: tuple[float, ...], verdict: str) -> None:
     assert claim(published, *values).verdict == verdict
+
+
+@pytest.mark.parametrize(("highest", "verdict"), [(1.4, "reproduced"), (1.2, "sign only, smaller here")])
+def test_of_up_to_the_highest_counts(highest: float, verdict: str) -> None:
+    assert replace(claim((1.5, 1.5), 1.0, highest), up_to=True).verdict == verdict
 
 
 def test_a_figure_without_a_sign_is_reproduced_or_not() -> None:

@@ -103,7 +103,7 @@ def test_the_cache_of_keys_goes_where_it_is_told(kv: str, low: float, high: floa
     deployment = policy.deploy(work, "decode")
     assert low <= deployment.kv_on_gpu <= high
     if kv == "auto":
-        assert sum(deployment.slots_of) == 0, "experts get what the cache leaves"
+        assert max(deployment.slots_of) <= 2, "experts get what the buffers of the far cache leave"
 
 
 def test_it_needs_a_gpu(tmp_path) -> None:  # type: ignore[no-untyped-def]
