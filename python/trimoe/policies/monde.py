@@ -69,7 +69,7 @@ class MoNDE(Policy):
         moved = gpu_bytes(alpha, self.pcie_gbps, self.memory_gbps, size * len(order))
         first = order[: int(moved // size)]
         domain = np.full(len(counts), IDLE, np.int32)
-        domain[active] = state.layout[active] + NDP0
+        domain[active] = self._homes(state)[active] + NDP0
         domain[first] = GPU
         fetch = tuple(one for one in first if not state.resident[one])
         return LayerPlan(domain, tuple(order), fetch)
@@ -82,13 +82,20 @@ class MoNDE(Policy):
             self.alpha = best if self.alpha is None else self.alpha + _STEP * (best - self.alpha)
         return ()
 
+    def _homes(self, state: LayerState) -> Ints:
+        """[E], the DIMM that runs each; one that is striped, as it never is here, gathers it over the link."""
+        in_turn = np.arange(len(state.layout)) % self.cost.resources.n_dimms
+        homes: Ints = np.where(state.layout == STRIPED, in_turn, state.layout)
+        return homes
+
     def _best_alpha(self, order: list[int], counts: Ints, state: LayerState) -> float:
         """In the middle of those that move the number of experts with which a layer ends first."""
         if not order:
             return 1.0
         loads, tokens, layouts = self._loads, counts.tolist(), state.layout.tolist()
+        homes = self._homes(state).tolist()
         gpu = np.array([loads.expert(GPU, tokens[e], STRIPED) + loads.fetch(layouts[e]) for e in order])
-        ndp = np.array([loads.expert(NDP0 + layouts[e], tokens[e], layouts[e]) for e in order])
+        ndp = np.array([loads.expert(NDP0 + homes[e], tokens[e], layouts[e]) for e in order])
         best = int(split_makespans(loads, np.zeros(gpu.shape[1]), gpu, ndp).argmin())
         one = gpu_bytes(1.0, self.pcie_gbps, self.memory_gbps, float(len(order)))
         return min(_MOST, (best + 0.5) / one)
