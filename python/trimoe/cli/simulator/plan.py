@@ -171,7 +171,7 @@ def _capacities(profile: Profile) -> dict[str, int]:
 def _print_best(model: str, profile: Profile, best: Choice) -> None:
     print_line(
         f"{model} on {profile.name}: {best.system}, {best.work.batch} requests, "
-        f"{best.tokens_per_s:.1f} tokens/s predicted, {len(profile.assumptions)} figures of the machine assumed"
+        f"{best.tokens_per_s:.1f} tokens/s predicted, {len(profile.assumptions)} figures assumed"
     )
     for phase, one in best.result.phases.items():
         deployment = one.deployment
