@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,6 +33,9 @@ from trimoe.cli.simulator.options import (
     systems_of,
 )
 from trimoe.errors import InputError
+
+if TYPE_CHECKING:
+    from trimoe.simulator.simulate import SimulationOptions
 
 __all__ = ["compare"]
 
@@ -69,9 +73,7 @@ def compare(
       trimoe compare --systems hybrimoe,ktransformers --phase decode --batch 1 --hardware a6000-5220r10
     """
     from trimoe.cli.plot import check_output
-    from trimoe.policies import make_policy
     from trimoe.simulator.simulate import SimulationOptions
-    from trimoe.simulator.simulate import simulate as run
 
     names = systems_of(systems)
     phases = phases_of(phase)
@@ -95,23 +97,8 @@ def compare(
         static=static,
         seed=seed,
     )
-    results: list[dict[str, Any]] = []
-    failed: dict[str, str] = {}
     with progress_steps("simulating", len(names), enabled=not json_output) as advance:
-        for name in names:
-            try:
-                policy = make_policy(name, given.cost, given.settings.get(name))
-                results.append(
-                    run(policy, given.work, given.routing, SimulationOptions(phases, steps)).as_dict()
-                )
-            except InputError as error:
-                failed[name] = str(error)
-            advance()
-    if not results:
-        raise InputError(
-            expected="a system that can run this", got="; ".join(failed.values())[:600], hint="--batch 16"
-        )
-    results.sort(key=lambda one: -float(one["tokens_per_s"]))
+        results, failed = _run_all(names, given, SimulationOptions(phases, steps), advance)
     if plot is not None:
         from trimoe.cli.simulator.bars import plot_bars
 
@@ -122,6 +109,30 @@ def compare(
     _print(results, failed, phases)
     if plot is not None:
         print_line(f"plot: {plot}")
+
+
+def _run_all(
+    names: Sequence[str], given: Given, options: SimulationOptions, advance: Callable[[], None]
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Results, the fastest first, and why the others cannot run; InputError where none can."""
+    from trimoe.policies import make_policy
+    from trimoe.simulator.simulate import simulate
+
+    results: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
+    for name in names:
+        try:
+            policy = make_policy(name, given.cost, given.settings.get(name))
+            results.append(simulate(policy, given.work, given.routing, options).as_dict())
+        except InputError as error:
+            failed[name] = str(error)
+        advance()
+    if not results:
+        raise InputError(
+            expected="a system that can run this", got="; ".join(failed.values())[:600], hint="--batch 16"
+        )
+    results.sort(key=lambda one: -float(one["tokens_per_s"]))
+    return results, failed
 
 
 def _print(results: list[dict[str, Any]], failed: dict[str, str], phases: tuple[str, ...]) -> None:
