@@ -110,7 +110,7 @@ def plan(
             gains.append({**told, **_gain(planner, one.profile, one.why_not, larger, steps, best, advance)})
     memory, capacities = memory_of(cost, best), _capacities(profile)
     if json_output:
-        facts = {"model": sizes.name, "hardware": profile.name, "weights": weights}
+        facts: dict[str, Any] = {"model": sizes.name, "hardware": profile.name, "weights": weights}
         facts |= {"input": input_tokens, "output": output_tokens, "batches": list(batches)}
         facts |= {"routing": planner.routing_of(best.work).about, "assumptions": list(profile.assumptions)}
         memory_facts = {"memory_bytes": memory, "capacity_bytes": capacities}
