@@ -60,7 +60,7 @@ class Planner:
     """Searches systems and batches for one model.
 
     weights: format of the routed experts. input, output: tokens of each request. systems, settings: names,
-    and options by system. routing: makes that of a workload; steps: decode steps on the clock while searching.
+    and options by system. routing: makes a workload's; steps: decode steps on the clock while searching.
     """
 
     shape: ModelShape

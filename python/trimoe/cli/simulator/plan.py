@@ -108,31 +108,27 @@ def plan(
         for one in more:
             told = {"name": one.name, "about": one.about, "changes": _changes(one.changes)}
             gains.append({**told, **_gain(planner, one.profile, one.why_not, larger, steps, best, advance)})
-    memory = memory_of(cost, best)
+    memory, capacities = memory_of(cost, best), _capacities(profile)
     if json_output:
-        print_json(
-            {
-                "model": sizes.name,
-                "hardware": profile.name,
-                "weights": weights,
-                "input": input_tokens,
-                "output": output_tokens,
-                "batches": list(batches),
-                "routing": planner.routing_of(best.work).about,
-                "best": {**best.as_dict(), **best.result.as_dict()},
-                "memory_bytes": memory,
-                "capacity_bytes": _capacities(profile),
-                "others": [one.as_dict() for one in found.choices[1:]],
-                "cannot": dict(found.cannot),
-                "upgrades": gains,
-                "assumptions": list(profile.assumptions),
-            }
-        )
+        facts: dict[str, Any] = {"model": sizes.name, "hardware": profile.name, "weights": weights}
+        facts |= {"input": input_tokens, "output": output_tokens, "batches": list(batches)}
+        facts |= {"routing": planner.routing_of(best.work).about, "assumptions": list(profile.assumptions)}
+        memory_facts = {"memory_bytes": memory, "capacity_bytes": capacities}
+        print_json({**facts, **_as_dict(found, best), **memory_facts, "upgrades": gains})
         return
     _print_best(sizes.name, profile, best)
-    _print_memory(memory, _capacities(profile))
+    _print_memory(memory, capacities)
     _print_others(found)
     _print_gains(gains, best)
+
+
+def _as_dict(found: Found, best: Choice) -> dict[str, Any]:
+    """Plain data for JSON."""
+    return {
+        "best": {**best.as_dict(), **best.result.as_dict()},
+        "others": [one.as_dict() for one in found.choices[1:]],
+        "cannot": dict(found.cannot),
+    }
 
 
 def _gain(
@@ -171,7 +167,7 @@ def _capacities(profile: Profile) -> dict[str, int]:
 def _print_best(model: str, profile: Profile, best: Choice) -> None:
     print_line(
         f"{model} on {profile.name}: {best.system}, {best.work.batch} requests, "
-        f"{best.tokens_per_s:.1f} tokens/s predicted, {len(profile.assumptions)} figures of the machine assumed"
+        f"{best.tokens_per_s:.1f} tokens/s predicted, {len(profile.assumptions)} figures assumed"
     )
     for phase, one in best.result.phases.items():
         deployment = one.deployment

@@ -1,0 +1,51 @@
+"""Systems beside the shipped ones: one that is slow, and one that runs nowhere."""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import Any
+
+import pytest
+
+from trimoe.cost import CPU
+from trimoe.errors import InputError
+from trimoe.policies import Deployment, LayerPlan, Policy, Workload, table
+from trimoe.policies.n_cpu_moe import NCpuMoe
+
+
+class SlowMoe(NCpuMoe):
+    """All experts on the CPU."""
+
+    name = "slow"
+
+    def deploy(self, work: Workload, phase: str) -> Deployment:
+        return Deployment(work.batch, work.batch)
+
+    def plan(self, layer: int, counts: Any, state: Any) -> LayerPlan:
+        found = super().plan(layer, counts, state)
+        found.domain[list(found.order)] = CPU
+        return found
+
+
+class PickyMoe(Policy):
+    """Runs nowhere."""
+
+    name, about, OptionsType = "picky", "a test", NCpuMoe.OptionsType
+
+    def deploy(self, work: Workload, phase: str) -> Deployment:
+        raise InputError(expected="a better machine", got=self.cost.profile.name, hint="another one")
+
+    def plan(self, layer: int, counts: Any, state: Any) -> LayerPlan:
+        raise AssertionError
+
+
+def use_three_systems(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that can run, and one that cannot: what `all` means until the test ends."""
+    module = types.ModuleType("trimoe.policies.slow")
+    vars(module)["SlowMoe"] = SlowMoe
+    other = types.ModuleType("trimoe.policies.picky")
+    vars(other)["PickyMoe"] = PickyMoe
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(sys.modules, other.__name__, other)
+    monkeypatch.setattr(table, "_TABLE", {"slow": "SlowMoe", "picky": "PickyMoe", "n-cpu-moe": "NCpuMoe"})
