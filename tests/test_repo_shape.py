@@ -85,8 +85,9 @@ CPP_LAYERS = {
     "ndp/dimm": {"common", "ndp/dram", "ndp/core", "ndp/timing", "ndp/sharing", "ndp/dimm"},
     "ndp/commands": {"common", "ndp/core", "ndp/timing", "ndp/dimm", "ndp/commands"},
     "ndp/system": {"common", "ndp/timing", "ndp/dimm", "ndp/commands", "ndp/system"},
+    "plan": {"common", "plan"},
     "bindings": CPU_INTERFACES
-    | {"bindings", "ndp/dram", "ndp/core", "ndp/timing", "ndp/sharing", "ndp/dimm", "ndp/system"},
+    | {"bindings", "plan", "ndp/dram", "ndp/core", "ndp/timing", "ndp/sharing", "ndp/dimm", "ndp/system"},
 }
 FRAMEWORK_HEADERS = re.compile(r"^(torch|ATen|c10|pybind11)/|^Python\.h$")
 X86_HEADERS = re.compile(r"^(cpuid|x86intrin|\w*mmintrin|\w*intrin)\.h$")
