@@ -41,7 +41,7 @@ Decision as_domains(const Planner& planner, const LayerView& view) {
   for (int i = 0; i < problem.size(); ++i) {
     const int one = problem.expert(i);
     const auto at = static_cast<size_t>(one);
-    const int option = planner.assignment().option[static_cast<size_t>(i)];
+    const int option = planner.assignment().of(i);
     domain[at] = option == kGpu ? 1 : option == kCpu ? 0 : kDimmDomain + problem.dimm(i, option);
     if (option == kGpu && !view.resident[at]) fetch.push_back(one);
     decision.order[static_cast<size_t>(i)] = py::int_(one);
@@ -69,17 +69,17 @@ PYBIND11_MODULE(_plan, m) {
   bind_clock(m);
   py::class_<Planner>(m, "Planner")
       .def(py::init([](int resources, int gpu, int cpu, int link, std::vector<int> dimm,
-                       std::vector<int> channel, bool with_cpu, bool striped_on_dimms, bool greedy,
+                       std::vector<int> channel, bool with_cpu, int striped_on_dimm_up_to, bool greedy,
                        int rounds, int pairs, float gain, int search_up_to, int search_nodes) {
              return Planner({resources, gpu, cpu, link, std::move(dimm), std::move(channel)},
-                            {{with_cpu, striped_on_dimms, search_up_to},
+                            {{with_cpu, striped_on_dimm_up_to, search_up_to},
                              greedy,
                              {rounds, pairs, gain},
                              search_up_to,
                              search_nodes});
            }),
            py::arg("resources"), py::arg("gpu"), py::arg("cpu"), py::arg("link"), py::arg("dimm"),
-           py::arg("channel"), py::kw_only(), py::arg("with_cpu"), py::arg("striped_on_dimms"),
+           py::arg("channel"), py::kw_only(), py::arg("with_cpu"), py::arg("striped_on_dimm_up_to"),
            py::arg("greedy"), py::arg("rounds"), py::arg("pairs"), py::arg("gain"), py::arg("search_up_to"),
            py::arg("search_nodes"))
       .def(

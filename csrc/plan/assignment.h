@@ -9,10 +9,11 @@
 namespace trimoe::plan {
 
 struct Assignment {
-  std::vector<int8_t> option;  // of the problem's i-th expert
-  std::vector<float> load;     // [width]
-  float peak = 0;              // the longest of it: the makespan
+  std::vector<uint8_t> option;  // of the problem's i-th expert
+  std::vector<float> load;      // [width]
+  float peak = 0;               // the longest of it: the makespan
 
+  int of(int i) const { return option[static_cast<size_t>(i)]; }
   void clear(const Problem& problem);
   // Of an expert that has no option yet: the peak with it, and to give it one.
   float peak_of(const Problem& problem, int i, int to) const;

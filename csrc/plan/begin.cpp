@@ -6,7 +6,7 @@
 namespace trimoe::plan {
 
 void Assignment::clear(const Problem& problem) {
-  option.assign(static_cast<size_t>(problem.size()), -1);
+  option.assign(static_cast<size_t>(problem.size()), 0);
   load.assign(static_cast<size_t>(problem.width()), 0.0F);
   peak = 0;
 }
@@ -25,7 +25,7 @@ float Assignment::peak_of(const Problem& problem, int i, int to) const {
 
 void Assignment::place(const Problem& problem, int i, int to) {
   peak = peak_of(problem, i, to);
-  option[static_cast<size_t>(i)] = static_cast<int8_t>(to);
+  option[static_cast<size_t>(i)] = static_cast<uint8_t>(to);
   const float* row = problem.row(i, to);
   const Touched& touched = problem.touched(i, to);
   if (!touched.few()) return add_row(load.data(), row, problem.width());
@@ -36,9 +36,9 @@ void Assignment::place(const Problem& problem, int i, int to) {
 }
 
 void Assignment::move(const Problem& problem, int i, int to) {
-  int8_t& own = option[static_cast<size_t>(i)];
+  uint8_t& own = option[static_cast<size_t>(i)];
   move_row(load.data(), problem.row(i, own), problem.row(i, to), problem.width(), load.data());
-  own = static_cast<int8_t>(to);
+  own = static_cast<uint8_t>(to);
   peak = plan::peak_of(load.data(), problem.width());
 }
 

@@ -87,7 +87,7 @@ class Costs {
 
  private:
   size_t base_at(int option, int layout) const {
-    return static_cast<size_t>(1 + option * (places() + 1) + layout + 1);
+    return 1 + static_cast<size_t>(option) * (machine_.dimm.size() + 1) + static_cast<size_t>(layout + 1);
   }
   Base base(size_t at) const {
     return {base_.data() + at * static_cast<size_t>(width_), peak_[at], touched_[at]};

@@ -92,7 +92,7 @@ void Problem::add_expert(const Costs& costs, const LayerView& view, const Choice
     dimm_[at(i, kFirstDimm)] = layout;
     add(i, kFirstDimm, machine.dimm[static_cast<size_t>(layout)], tokens.dimm);
     add(i, kFirstDimm, machine.channel[static_cast<size_t>(layout)], tokens.channel);
-  } else if (choices.striped_on_dimms) {
+  } else if (size() <= choices.striped_on_dimm_up_to) {
     const int last = size() - 1;
     for (int option = kFirstDimm; option < options_; ++option)
       add_striped(costs, i, option, tokens,
@@ -111,7 +111,7 @@ bool Problem::fill(const Costs& costs, const LayerView& view, const Choices& cho
     if (!costs.knows(view.counts[at])) return false;
   }
   width_ = costs.width();
-  const bool all_dimms = size() <= choices.all_dimms_up_to && costs.places() <= kMostDimmOptions;
+  const bool all_dimms = size() <= choices.any_dimm_up_to && costs.places() <= kMostDimmOptions;
   options_ = kFirstDimm + (all_dimms ? std::max(1, costs.places()) : 1);
   const size_t n = experts_.size() * static_cast<size_t>(options_);
   rows_.resize(n * static_cast<size_t>(width_));

@@ -18,12 +18,12 @@ struct LayerView {
   std::span<const int16_t> layout;
 };
 
-// What may be chosen. all_dimms_up_to: active experts up to which a striped one may take any DIMM; one of
-// them, beyond.
+// What may be chosen. striped_on_dimm_up_to: active experts up to which a striped one may run on a DIMM, one
+// that seems the best; any_dimm_up_to: up to which on any.
 struct Choices {
   bool cpu = true;
-  bool striped_on_dimms = true;
-  int all_dimms_up_to = 0;
+  int striped_on_dimm_up_to = 0;
+  int any_dimm_up_to = 0;
 };
 
 inline constexpr int kMostDimmOptions = 16;
@@ -51,7 +51,9 @@ class Problem {
   bool has(int i, int option) const { return own(i, option) < kImpossible; }
 
  private:
-  size_t at(int i, int option) const { return static_cast<size_t>(i * options_ + option); }
+  size_t at(int i, int option) const {
+    return static_cast<size_t>(i) * static_cast<size_t>(options_) + static_cast<size_t>(option);
+  }
   void sort_active(const LayerView& view);
   void order_dimms(const Costs& costs, const LayerView& view);
   void begin(int i, int option, const Base& base);

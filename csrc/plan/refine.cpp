@@ -43,7 +43,7 @@ class Round {
   }
 
  private:
-  const float* row_of(int i) const { return problem_.row(i, assignment_.option[static_cast<size_t>(i)]); }
+  const float* row_of(int i) const { return problem_.row(i, assignment_.of(i)); }
 
   // Options of all experts that load a resource and would load it less; `visit(i, to, from's row, to's row)`.
   template <typename Visit>

@@ -85,7 +85,7 @@ class Search {
       std::copy_n(load(depth), width_, next);
       add_row(next, problem_.row(i, x), width_);
       if (peak_with(next, least(depth + 1), width_) >= best_.peak * (1 - kSame)) continue;
-      tried_[static_cast<size_t>(i)] = static_cast<int8_t>(x);
+      tried_[static_cast<size_t>(i)] = static_cast<uint8_t>(x);
       visit(depth + 1);
     }
   }
@@ -95,7 +95,7 @@ class Search {
   int nodes_;
   int visited_ = 0;
   Assignment& best_;
-  std::vector<int8_t> tried_;
+  std::vector<uint8_t> tried_;
   std::vector<int> order_;    // experts that are long on every domain first
   std::vector<float> least_;  // [depth + 1][width]
   std::vector<float> loads_;  // [depth + 1][width]

@@ -36,7 +36,7 @@ class Planner:
         channel: list[int],
         *,
         with_cpu: bool,
-        striped_on_dimms: bool,
+        striped_on_dimm_up_to: int,
         greedy: bool,
         rounds: int,
         pairs: int,

@@ -37,7 +37,11 @@ class TriMoEOptions(Options):
     search: bool = option(True, "branch and bound where at most 16 experts are active")
     rounds: int = option(256, "of refinement, at most", low=0, high=100_000)
     cpu: bool = option(True, "the CPU computes experts; off: only the GPU and the DIMMs do")
-    striped_on_dimms: bool = option(True, "a DIMM may gather a striped expert over the link and run it")
+    striped_on_dimms: str = option(
+        "few",
+        "a DIMM may gather a striped expert over the link and run it; few: where at most 16 are active",
+        choices=("never", "few", "always"),
+    )
     prefetch: bool = option(True, "hot experts to the GPU between steps")
     relayout: bool = option(True, "striped or localized anew when an expert's class changes")
     rebalance: bool = option(True, "localized experts from full DIMMs to empty ones")
@@ -58,7 +62,9 @@ class TriMoEOptions(Options):
 
 # First moves that refinement seeks a second for; least share of the makespan that a round must save.
 _PAIRS, _GAIN = 16, 1e-5
-_SEARCH_UP_TO, _SEARCH_NODES = 16, 2000
+_SEARCH_NODES = 2000
+# Active experts that are few enough for the search, and more than there ever are.
+_FEW, _MANY = 16, 2**30
 # Numbers of tokens that costs are looked up for before the first step; others when they come.
 _TAUGHT_AHEAD = 1024
 
@@ -91,12 +97,12 @@ class TriMoE(Policy):
         self._planner = make_planner(
             cost,
             with_cpu=own.cpu,
-            striped_on_dimms=own.striped_on_dimms,
+            striped_on_dimm_up_to={"never": 0, "few": _FEW, "always": _MANY}[own.striped_on_dimms],
             greedy=own.greedy,
             rounds=own.rounds if own.refine else 0,
             pairs=_PAIRS if own.swaps else 0,
             gain=_GAIN,
-            search_up_to=_SEARCH_UP_TO if own.search and own.refine else 0,
+            search_up_to=_FEW if own.search and own.refine else 0,
             search_nodes=_SEARCH_NODES,
         )
 

@@ -23,7 +23,7 @@ _GPU_OPTION, _CPU_OPTION = 0, 1  # as csrc/plan/costs.h numbers them
 def make_planner(cost: CostModel, **settings: Any) -> Planner:
     """A planner of a machine with a GPU and DIMM-NDP; it knows no number of tokens yet.
 
-    settings: with_cpu, striped_on_dimms, greedy, rounds, pairs, gain, search_up_to, search_nodes, as the
+    settings: with_cpu, striped_on_dimm_up_to, greedy, rounds, pairs, gain, search_up_to, search_nodes, as the
     `Settings` of `csrc/plan/planner.h`.
     """
     res = cost.resources

@@ -15,6 +15,7 @@ from trimoe.cli.policy.options_common import (
     PolicyOption,
     SeedOption,
     SetOption,
+    own_settings,
     policy_app,
 )
 from trimoe.cli.render import print_facts, print_json, progress_steps
@@ -40,6 +41,9 @@ def bench(
     hidden: Annotated[int, typer.Option(min=32, help="H.")] = 7168,
     inter: Annotated[int, typer.Option(min=32, help="I.")] = 2048,
     skew: Annotated[float, typer.Option(min=0, max=4, help="Of popularity, log-normal.")] = 1.0,
+    calibration: Annotated[
+        float, typer.Option(min=0, max=1, help="Correlation of the popularity that experts are placed by.")
+    ] = 0.9,
     hardware: HardwareOption = "h100-8470-ndp16",
     weights: Annotated[str, typer.Option(help="Packed format of the experts.")] = "bf16",
     repeats: Annotated[int, typer.Option(min=1, max=10**6, help="Decisions that are timed.")] = 2000,
@@ -49,8 +53,9 @@ def bench(
 ) -> None:
     """Time `plan` on drawn counts: one decision about one layer, everything in Python included.
 
-    The model is deepseek-v3 with these sizes; every expert gets at least one token. Decisions go round its
-    layers, each timed alone, after one round that is not timed.
+    The model is deepseek-v3 with these sizes; every expert gets at least one token. Experts are placed by
+    another popularity than the one that counts are drawn from. Decisions go round the layers, each timed
+    alone, after one round that is not timed.
 
     \b
     Examples:
@@ -58,15 +63,17 @@ def bench(
       trimoe policy bench --policy n-cpu-moe --dimms 0 --hardware a100-8452y --json
       trimoe policy bench --experts 128 --set trimoe.refine=off
     """
-    from trimoe.policies import Workload, make_policy, parse_settings
+    from trimoe.policies import Workload, make_policy
 
     cost = _cost(hardware, weights, experts=experts, dimms=dimms, topk=topk, hidden=hidden, inter=inter)
-    system = make_policy(policy, cost, parse_settings(settings or []).get(policy))
+    system = make_policy(policy, cost, own_settings(policy, settings))
     layers = len(cost.shape.moe.moe_layers)
     random = np.random.default_rng(seed)
-    popularity = random.lognormal(0.0, skew, (layers, experts))
+    logits = random.standard_normal((2, layers, experts))
+    logits[1] = calibration * logits[0] + np.sqrt(1 - calibration**2) * logits[1]
+    popularity, calibrated = np.exp(skew * logits)
     popularity *= batch * topk / popularity.sum(1, keepdims=True)
-    states = system.begin(system.deploy(Workload(batch, 512, 128), "decode"), popularity)
+    states = system.begin(system.deploy(Workload(batch, 512, 128), "decode"), calibrated)
     took_ns = []
     with progress_steps("deciding", repeats, enabled=not json_output) as advance:
         for index in range(-layers, repeats):

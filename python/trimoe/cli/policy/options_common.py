@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
 
-__all__ = ["HardwareOption", "JsonOption", "PolicyOption", "SeedOption", "SetOption", "policy_app"]
+from trimoe.errors import InputError
+
+__all__ = [
+    "HardwareOption",
+    "JsonOption",
+    "PolicyOption",
+    "SeedOption",
+    "SetOption",
+    "own_settings",
+    "policy_app",
+]
 
 policy_app = typer.Typer(no_args_is_help=True, help="Measure the decisions of policies.")
 
@@ -17,3 +28,16 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="SYSTEM.OPTION=VALUE, as often as needed.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def own_settings(system: str, texts: Sequence[str] | None) -> Mapping[str, str]:
+    """The settings of `--set` for one system; InputError for those of another, which would have no effect."""
+    from trimoe.policies import parse_settings
+
+    found = parse_settings(texts or [])
+    for other in found:
+        if other != system:
+            raise InputError(
+                expected=f"--set {system}.OPTION=VALUE", got=f"--set {other}. ...", hint=f"--policy {other}"
+            )
+    return found.get(system, {})

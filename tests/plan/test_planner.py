@@ -1,0 +1,215 @@
+"""The native planner against plain numpy, against all possible plans, and at its edges."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from support.plan_reference import ReferencePlanner
+from trimoe._plan import Planner
+from trimoe.cost import CPU, GPU, NDP0, STRIPED, CostModel, load_model_shape
+from trimoe.hardware.profile import load_profile
+from trimoe.policies.loads import Loads
+from trimoe.policies.trimoe_costs import make_planner, teach
+
+SETTINGS: dict[str, Any] = {
+    "with_cpu": True,
+    "striped_on_dimm_up_to": 0,
+    "greedy": True,
+    "rounds": 256,
+    "pairs": 16,
+    "gain": 1e-5,
+    "search_up_to": 0,
+    "search_nodes": 0,
+}
+SEARCH = {"striped_on_dimm_up_to": 16, "search_up_to": 16, "search_nodes": 1_000_000}
+
+
+@functools.cache
+def machine(dimms: int = 4, model: str = "qwen3-30b-a3b") -> CostModel:
+    profile = load_profile("h100-8470-ndp16")
+    if dimms != 16:
+        values = {"memory.channels": dimms, "ndp.dimms_per_channel": 1, "ndp.dimms": dimms}
+        profile = profile.with_values(values, "a small machine")
+    return CostModel(profile, load_model_shape(model))
+
+
+def planner_for(cost: CostModel, counts: Any, **changes: Any) -> Planner:
+    planner = make_planner(cost, **{**SETTINGS, **changes})
+    teach(planner, cost, np.asarray(counts))
+    return planner
+
+
+@st.composite
+def layers(draw: st.DrawFn, most: int, dimms: int, tokens: int = 200) -> tuple[Any, Any, Any]:
+    """Counts, residency and layout of up to `most` experts."""
+    n = draw(st.integers(1, most))
+    counts = draw(st.lists(st.sampled_from([0, 1, 1, 2, 3, 5, 9, 14, 40, tokens]), min_size=n, max_size=n))
+    resident = draw(st.lists(st.sampled_from([False, False, True]), min_size=n, max_size=n))
+    layout = draw(st.lists(st.integers(STRIPED, dimms - 1), min_size=n, max_size=n))
+    return np.array(counts), np.array(resident), np.array(layout, np.int16)
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    layer=layers(40, 4),
+    greedy=st.booleans(),
+    pairs=st.sampled_from([0, 3, 16]),
+    with_cpu=st.booleans(),
+    striped=st.sampled_from([0, 10, 1000]),
+)
+def test_it_decides_as_plain_numpy_does(
+    layer: Any, greedy: bool, pairs: int, with_cpu: bool, striped: int
+) -> None:
+    cost = machine()
+    same = {"with_cpu": with_cpu, "striped_on_dimm_up_to": striped, "greedy": greedy, "pairs": pairs}
+    planner = planner_for(cost, layer[0], **same)
+    found = planner.decide(*layer)
+    assert found is not None
+    domains, makespan_ns, rounds = ReferencePlanner(cost, **same).decide(*layer)
+    assert found[0].tolist() == domains
+    assert planner.rounds == rounds
+    assert planner.makespan_ns == makespan_ns
+
+
+def test_it_decides_as_plain_numpy_does_about_many_experts() -> None:
+    random = np.random.default_rng(3)
+    cost = machine(16, "deepseek-v2")
+    rounds_made = 0
+    for _ in range(3):
+        counts = random.poisson(random.lognormal(1.5, 1.2, 100))
+        layout = random.integers(STRIPED, 16, 100).astype(np.int16)
+        resident = random.random(100) < 0.1
+        planner = planner_for(cost, counts)
+        found = planner.decide(counts, resident, layout)
+        assert found is not None
+        domains, makespan_ns, rounds = ReferencePlanner(cost).decide(counts, resident, layout)
+        assert (found[0].tolist(), planner.makespan_ns, planner.rounds) == (domains, makespan_ns, rounds)
+        rounds_made += rounds
+    assert rounds_made > 3
+
+
+def optimum_ns(cost: CostModel, counts: Any, resident: Any, layout: Any) -> float:
+    """Of all plans that `check_plan` lets pass, without splitting."""
+    loads = Loads(cost)
+    rows = []
+    for tokens, there, place in zip(counts.tolist(), resident.tolist(), layout.tolist(), strict=True):
+        if tokens:
+            homes = range(cost.resources.n_dimms) if place == STRIPED else [place]
+            gpu = loads.expert(GPU, tokens, STRIPED)
+            rows.append(
+                [
+                    gpu if there else gpu + loads.fetch(place),
+                    loads.expert(CPU, tokens, place),
+                    *(loads.expert(NDP0 + dimm, tokens, place) for dimm in homes),
+                ]
+            )
+    return min((sum(plan).max() for plan in itertools.product(*rows)), default=0.0) if rows else 0.0
+
+
+@settings(max_examples=60, deadline=None)
+@given(layer=layers(5, 4))
+def test_the_search_finds_the_optimum(layer: Any) -> None:
+    planner = planner_for(machine(), layer[0], **SEARCH)
+    assert planner.decide(*layer) is not None
+    assert planner.makespan_ns == pytest.approx(optimum_ns(machine(), *layer), rel=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(layer=layers(60, 4))
+def test_no_stage_makes_it_worse(layer: Any) -> None:
+    def makespan_ns(**changes: Any) -> float:
+        planner = planner_for(machine(), layer[0], **changes)
+        planner.decide(*layer)
+        return planner.makespan_ns
+
+    greedy_ns = makespan_ns(rounds=0)
+    moved_ns, refined_ns = makespan_ns(pairs=0), makespan_ns()
+    assert moved_ns <= greedy_ns and refined_ns <= moved_ns
+    few = int((layer[0] > 0).sum()) <= 16
+    assert not few or makespan_ns(**SEARCH) <= refined_ns * (1 + 1e-6)
+
+
+def test_refinement_and_search_help_where_greed_errs() -> None:
+    """Warm experts first fill the CPU, and the cold ones that follow have only slow ways left."""
+    random = np.random.default_rng(7)
+    saved = []
+    for _ in range(20):
+        counts = random.integers(1, 60, 30)
+        layout = random.integers(STRIPED, 4, 30).astype(np.int16)
+        resident = np.zeros(30, np.bool_)
+        ns = []
+        for rounds in (0, 256):
+            planner = planner_for(machine(), counts, rounds=rounds)
+            planner.decide(counts, resident, layout)
+            ns.append(planner.makespan_ns)
+        saved.append(1 - ns[1] / ns[0])
+    assert np.mean(saved) > 0.01
+
+
+@settings(max_examples=40, deadline=None)
+@given(layer=layers(30, 4), striped=st.sampled_from([0, 1000]))
+def test_the_makespan_is_that_of_the_plan(layer: Any, striped: int) -> None:
+    from trimoe.policies.plan import LayerPlan, LayerState, check_plan
+
+    counts, resident, layout = layer
+    planner = planner_for(machine(), counts, striped_on_dimm_up_to=striped)
+    found = planner.decide(*layer)
+    assert found is not None
+    plan, state = LayerPlan(*found), LayerState(resident, layout, len(counts))
+    check_plan(plan, counts, state, 4)
+    expected_ns = Loads(machine()).of_plan(plan, counts, state).makespan_ns
+    assert planner.makespan_ns == pytest.approx(expected_ns, rel=1e-5)
+    assert planner.loads_ns.max() == planner.makespan_ns
+
+
+def test_nothing_to_do() -> None:
+    planner = planner_for(machine(), [1])
+    found = planner.decide(np.zeros(3, int), np.zeros(3, bool), np.zeros(3, np.int16))
+    assert found is not None and found[0].tolist() == [-1] * 3 and found[1] == found[2] == ()
+    assert planner.makespan_ns == 0
+
+
+def test_unknown_tokens_are_asked_for() -> None:
+    planner = planner_for(machine(), [5])
+    assert planner.knows(5) and not planner.knows(6) and not planner.knows(10**9)
+    state = (np.zeros(1, bool), np.zeros(1, np.int16))
+    assert planner.decide(np.array([6]), *state) is None
+    assert planner.decide(np.array([5]), *state) is not None
+
+
+@pytest.mark.parametrize(
+    ("counts", "resident", "layout", "complaint"),
+    [
+        ([1, 1], [False], [0, 0], "same experts"),
+        ([1], [False], [4], "striped"),
+        ([1], [False], [-2], "striped"),
+        ([[1]], [False], [0], "one dimension"),
+    ],
+)
+def test_bad_input_is_one_line(counts: Any, resident: Any, layout: Any, complaint: str) -> None:
+    planner = planner_for(machine(), [1])
+    with pytest.raises(ValueError, match=complaint) as error:
+        planner.decide(np.array(counts), np.array(resident), np.array(layout, np.int16))
+    assert "\n" not in str(error.value)
+
+
+def test_bad_tables_are_refused() -> None:
+    rest = {name: value for name, value in SETTINGS.items()}
+    with pytest.raises(ValueError, match="resources"):
+        Planner(3, 0, 7, 1, [2], [2], **rest)
+    with pytest.raises(ValueError, match="channel"):
+        Planner(3, 0, 1, 1, [2], [], **rest)
+    planner = Planner(3, 0, 1, 1, [2], [2], **rest)
+    with pytest.raises(ValueError, match="tokens"):
+        planner.set_tokens(0, (1.0,) * 9)
+    with pytest.raises(ValueError, match="resource"):
+        planner.set_base(0, 0, np.zeros(2))
+    with pytest.raises(ValueError, match="DIMM"):
+        planner.set_base(0, 1, np.zeros(3))

@@ -1,0 +1,378 @@
+"""TriMoE as a policy: deployments, first states, plans, background work, and the switch of every stage."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trimoe.cost import GPU, NDP0, STRIPED, CostModel, load_model_shape
+from trimoe.errors import InputError
+from trimoe.hardware.profile import load_profile
+from trimoe.policies import (
+    LayerState,
+    Loads,
+    Policy,
+    Prefetch,
+    Relayout,
+    StepView,
+    Workload,
+    check_plan,
+    make_policy,
+)
+from trimoe.policies.deployment import Deployment
+from trimoe.policies.trimoe_layout import ExpectedTimes, ridge_tokens
+
+WORK = Workload(64, 128, 32)
+DECODE = Deployment(64, 64, expert_slots=4)
+
+
+@functools.cache
+def machine(profile: str = "h100-8470-ndp16", model: str = "qwen3-30b-a3b") -> CostModel:
+    return CostModel(load_profile(profile), load_model_shape(model))
+
+
+def trimoe(cost: CostModel | None = None, **options: str) -> Any:
+    return make_policy("trimoe", cost or machine(), options)
+
+
+def drawn(seed: int, layers: int = 2, experts: int = 128, tokens: int = 512) -> Any:
+    """Popularity [layers, E] of so many tokens."""
+    popularity = np.random.default_rng(seed).lognormal(0.0, 1.5, (layers, experts))
+    return tokens * popularity / popularity.sum(1, keepdims=True)
+
+
+class Loop:
+    """The least of a simulator: plans, and background work that ends before its layer comes again."""
+
+    def __init__(self, policy: Policy, popularity: Any, deployment: Deployment = DECODE) -> None:
+        self.policy, self.states = policy, policy.begin(deployment, popularity)
+        self.loads, self.step_ns, self.actions = Loads(policy.cost), 0.0, list[Any]()
+        self.n_dimms = policy.cost.resources.n_dimms
+
+    def step(self, counts: Any, idle_ns: float = 1e9) -> list[Any]:
+        self.step_ns, self.actions = 0.0, []
+        for layer, row in enumerate(counts):
+            state = self.states[layer]
+            plan = self.policy.plan(layer, row, state)
+            check_plan(plan, row, state, self.n_dimms)
+            self.step_ns += self.loads.of_plan(plan, row, state).makespan_ns
+            state.apply(plan)
+            idle = np.full(len(self.policy.cost.resources), idle_ns)
+            self.begin(layer, self.policy.background(StepView(0, layer, row, self.states, idle, no_one)))
+        for action in self.actions:
+            self.states[action.layer].end(action)
+        return self.actions
+
+    def begin(self, layer: int, actions: Any) -> None:
+        for action in actions:
+            state = self.states[layer]
+            assert action.layer == layer and action.expert not in state.pending
+            if isinstance(action, Prefetch):
+                assert not state.resident[action.expert]
+                assert action.evict < 0 or state.resident[action.evict]
+                assert action.evict < 0 or action.evict not in state.pending
+            else:
+                assert STRIPED <= action.target < self.n_dimms
+                assert action.target != state.layout[action.expert] and not state.resident[action.expert]
+            state.begin(action)
+            self.actions.append(action)
+            coming = sum(isinstance(one, Prefetch) and one.layer == layer for one in self.actions)
+            assert state.resident.sum() + coming <= state.slots
+
+
+def no_one(layer: int) -> None:
+    return None
+
+
+# --- deployments ----------------------------------------------------------------------------------
+
+
+def test_prefill_is_the_gpus_alone() -> None:
+    policy = trimoe()
+    deployment = policy.deploy(WORK, "prefill")
+    assert (deployment.qkv, deployment.attention, deployment.out) == ("gpu",) * 3
+    assert deployment.coalesced and deployment.stream_ahead and deployment.dense_on_gpu == 1
+    state = policy.begin(deployment, drawn(1))[0]
+    counts = np.zeros(128, int)
+    counts[[3, 5]] = 1, 700
+    plan = policy.plan(0, counts, state)
+    check_plan(plan, counts, state, 16)
+    assert plan.domain[3] == plan.domain[5] == GPU and plan.order == (5, 3)
+    assert set(plan.fetch) == set(np.nonzero(~state.resident)[0].tolist())
+    idle = np.full(len(policy.cost.resources), 1e12)
+    assert not policy.background(StepView(0, 0, counts, [state], idle, no_one))
+
+
+def test_a_prefill_that_does_not_fit_ahead_is_still_prefill() -> None:
+    """DeepSeek-V3 in int8 fits the host; two layers of its experts are too much beside the rest of it."""
+    big = load_profile("h100-8470-ndp16").with_values({"memory.capacity_bytes": 2**41}, "more of it")
+    policy = trimoe(CostModel(big, load_model_shape("deepseek-v3")))
+    deployment = policy.deploy(WORK, "prefill")
+    assert not deployment.stream_ahead
+    state = policy.begin(deployment, drawn(1, experts=256))[0]
+    counts = np.arange(256) % 3
+    assert set(policy.plan(0, counts, state).domain[counts > 0]) == {GPU}
+
+
+def test_decode_keeps_the_kv_cache_on_the_host_unless_asked() -> None:
+    large = machine(model="qwen3-235b-a22b")
+    paper = trimoe(large).deploy(WORK, "decode")
+    assert paper.kv_on_gpu == 0 and paper.dense_on_gpu == 1 and paper.expert_slots > 0
+    ours = trimoe(large, attention="gpu", kv_on_gpu="-1").deploy(WORK, "decode")
+    assert ours.kv_on_gpu == 1 and ours.expert_slots < paper.expert_slots
+    assert trimoe(slots="3").deploy(WORK, "decode").expert_slots == 3
+    for place in ("gpu", "cpu", "ndp"):
+        assert trimoe(attention=place).deploy(WORK, "decode").attention == place
+
+
+def test_auto_takes_the_fastest_attention() -> None:
+    from trimoe.cost import schedule
+    from trimoe.policies.layer_tasks import LayerTasks
+
+    def ns(attention: str) -> float:
+        deployment = trimoe(attention=attention).deploy(WORK, "decode")
+        tasks = LayerTasks(machine(), deployment, 1).attention(144, moe=True, first=0)
+        return schedule(tasks, len(machine().resources)).makespan_ns
+
+    assert ns("auto") == min(ns("gpu"), ns("cpu"), ns("ndp"))
+
+
+@pytest.mark.parametrize(
+    ("profile", "model", "options", "work", "complaint"),
+    [
+        ("h100-8452y", "qwen3-30b-a3b", {}, WORK, "DIMM-NDP"),
+        ("h100-8470-ndp16", "deepseek-v2", {"slots": "100"}, WORK, "trimoe.slots"),
+        ("h100-8470-ndp16", "deepseek-v3", {}, WORK, "host memory"),
+        ("h100-8470-ndp16", "qwen3-30b-a3b", {"refine": "maybe"}, WORK, "trimoe.refine"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    profile: str, model: str, options: dict[str, str], work: Workload, complaint: str
+) -> None:
+    with pytest.raises(InputError, match=complaint) as error:
+        trimoe(machine(profile, model), **options).deploy(work, "decode")
+    assert "\n" not in str(error.value)
+
+
+# --- first states ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("eta", ["0", "2"])
+def test_the_first_state_follows_popularity(eta: str) -> None:
+    popularity = drawn(2, layers=3)
+    states = trimoe(eta=eta).begin(DECODE, 100 * popularity)  # of a calibration set of any size
+    for index, state in enumerate(states):
+        row = popularity[index]
+        assert set(np.nonzero(state.resident)[0]) == set(np.argsort(-row)[:4])
+        line = row[state.layout == STRIPED].min()
+        assert line > row[state.layout != STRIPED].max()
+        assert eta == "0" or line >= 2 * ridge_tokens(machine()) > row[state.layout != STRIPED].max()
+        cold = (state.layout != STRIPED) & ~state.resident
+        ns = ExpectedTimes(machine(), cpu=True).on_dimm(row) * cold
+        loads = np.bincount(state.layout[cold], ns[cold], 16)
+        assert loads.max() - loads.min() <= ns.max() + 1  # longest first never ends further apart
+
+
+def test_layers_begin_at_different_dimms() -> None:
+    states = trimoe(eta="1000000").begin(DECODE, np.tile(drawn(3, layers=1), (4, 1)))
+    coldest = [np.bincount(state.layout[~state.resident], minlength=16).argmin() for state in states]
+    assert len({state.layout.tobytes() for state in states}) == 4, coldest
+
+
+def test_without_popularity_all_is_even() -> None:
+    state = trimoe(slots="0").begin(Deployment(8, 8), np.zeros((1, 128)))[0]
+    counts = np.bincount(state.layout[state.layout >= 0], minlength=16)
+    assert counts.max() - counts.min() <= 1
+
+
+# --- plans ----------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), share=st.sampled_from([0.0, 0.01, 0.3, 1.0]), tokens=st.integers(1, 4000))
+def test_plans_keep_the_rules_and_repeat(seed: int, share: float, tokens: int) -> None:
+    random = np.random.default_rng(seed)
+    counts = random.poisson(drawn(seed, 1, tokens=tokens)[0]) * (random.random(128) < share)
+    state = LayerState.of(128, slots=20, layout=random.integers(STRIPED, 16, 128))
+    state.resident[random.choice(128, 20, replace=False)] = True
+    state.pending |= set(random.choice(128, 5).tolist())
+    first, again = (trimoe().plan(0, counts, state) for _ in range(2))
+    check_plan(first, counts, state, 16)
+    assert first.domain.tolist() == again.domain.tolist()
+    assert (first.order, first.fetch) == (again.order, again.fetch)
+    assert list(first.order) == sorted(np.nonzero(counts)[0], key=lambda one: (-counts[one], one))
+    assert trimoe(cpu="off").plan(0, counts, state).domain.tolist().count(0) == 0
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint16])
+def test_counts_may_be_of_any_integer(dtype: type) -> None:
+    state = LayerState.of(3, slots=0, layout=np.array([0, 1, STRIPED]))
+    counts = np.array([1, 0, 300], dtype)
+    assert trimoe().plan(0, counts, state).order == (2, 0)
+
+
+def test_tails() -> None:
+    cost = machine(model="kimi-k2")
+    policy = trimoe(cost)
+    state = LayerState.of(384, slots=0, layout=np.arange(384) % 17 - 1)
+    for counts in (
+        np.zeros(384, int),
+        np.eye(384, dtype=int)[7],
+        np.eye(384, dtype=int)[16] * 8,
+        np.ones(384, int),
+    ):
+        plan = policy.plan(0, counts, state)
+        check_plan(plan, counts, state, 16)
+        if counts.sum() == 1:
+            assert plan.domain[7] == NDP0 + 6  # one token of a cold expert: where it lies
+    one = LayerState.of(1, slots=1)
+    one.resident[0] = True
+    assert policy.plan(0, np.array([500]), one).domain.tolist() == [GPU]
+
+
+def test_every_stage_of_the_plan_has_a_switch() -> None:
+    random = np.random.default_rng(11)
+    names = ("greedy", "refine", "swaps")
+    found = {name: 0.0 for name in ("all", *names)}
+    for _ in range(25):
+        counts = np.maximum(1, random.poisson(drawn(int(random.integers(10**6)), 1)[0]))
+        state = LayerState.of(128, slots=0, layout=random.integers(STRIPED, 16, 128))
+        for name in found:
+            off = {} if name == "all" else {name: "off"}
+            off |= {"refine": "off"} if name == "greedy" else {}
+            plan = trimoe(**off).plan(0, counts, state)
+            found[name] += Loads(machine()).of_plan(plan, counts, state).makespan_ns
+    assert found["all"] < found["swaps"] < found["refine"] < found["greedy"]
+
+
+def test_a_dimm_runs_a_striped_expert_where_that_is_allowed() -> None:
+    """Of many striped experts one on the link is one less on the host's channels."""
+    counts, state = np.ones(30, int), LayerState.of(30)
+    used = {
+        how: (trimoe(striped_on_dimms=how).plan(0, counts, state).domain >= NDP0).sum()
+        for how in ("never", "few", "always")
+    }
+    assert used["never"] == used["few"] == 0 and used["always"] > 0
+    few, state = np.ones(16, int), LayerState.of(16)
+    assert (trimoe().plan(0, few, state).domain >= NDP0).any()
+
+
+# --- background -----------------------------------------------------------------------------------
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 10**6), idle_ns=st.sampled_from([0.0, 1e6, 1e9]))
+def test_any_sequence_of_actions_keeps_the_state_whole(seed: int, idle_ns: float) -> None:
+    random = np.random.default_rng(seed)
+    loop = Loop(trimoe(), drawn(seed))
+    for step in range(6):
+        actions = loop.step(random.poisson(drawn(seed + step)), idle_ns)
+        assert idle_ns or not actions
+        for state in loop.states:
+            assert not state.pending and state.resident.sum() <= state.slots
+            assert set(state.layout.tolist()) <= set(range(STRIPED, 16))
+
+
+def test_experts_under_way_are_left_alone() -> None:
+    loop = Loop(trimoe(), drawn(1))
+    loop.step(np.zeros((2, 128), int))
+    state = loop.states[0]
+    state.pending |= set(range(128))
+    idle = np.full(len(machine().resources), 1e9)
+    view = StepView(0, 0, drawn(5)[0].astype(int), loop.states, idle, no_one)
+    assert not [loop.policy.background(view) for _ in range(5)][-1]
+
+
+def test_idle_time_adds_up_but_not_for_ever() -> None:
+    """With a little idle time in each layer the link gets to a move in some of them."""
+    loop = Loop(trimoe(prefetch="off"), drawn(1))
+    counts = drawn(9).astype(int)
+    begun = [len(loop.step(counts, idle_ns=3e5)) for _ in range(30)]
+    assert sum(begun) > 0 and max(begun) <= 2
+    link_ns = machine().move_parts(0, STRIPED)[0][1]
+    assert sum(begun) * link_ns <= 60 * 3e5
+
+
+def relayouts(found: list[Any], expert: int) -> list[int]:
+    return [one.target for one in found if isinstance(one, Relayout) and one.expert == expert]
+
+
+def test_a_change_of_class_waits_for_the_hysteresis() -> None:
+    """One cold expert becomes warm and cold again; everything else stays as it was."""
+    popularity = np.full((1, 128), 1.0)
+    popularity[0, :20] = 40.0
+    for needed in (1, 3):
+        loop = Loop(
+            trimoe(hysteresis=str(needed), eta="4", rebalance="off", prefetch="off", alpha="1"), popularity
+        )
+        warm = popularity.astype(int)
+        warm[0, 100] = 60
+        assert loop.states[0].layout[100] != STRIPED
+        begun = [relayouts(loop.step(warm), 100) for _ in range(needed + 1)]
+        assert begun == [[]] * (needed - 1) + [[STRIPED], []]
+        begun = [relayouts(loop.step(popularity.astype(int)), 100) for _ in range(needed + 1)]
+        assert [len(one) for one in begun] == [0] * (needed - 1) + [1, 0]
+        assert begun[needed - 1][0] >= 0 and loop.states[0].layout[100] == begun[needed - 1][0]
+    flicker = Loop(trimoe(hysteresis="2", eta="4", rebalance="off", alpha="1"), popularity)
+    for _ in range(4):
+        assert not relayouts(flicker.step(warm), 100)
+        assert not relayouts(flicker.step(popularity.astype(int)), 100)
+
+
+def test_what_does_not_pay_is_not_begun() -> None:
+    changed = drawn(9).astype(int)
+    eager, never = Loop(trimoe(), drawn(1)), Loop(trimoe(horizon="0"), drawn(1))
+    assert sum(len(eager.step(changed)) for _ in range(4)) > 10
+    assert sum(len(never.step(changed)) for _ in range(4)) == 0
+
+
+def test_nothing_is_done_for_a_layer_without_work() -> None:
+    loop = Loop(trimoe(alpha="1"), drawn(1))
+    for _ in range(4):
+        assert not loop.step(np.zeros((2, 128), int))
+
+
+@pytest.mark.parametrize("stage", ["prefetch", "relayout", "rebalance"])
+def test_every_background_stage_has_a_switch(stage: str) -> None:
+    def kinds(**options: str) -> set[str]:
+        loop, found = Loop(trimoe(**options), drawn(1)), set()
+        for step in range(6):
+            before = [state.layout.copy() for state in loop.states]
+            for one in loop.step(drawn(20 + step // 3).astype(int)):
+                ends = (before[one.layer][one.expert], getattr(one, "target", None))
+                moved = "relayout" if STRIPED in ends else "rebalance"
+                found.add("prefetch" if isinstance(one, Prefetch) else moved)
+        return found
+
+    every = {"prefetch", "relayout", "rebalance"}
+    assert kinds() == every and kinds(**{stage: "off"}) == every - {stage}
+
+
+def test_background_work_makes_drifted_layers_faster() -> None:
+    """Calibrated for one popularity, run on another: what is moved soon pays."""
+    random = np.random.default_rng(4)
+    steps = [random.poisson(drawn(77)) for _ in range(12)]
+    off = {"prefetch": "off", "relayout": "off", "rebalance": "off"}
+    ns = []
+    for options in ({}, off):
+        loop, total_ns = Loop(trimoe(**options), drawn(78)), 0.0
+        for counts in steps:
+            loop.step(counts)
+            total_ns += loop.step_ns
+        ns.append(total_ns)
+    assert ns[0] < 0.9 * ns[1]
+
+
+def test_accuracy_counts_what_came_true() -> None:
+    """Popularity that stays as it is confirms nearly all decisions."""
+    policy = trimoe()
+    loop = Loop(policy, drawn(1))
+    for _ in range(8):
+        loop.step(drawn(50).round().astype(int))
+    accuracy = policy.moves.accuracy
+    assert accuracy.settled > 10 and accuracy.share > 0.9
