@@ -78,7 +78,7 @@ def test_mrs_by_hand() -> None:
     assert cache.admit(0, 1) and cache.admit(3, 2) and not cache.admit(2, 3) and not cache.admit(4, 5)
 
 
-def test_mrs_counts_twice_the_activated_by_default() -> None:
+def test_mrs_counts_all_unless_told_otherwise() -> None:
     scores = np.array([8.0, 6, 4, 2, 1, 1, 1, 1])
     whole, cut = make_layer_cache("mrs", 8), make_layer_cache("mrs", 8, alpha=0.25, top=4)
     whole.use(scores)
@@ -158,6 +158,7 @@ def test_policies_count_their_hits(name: str, cache: str) -> None:
             assert cache != "none" or not plan.keep
             view = view_of(states, layer, counts, step=step, idle_ns=0.0)
             assert not policy.background(view)
+            policy.background(view)  # nor does a step without a plan count
     count = policy.cache.count
     assert (count.hits == hits).all() and (count.misses == misses).all()
     assert (count.moved_bytes == moved).all()
@@ -188,7 +189,7 @@ def test_moves_that_cost_more_than_they_save_are_switched_off_for_a_while() -> N
     for _ in range(3):
         worth.used(0, [3], state_with(3), [40.0])
     assert worth.on and worth.switched == 1, "120 saved for 100"
-    for _ in range(6):
+    for _ in range(3):
         worth.used(0, [8], state_with(3), [40.0])
     assert worth.on, "nothing was moved"
     worth.moved(0, 9, -1, 0.0)
@@ -206,6 +207,10 @@ def test_one_that_is_still_on_its_way_counts_when_it_is_there() -> None:
     worth.used(1, [4], state_with(4), [5.0])
     worth.used(0, [4], state_with(4), [5.0])  # another layer's
     assert worth.saved_ns == 5.0
+    worth.used(1, [4], state_with(), [5.0])  # another one took its slot,
+    worth.used(1, [4], state_with(4), [5.0])  # and it came back on demand
+    assert worth.saved_ns == 5.0
+    worth.moved(1, 4, -1, 10.0)
     worth.moved(1, 6, 4, 10.0)  # what came by a move and leaves by one was in nobody's way
     worth.used(1, [4], state_with(6), [5.0])
     assert worth.saved_ns == 5.0

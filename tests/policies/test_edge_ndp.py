@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from support.policies import policy_of, random_counts, states_of, view_of
-from trimoe.cost import GPU
-from trimoe.policies import SPLIT, Loads, Prefetch, check_plan
+from support.policies import cost_of, policy_of, random_counts, states_of, view_of
+from trimoe.cost import GPU, CostModel
+from trimoe.policies import SPLIT, Loads, Prefetch, check_plan, make_policy
 
 EDGE = {"profile": "rtx4090-13900k-ndp8", "model": "qwen3-30b-a3b"}
 
@@ -19,9 +21,12 @@ def times(policy, plan, counts, state):  # type: ignore[no-untyped-def]
     return total[engines].max(), np.delete(total, engines).max()
 
 
-@pytest.mark.parametrize("tokens", [1, 8, 64, 1000])
-def test_experts_move_while_the_gpu_ends_first(tokens: int) -> None:
-    policy = policy_of("edge-ndp", **EDGE)
+@pytest.mark.parametrize(("tokens", "tflops"), [(1, 165), (8, 165), (64, 165), (500, 165), (64, 0.5)])
+def test_experts_move_while_the_gpu_ends_first(tokens: int, tflops: float) -> None:
+    """Also of a GPU so slow that what it holds already counts."""
+    cost = cost_of(**EDGE)
+    profile = cost.profile.with_values({"gpu.peak_tflops.bf16": tflops}, "a sweep")
+    policy: Any = make_policy("edge-ndp", CostModel(profile, cost.shape))
     states = states_of(policy)
     rng = np.random.default_rng(tokens)
     for layer in range(8):
@@ -76,6 +81,19 @@ def test_the_prompts_decide_who_is_prefetched() -> None:
     # Another run begins with what these prompts activated.
     for state, counts in zip(states_of(policy), prompts, strict=True):
         assert set(np.nonzero(state.resident)[0]) == set(np.argsort(-counts, kind="stable")[: state.slots])
+
+
+def test_slots_that_are_promised_are_not_free() -> None:
+    policy = policy_of("edge-ndp", **EDGE)
+    states = states_of(policy)
+    states[1].slots = 3
+    states[1].resident[[8, 9]] = True
+    states[1].pending = {4}
+    first = np.zeros(128, np.int64)
+    first[[3, 4, 5]] = [9, 8, 7]
+    policy.background(view_of(states, 1, first, idle_ns=0.0))
+    actions = policy.background(view_of(states, 0, first))
+    assert list(actions) == [Prefetch(1, 3, 8), Prefetch(1, 5, 9)]
 
 
 def test_the_first_step_stands_in_for_prompts_and_evicts_the_least_activated() -> None:

@@ -96,6 +96,22 @@ def test_prompts_go_in_rounds() -> None:
     assert policy.deploy(Workload(32, 128, 64), "decode").batch == 32
 
 
+def test_fewer_prompts_at_once_where_more_do_not_fit() -> None:
+    """131,072 tokens of Mixtral take 20 GB of activations; a T4 has 12 beside the weights and buffers."""
+    policy = policy_of("fiddler", "t4", "mixtral-8x7b", prefill_tokens=131_072)
+    assert policy.deploy(Workload(256, 512, 32), "prefill").batch == 128
+
+
+def test_experts_that_are_asked_for_come_before_keys() -> None:
+    """HybriMoE with a quarter of the experts: the cache of keys gets what they leave."""
+    work = Workload(500, 800, 200)
+    shares = []
+    for ratio in (0.0, 0.25):
+        policy = policy_of("hybrimoe", "rtx4090-13900k-ndp8", "qwen3-30b-a3b", ratio=ratio)
+        shares.append(policy.deploy(work, "decode").kv_on_gpu)
+    assert 0 < shares[1] < shares[0] - 0.2
+
+
 @pytest.mark.parametrize(("kv", "low", "high"), [("gpu", 1, 1), ("host", 0, 0), ("auto", 0.2, 0.99)])
 def test_the_cache_of_keys_goes_where_it_is_told(kv: str, low: float, high: float) -> None:
     policy = policy_of("fiddler", "rtx4090-13900k-ndp8", "qwen3-30b-a3b", kv=kv)

@@ -103,6 +103,20 @@ def test_prefetches_follow_each_other_greedily_and_make_room() -> None:
         assert policy.schedule(counts[layer], states[layer].resident).end < before[layer]
 
 
+def test_nobody_leaves_for_one_who_helps_less() -> None:
+    """All residents are expected with more tokens than the one that is missing; then with fewer."""
+    policy = policy_of("hybrimoe", **LITE, ratio=0.25)
+    states = states_of(policy)
+    held = np.nonzero(states[5].resident)[0]
+    other = int(np.nonzero(~states[5].resident)[0][0])
+    expected = np.zeros(64)
+    expected[held], expected[other] = 40, 4
+    assert not policy.background(view_of(states, 4, np.ones(64), foreseen={5: expected}))
+    expected[held], expected[other] = 4, 400
+    (action,) = policy.background(view_of(states, 4, np.ones(64), foreseen={5: expected}))
+    assert action.expert == other and states[5].resident[action.evict]
+
+
 def test_it_keeps_to_its_three_layers_its_time_and_what_is_foreseen() -> None:
     policy = policy_of("hybrimoe", **LITE, ratio=0.25)
     states, counts = layers_ahead(policy)

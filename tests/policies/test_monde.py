@@ -9,7 +9,7 @@ from support.policies import cost_of, policy_of, random_counts, states_of, view_
 from trimoe.cost import GPU, NDP0
 from trimoe.policies import LayerState, Loads, check_plan
 from trimoe.policies.monde import gpu_bytes
-from trimoe.policies.placing import balanced_homes, split_makespans
+from trimoe.policies.placing import IdleTime, balanced_homes, split_makespans
 
 
 def test_the_published_machine_moves_six_percent() -> None:
@@ -58,6 +58,25 @@ def test_alpha_tunes_itself_to_the_best_split(tokens: int) -> None:
         best.append(min(loads.of_plan(plan, counts, state).makespan_ns for plan in each))
         policy.background(view_of(states, layer, counts))
     assert np.mean(tuned) <= 1.03 * np.mean(best), "as good as the best of five for every layer"
+
+
+def test_what_is_there_is_not_fetched() -> None:
+    policy = policy_of("monde", alpha=64)
+    state = states_of(policy)[0]
+    state.resident[5] = True
+    state.slots = 1
+    plan = policy.plan(0, np.ones(128, np.int64), state)
+    check_plan(plan, np.ones(128), state, 16)
+    assert 5 in plan.on(GPU) and len(plan.fetch) == 127
+
+
+def test_idle_time_is_saved_up_to_a_point() -> None:
+    idle = IdleTime(100.0)
+    for _ in range(9):
+        idle.earn(30.0)
+    assert idle.spend(60) and not idle.spend(60) and idle.spend(40) and not idle.spend(1)
+    idle.earn(500.0)
+    assert idle.spend(450) and not idle.spend(60), "one layer's may be more"
 
 
 def test_experts_lie_evenly() -> None:

@@ -39,7 +39,7 @@ class CachingOptions(OnePassOptions):
     cache: str = cache_option("none")
     cache_alpha: float = option(0.0, "weight of the last step in mrs, ema; 0: 0.5, 0.3", low=0, high=1)
     cache_top: int = option(
-        0, "experts of a step that count in mrs; 0: twice those that are active", low=0, high=65536
+        0, "busiest experts of a step that count in mrs (12 in its code); 0: all", low=0, high=65536
     )
     auto_off: bool = option(True, "stop prefetching while copies take more time than their hits save")
     window: int = option(8, "steps after which that is judged", low=1, high=65536)

@@ -70,8 +70,8 @@ class Mrs(LayerCache):
     Args:
         experts: E.
         alpha: 0.5 in its code.
-        top: how many of the highest s count, 12 in its code; 0: twice those that the step activated, as the
-            paper has it.
+        top: p, how many of the highest s count, 12 in its code; 0: all. The paper's p, twice the activated,
+            cuts nothing off counts, of which nobody but the activated has any.
     """
 
     def __init__(self, experts: int, alpha: float = 0.5, top: int = 0) -> None:
@@ -81,9 +81,8 @@ class Mrs(LayerCache):
     def after(self, used: Used) -> Floats:
         """All others decay."""
         share = _share(used)
-        top = self.top or 2 * int((used > 0).sum())
-        if top < len(share):
-            share[np.argsort(-share, kind="stable")[top:]] = 0.0
+        if self.top:
+            share[np.argsort(-share, kind="stable")[self.top :]] = 0.0
         found: Floats = self.alpha * share + (1 - self.alpha) * self.scores
         return found
 
@@ -92,7 +91,7 @@ class Ema(Mrs):
     """An exponential moving average of all shares; alpha 0.3 as in TriMoE (2603.01058)."""
 
     def __init__(self, experts: int, alpha: float = 0.3) -> None:
-        super().__init__(experts, alpha, experts)
+        super().__init__(experts, alpha)
 
 
 class Activation(LayerCache):
