@@ -42,7 +42,7 @@ Decision as_domains(const Planner& planner, const LayerView& view) {
     const int one = problem.expert(i);
     const auto at = static_cast<size_t>(one);
     const int option = planner.assignment().of(i);
-    domain[at] = option == kGpu ? 1 : option == kCpu ? 0 : kDimmDomain + problem.dimm(i, option);
+    domain[at] = option == kGpu ? 1 : option == kCpu ? 0 : kDimmDomain + problem.option(i, option).dimm;
     if (option == kGpu && !view.resident[at]) fetch.push_back(one);
     decision.order[static_cast<size_t>(i)] = py::int_(one);
   }

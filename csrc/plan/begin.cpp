@@ -13,7 +13,7 @@ void Assignment::clear(const Problem& problem) {
 
 float Assignment::peak_of(const Problem& problem, int i, int to) const {
   const float* row = problem.row(i, to);
-  const Touched& touched = problem.touched(i, to);
+  const Touched& touched = problem.option(i, to).touched;
   if (!touched.few()) return peak_with(load.data(), row, problem.width());
   float found = peak;
   for (int k = 0; k < touched.count; ++k) {
@@ -27,7 +27,7 @@ void Assignment::place(const Problem& problem, int i, int to) {
   peak = peak_of(problem, i, to);
   option[static_cast<size_t>(i)] = static_cast<uint8_t>(to);
   const float* row = problem.row(i, to);
-  const Touched& touched = problem.touched(i, to);
+  const Touched& touched = problem.option(i, to).touched;
   if (!touched.few()) return add_row(load.data(), row, problem.width());
   for (int k = 0; k < touched.count; ++k) {
     const auto at = static_cast<size_t>(touched.at[static_cast<size_t>(k)]);
@@ -50,7 +50,8 @@ void begin_greedily(const Problem& problem, Assignment& assignment) {
     for (int x = 0; x < problem.options(); ++x) {
       if (!problem.has(i, x)) continue;
       const float peak = assignment.peak_of(problem, i, x);
-      const bool better = peak < best_peak || (peak == best_peak && problem.own(i, x) < problem.own(i, best));
+      const bool better =
+          peak < best_peak || (peak == best_peak && problem.option(i, x).own < problem.option(i, best).own);
       if (best >= 0 && !better) continue;
       best = x;
       best_peak = peak;
@@ -64,7 +65,7 @@ void begin_alone(const Problem& problem, Assignment& assignment) {
   for (int i = 0; i < problem.size(); ++i) {
     int best = kGpu;
     for (int x = 0; x < problem.options(); ++x)
-      if (problem.own(i, x) < problem.own(i, best)) best = x;
+      if (problem.option(i, x).own < problem.option(i, best).own) best = x;
     assignment.place(problem, i, best);
   }
 }

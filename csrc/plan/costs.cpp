@@ -25,9 +25,8 @@ Costs::Costs(Machine machine)
   check(exists(machine_.gpu) && exists(machine_.cpu) && exists(machine_.link) &&
             std::ranges::all_of(machine_.dimm, exists) && std::ranges::all_of(machine_.channel, exists),
         "resources of the machine", "others", "those of the cost model");
-  peak_.resize(base_at(kFirstDimm, -1));
-  touched_.resize(peak_.size());
-  base_.resize(peak_.size() * static_cast<size_t>(width_));
+  options_.assign(base_at(kFirstDimm, -1), Option{.own = 0, .touched = {}});
+  base_.resize(options_.size() * static_cast<size_t>(width_));
 }
 
 void Costs::set_base(int option, int layout, std::span<const float> row) {
@@ -36,10 +35,10 @@ void Costs::set_base(int option, int layout, std::span<const float> row) {
   check(std::ssize(row) == machine_.resources, "one number a resource", row.size(), "all resources");
   const size_t at = base_at(option, layout);
   std::ranges::copy(row, base_.begin() + static_cast<std::ptrdiff_t>(at * static_cast<size_t>(width_)));
-  peak_[at] = std::ranges::max(row);
-  touched_[at] = {};
+  options_[at] = Option{.own = 0, .touched = {}};
   for (int resource = 0; resource < machine_.resources; ++resource)
-    if (row[static_cast<size_t>(resource)] != 0) touched_[at].add(resource);
+    if (row[static_cast<size_t>(resource)] != 0)
+      options_[at].add(resource, row[static_cast<size_t>(resource)]);
 }
 
 void Costs::set_tokens(int64_t tokens, const TokenCosts& costs) {

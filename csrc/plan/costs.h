@@ -47,11 +47,29 @@ struct Touched {
   }
 };
 
-// What an option occupies whatever the tokens, and the longest entry of it.
+inline constexpr float kImpossible = 1e30F;
+
+// What there is to know of a row beside itself.
+struct Option {
+  float own = kImpossible;  // the longest of it: what it takes alone
+  int16_t longest = 0;      // the resource that takes so long, of equals the first
+  int16_t dimm = -1;        // where a DIMM runs it
+  Touched touched;
+
+  bool exists() const { return own < kImpossible; }
+  // An entry of the row, which is the sum of what has been added to it.
+  void add(int resource, float entry) {
+    touched.add(resource);
+    if (entry < own || (entry == own && resource > longest)) return;
+    own = entry;
+    longest = static_cast<int16_t>(resource);
+  }
+};
+
+// What an option occupies whatever the tokens.
 struct Base {
   const float* row;
-  float peak;
-  Touched touched;
+  const Option& option;
 };
 
 // The resources of a machine. dimm, channel: of each place where an expert can lie whole.
@@ -89,15 +107,12 @@ class Costs {
   size_t base_at(int option, int layout) const {
     return 1 + static_cast<size_t>(option) * (machine_.dimm.size() + 1) + static_cast<size_t>(layout + 1);
   }
-  Base base(size_t at) const {
-    return {base_.data() + at * static_cast<size_t>(width_), peak_[at], touched_[at]};
-  }
+  Base base(size_t at) const { return {base_.data() + at * static_cast<size_t>(width_), options_[at]}; }
 
   Machine machine_;
   int width_;
   std::vector<float> base_;  // [1 + 2 * (places + 1)][width]: nothing, the GPU's by layout, the CPU's
-  std::vector<float> peak_;
-  std::vector<Touched> touched_;
+  std::vector<Option> options_;
   std::vector<TokenCosts> by_tokens_;
 };
 

@@ -54,21 +54,19 @@ void Problem::order_dimms(const Costs& costs, const LayerView& view) {
 
 void Problem::begin(int i, int option, const Base& base) {
   std::copy_n(base.row, width_, rows_.data() + at(i, option) * static_cast<size_t>(width_));
-  own_[at(i, option)] = base.peak;
-  touched_[at(i, option)] = base.touched;
+  all_[at(i, option)] = base.option;
 }
 
 void Problem::add(int i, int option, int resource, float ns) {
   float& entry = rows_[at(i, option) * static_cast<size_t>(width_) + static_cast<size_t>(resource)];
   entry += ns;
-  own_[at(i, option)] = std::max(own_[at(i, option)], entry);
-  touched_[at(i, option)].add(resource);
+  all_[at(i, option)].add(resource, entry);
 }
 
 void Problem::add_striped(const Costs& costs, int i, int option, const TokenCosts& tokens, int dimm) {
   const Machine& machine = costs.machine();
   begin(i, option, costs.nothing());
-  dimm_[at(i, option)] = dimm;
+  all_[at(i, option)].dimm = static_cast<int16_t>(dimm);
   for (int one = 0; one < costs.places(); ++one)
     add(i, option, machine.dimm[static_cast<size_t>(one)],
         one == dimm ? tokens.striped_dimm : tokens.other_dimm);
@@ -89,7 +87,7 @@ void Problem::add_expert(const Costs& costs, const LayerView& view, const Choice
   }
   if (layout >= 0) {
     begin(i, kFirstDimm, costs.nothing());
-    dimm_[at(i, kFirstDimm)] = layout;
+    all_[at(i, kFirstDimm)].dimm = view.layout[one];
     add(i, kFirstDimm, machine.dimm[static_cast<size_t>(layout)], tokens.dimm);
     add(i, kFirstDimm, machine.channel[static_cast<size_t>(layout)], tokens.channel);
   } else if (size() <= choices.striped_on_dimm_up_to) {
@@ -115,9 +113,7 @@ bool Problem::fill(const Costs& costs, const LayerView& view, const Choices& cho
   options_ = kFirstDimm + (all_dimms ? std::max(1, costs.places()) : 1);
   const size_t n = experts_.size() * static_cast<size_t>(options_);
   rows_.resize(n * static_cast<size_t>(width_));
-  own_.assign(n, kImpossible);
-  touched_.resize(n);
-  dimm_.assign(n, -1);
+  all_.assign(n, Option{});
   order_dimms(costs, view);
   for (int i = 0; i < size(); ++i) add_expert(costs, view, choices, i);
   return true;

@@ -9,8 +9,6 @@
 
 namespace trimoe::plan {
 
-inline constexpr float kImpossible = 1e30F;
-
 // What is known of a layer's experts, one entry each. layout: -1 striped, else the DIMM that holds it.
 struct LayerView {
   std::span<const int64_t> counts;
@@ -43,12 +41,8 @@ class Problem {
   const float* row(int i, int option) const {
     return rows_.data() + at(i, option) * static_cast<size_t>(width_);
   }
-  // The DIMM of an option from kFirstDimm on.
-  int dimm(int i, int option) const { return dimm_[at(i, option)]; }
-  // What an option takes alone; kImpossible where there is no such option.
-  float own(int i, int option) const { return own_[at(i, option)]; }
-  const Touched& touched(int i, int option) const { return touched_[at(i, option)]; }
-  bool has(int i, int option) const { return own(i, option) < kImpossible; }
+  const Option& option(int i, int option) const { return all_[at(i, option)]; }
+  bool has(int i, int one) const { return option(i, one).exists(); }
 
  private:
   size_t at(int i, int option) const {
@@ -65,10 +59,8 @@ class Problem {
   int options_ = kFirstDimm + 1;
   std::vector<int> experts_;
   std::vector<int> scratch_;
-  std::vector<float> rows_;  // [active][options][width]
-  std::vector<float> own_;   // [active][options]
-  std::vector<Touched> touched_;
-  std::vector<int> dimm_;        // [active][options], -1 where it is none
+  std::vector<float> rows_;      // [active][options][width]
+  std::vector<Option> all_;      // [active][options]
   std::vector<int> dimm_order_;  // by what experts that lie on them would load
   std::vector<float> dimm_load_;
 };

@@ -57,8 +57,15 @@ class Round {
     }
   }
 
-  void consider(const float* load, const float* from, const float* to, float peak, Move first, Move second,
+  // The load of a move's own longest resource after it: no peak is lower, and most are no higher.
+  float least_peak(const float* load, const float* from, int i, int to) const {
+    const int longest = problem_.option(i, to).longest;
+    return load[longest] - from[longest] + problem_.row(i, to)[longest];
+  }
+
+  void consider(const float* load, const float* from, const float* to, Move first, Move second,
                 Best& best) const {
+    const float peak = peak_moved(load, from, to, width_);
     if (peak > best.peak) return;
     const float spread = spread_moved(load, from, to, width_, scale_);
     if (best.wants(peak, spread)) best = {peak, spread, first, second};
@@ -68,9 +75,9 @@ class Round {
     const float* load = assignment_.load.data();
     firsts_.clear();
     each_relief(busiest(load, width_), [&](int i, int to, const float* from, const float* row) {
-      const float peak = peak_moved(load, from, row, width_);
-      firsts_.push_back({peak, {i, to}});
-      consider(load, from, row, peak, {i, to}, {}, best);
+      const float least = least_peak(load, from, i, to);
+      firsts_.push_back({least, {i, to}});
+      if (least <= best.peak) consider(load, from, row, {i, to}, {}, best);
     });
   }
 
@@ -88,7 +95,7 @@ class Round {
       const int busy = busiest(load, width_);
       each_relief(busy, [&](int i, int to, const float* from, const float* row) {
         if (i == first.i || load[busy] - from[busy] + row[busy] > best.peak) return;
-        consider(load, from, row, peak_moved(load, from, row, width_), first, {i, to}, best);
+        if (least_peak(load, from, i, to) <= best.peak) consider(load, from, row, first, {i, to}, best);
       });
     }
   }
@@ -98,7 +105,7 @@ class Round {
   Assignment& assignment_;
   int width_;
   float scale_ = 0;
-  std::vector<std::pair<float, Move>> firsts_;  // moves by the peak after them
+  std::vector<std::pair<float, Move>> firsts_;  // moves by `least_peak`
   std::vector<float> after_;
 };
 

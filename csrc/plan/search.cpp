@@ -21,7 +21,7 @@ class Search {
     std::iota(order_.begin(), order_.end(), 0);
     std::ranges::stable_sort(order_, std::ranges::greater{}, [&](int i) {
       float least = kImpossible;
-      for (int x = 0; x < problem_.options(); ++x) least = std::min(least, problem_.own(i, x));
+      for (int x = 0; x < problem_.options(); ++x) least = std::min(least, problem_.option(i, x).own);
       return least;
     });
     sum_least();

@@ -94,7 +94,7 @@ class ReferencePlanner:
         firsts = []
         for i, to in self._reliefs(self.load, -1):
             after = self._after(self.load, i, to)
-            firsts.append((after.max(), i, to))
+            firsts.append((after[self.options[i][to].row.argmax()], i, to))
             self._consider(after, scale, [(i, to)])
         if self.best is None:
             for _, i, to in sorted(firsts)[: self.pairs]:
