@@ -24,6 +24,9 @@ Ints = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
 
+_MANY_EXPERTS = 32  # between Mixtral's 8 and DeepSeek-V2's 160, by factors
+
+
 @dataclass(frozen=True, eq=False)
 class Routing:
     """Tokens of experts.
@@ -40,9 +43,13 @@ class Routing:
 
 @dataclass(frozen=True)
 class RoutingSpec:
-    """What to generate, as `GeneratorSpec`; skew None: the one that gives the preset's published figure."""
+    """What to generate, as `GeneratorSpec`.
 
-    preset: str = "trimoe"
+    preset: "auto" is the published figure of the model that has most like as many experts. skew None: the one
+    that gives the preset's figure.
+    """
+
+    preset: str = "auto"
     shape: str = "lognormal"
     skew: float | None = None
     drift: float = 0.9
@@ -58,6 +65,7 @@ def generated_routing(shape: ModelShape, work: Workload, steps: int, spec: Routi
     """
     skew = spec.skew
     if skew is None:
+        spec = replace(spec, preset=_preset_of(shape) if spec.preset == "auto" else spec.preset)
         skew = find_preset(spec.preset).skew(spec.shape, shape.moe.experts, shape.topk)
     generator = GeneratorSpec(
         layers=len(shape.moe.moe_layers),
@@ -80,6 +88,11 @@ def generated_routing(shape: ModelShape, work: Workload, steps: int, spec: Routi
     calibration = draw_counts(other_p[0], _CALIBRATION_PROMPTS * work.input, shape.topk, rng)
     about = {"source": "generated", "preset": spec.preset, **vars(spec), "skew": skew}
     return Routing(prefill, decode, calibration.astype(float), about)
+
+
+def _preset_of(shape: ModelShape) -> str:
+    """Few large experts are used far more evenly than many small ones."""
+    return "trimoe" if shape.moe.experts >= _MANY_EXPERTS else "mixtral-8x7b"
 
 
 def trace_routing(trace: Trace, shape: ModelShape, work: Workload, seed: int = 0) -> Routing:

@@ -55,7 +55,7 @@ def compare(
     profile_settings: ProfileSetOption = None,
     steps: StepsOption = 16,
     trace: TraceOption = None,
-    preset: PresetOption = "trimoe",
+    preset: PresetOption = "auto",
     shape: ShapeOption = "lognormal",
     skew: SkewOption = None,
     drift: DriftOption = 0.9,

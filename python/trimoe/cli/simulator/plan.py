@@ -62,7 +62,7 @@ def plan(
     steps: StepsOption = 16,
     search_steps: Annotated[int, typer.Option(min=1, help="The same while searching.")] = 4,
     trace: TraceOption = None,
-    preset: PresetOption = "trimoe",
+    preset: PresetOption = "auto",
     shape: ShapeOption = "lognormal",
     skew: SkewOption = None,
     drift: DriftOption = 0.9,

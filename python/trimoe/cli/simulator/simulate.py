@@ -60,7 +60,7 @@ def simulate(
     profile_settings: ProfileSetOption = None,
     steps: StepsOption = 64,
     trace: TraceOption = None,
-    preset: PresetOption = "trimoe",
+    preset: PresetOption = "auto",
     shape: ShapeOption = "lognormal",
     skew: SkewOption = None,
     drift: DriftOption = 0.9,
