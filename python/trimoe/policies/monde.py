@@ -83,7 +83,7 @@ class MoNDE(Policy):
         return ()
 
     def _homes(self, state: LayerState) -> Ints:
-        """[E], the DIMM that runs each; one that is striped, as it never is here, gathers it over the link."""
+        """[E], the DIMM that runs each; it gathers a striped one, which `begin` makes none of."""
         in_turn = np.arange(len(state.layout)) % self.cost.resources.n_dimms
         homes: Ints = np.where(state.layout == STRIPED, in_turn, state.layout)
         return homes

@@ -69,9 +69,7 @@ StepsOption = Annotated[
 TraceOption = Annotated[Path | None, typer.Option(help="Routing of a recorded trace of this model.")]
 PresetOption = Annotated[
     str,
-    typer.Option(
-        help="Published skew of the routing: trimoe, qwen3-30b, mixtral-8x7b, uniform; auto: by the model's size."
-    ),
+    typer.Option(help="Published skew of the routing: trimoe, qwen3-30b, mixtral-8x7b, uniform, auto."),
 ]
 ShapeOption = Annotated[str, typer.Option(help="Of the skew: lognormal or zipf.")]
 SkewOption = Annotated[float | None, typer.Option(help="Instead of the preset's.")]
