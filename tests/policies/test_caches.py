@@ -216,6 +216,24 @@ def test_one_that_is_still_on_its_way_counts_when_it_is_there() -> None:
     assert worth.saved_ns == 5.0
 
 
+def test_another_phase_goes_on_with_what_was_learnt() -> None:
+    policy = policy_of("hybrimoe", "a6000-5220r10", "deepseek-v2-lite", ratio=0.25, cache="lfu")
+    first = states_of(policy, "prefill")
+    assert policy.report()["hits"] == policy.report()["misses"] == 0
+    favourites = np.zeros(64, np.int64)
+    favourites[40:50] = 10_000
+    policy.plan(3, favourites, first[3])
+    policy.background(view_of(first, 3, favourites, idle_ns=0.0))
+    found = policy.report()
+    assert found["hits"] + found["misses"] == 10 and found["cache"] == "lfu" and found["prefetching"]
+    then = states_of(policy, "decode")
+    assert then[3].resident[40:50].all() and then[3].resident.sum() == then[3].slots == 16
+    others = np.nonzero(then[3].resident)[0]
+    assert set(others) - set(range(40, 50)) <= set(np.nonzero(first[3].resident)[0]), "the most popular"
+    assert (then[4].resident == first[4].resident).all()
+    assert policy.report()["hits"] == policy.report()["misses"] == 0, "another phase, another count"
+
+
 def few(rng: np.random.Generator, experts: range) -> np.ndarray:
     counts = np.zeros(64, np.int64)
     counts[rng.choice(experts, 6, replace=False)] = 1

@@ -110,7 +110,7 @@ def test_nobody_leaves_for_one_who_helps_less() -> None:
     held = np.nonzero(states[5].resident)[0]
     other = int(np.nonzero(~states[5].resident)[0][0])
     expected = np.zeros(64)
-    expected[held], expected[other] = 40, 4
+    expected[held], expected[other] = 40, 30
     assert not policy.background(view_of(states, 4, np.ones(64), foreseen={5: expected}))
     expected[held], expected[other] = 4, 400
     (action,) = policy.background(view_of(states, 4, np.ones(64), foreseen={5: expected}))

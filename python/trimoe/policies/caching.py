@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from trimoe.cost import CPU, GPU, CostModel
-from trimoe.policies.caches import CACHES, ExpertCache, Worth
+from trimoe.policies.caches import CACHES, ExpertCache, HitCount, Worth
 from trimoe.policies.deployment import Deployment
 from trimoe.policies.loads import Floats
 from trimoe.policies.one_pass import OnePassOptions, need
@@ -61,15 +62,44 @@ class Caching(Policy):
         self._shared = np.array([resource for resource, _ in parts])
         self._reads_ns = np.array([ns for _, ns in parts])
         self._asked: dict[int, tuple[Ints, LayerState, int]] = {}
-        self._reset()
+        moe, options = cost.shape.moe, self.options
+        self.cache = ExpertCache(
+            options.cache,
+            len(moe.moe_layers),
+            moe.experts,
+            alpha=options.cache_alpha,
+            top=options.cache_top,
+        )
+        self._taught = False
+        self._renew()
 
     def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
-        """As for every policy; the calibration counts for the caches like one step."""
-        self._reset()
+        """What the cache thinks most of is in GPU memory, of equals the most popular.
+
+        The calibration is the first step that the caches learn from; later phases go on from there.
+        """
+        self._renew()
+        states = super().begin(deployment, popularity)
+        if self._taught:
+            for layer, state in enumerate(states[: len(self.cache.layers)]):
+                best = np.lexsort((-popularity[layer], -self.cache.layers[layer].scores))
+                state.resident[:] = False
+                state.resident[best[: state.slots]] = True
+            return states
+        self._taught = True
         tokens = deployment.batch * self.cost.shape.topk
         for layer, counts in enumerate(popularity):
             self.cache.use(layer, counts * (tokens / max(float(counts.sum()), 1e-12)))
-        return super().begin(deployment, popularity)
+        return states
+
+    def report(self) -> dict[str, Any]:
+        """Hits of experts (not of tokens), bytes moved, and what became of prefetching, in this phase."""
+        return {
+            "cache": self.options.cache,
+            **self.cache.count.totals(),
+            "prefetching": self.worth.on,
+            "times_switched_off": self.worth.switched,
+        }
 
     def background(self, view: StepView) -> Sequence[Action]:
         """Learns from the step; then whatever is to be prefetched."""
@@ -121,12 +151,10 @@ class Caching(Policy):
         idle_ns -= np.minimum(idle_ns, self._reads_ns)
         return max(0.0, delay)
 
-    def _reset(self) -> None:
-        moe, options = self.cost.shape.moe, self.options
-        layers = len(moe.moe_layers)
-        self.cache = ExpertCache(
-            options.cache, layers, moe.experts, alpha=options.cache_alpha, top=options.cache_top
-        )
+    def _renew(self) -> None:
+        """Another phase: nothing is counted or under way yet."""
+        layers, options = len(self.cost.shape.moe.moe_layers), self.options
+        self.cache.count = HitCount.of(layers)
         self.worth = Worth(options.window * layers, options.probe * layers, enabled=options.auto_off)
         self.idle = IdleTime(2 * self.fetch_ns)
         self._asked.clear()

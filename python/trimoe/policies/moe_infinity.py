@@ -51,9 +51,9 @@ class MoEInfinity(Caching):
         return one_pass(self.cost, work, phase, self.options)
 
     def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
-        """The calibration set is the first trace."""
-        self.traces = self._new_store()
-        self.traces.add(popularity)
+        """The calibration set is the first trace; later phases find those of earlier ones."""
+        if not self.traces.filled:
+            self.traces.add(popularity)
         return super().begin(deployment, popularity)
 
     def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
@@ -138,12 +138,15 @@ class TraceStore:
     Args:
         most: traces that are kept; the oldest go.
         layers, experts: MoE layers, and E.
+
+    Attributes:
+        filled: traces that are there.
     """
 
     def __init__(self, most: int, layers: int, experts: int) -> None:
         self._shares: Floats = np.zeros((most, layers, experts))  # each row sums to 1, or is 0
         self._units: npt.NDArray[np.float32] = np.zeros((most, layers, experts), np.float32)
-        self._filled, self._next = 0, 0
+        self.filled, self._next = 0, 0
         self._cosines: Floats = np.zeros(most)
         self._seen = 0
         self._now: Floats = np.zeros((layers, experts))
@@ -155,7 +158,7 @@ class TraceStore:
         self._shares[slot] = rows / np.maximum(rows.sum(axis=1, keepdims=True), 1e-12)
         self._units[slot] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
         self._next = (slot + 1) % len(self._shares)
-        self._filled = max(self._filled, slot + 1)
+        self.filled = max(self.filled, slot + 1)
 
     def see(self, layer: int, counts: Ints) -> None:
         """A layer of the present step; layer 0 begins it anew."""
@@ -164,8 +167,8 @@ class TraceStore:
             self._now[:] = 0.0
         row = counts.astype(np.float32)
         norm = float(np.linalg.norm(row))
-        if norm > 0 and self._filled:
-            self._cosines[: self._filled] += self._units[: self._filled, layer] @ row / norm
+        if norm > 0 and self.filled:
+            self._cosines[: self.filled] += self._units[: self.filled, layer] @ row / norm
         self._seen += 1
         self._now[layer] = counts
 
@@ -175,7 +178,7 @@ class TraceStore:
 
     def predict(self, layer: int) -> tuple[Floats, float]:
         """Shares [later layers, E] of the nearest trace (the oldest of equals), and its mean cosine."""
-        if not self._filled or not self._seen:
+        if not self.filled or not self._seen:
             return np.zeros((len(self._now) - layer - 1, self._now.shape[1])), 0.0
-        nearest = int(self._cosines[: self._filled].argmax())
+        nearest = int(self._cosines[: self.filled].argmax())
         return self._shares[nearest, layer + 1 :], float(self._cosines[nearest]) / self._seen

@@ -34,16 +34,20 @@ class HitCount:
         total = int(self.hits.sum() + self.misses.sum())
         return int(self.hits.sum()) / total if total else 0.0
 
-    def as_dict(self) -> dict[str, Any]:
-        """Totals and layers, for JSON."""
-        layers = zip(self.hits.tolist(), self.misses.tolist(), self.moved_bytes.tolist(), strict=True)
+    def totals(self) -> dict[str, Any]:
+        """Of all layers, for JSON."""
         return {
             "hits": int(self.hits.sum()),
             "misses": int(self.misses.sum()),
             "hit_rate": self.hit_rate,
             "moved_bytes": int(self.moved_bytes.sum()),
-            "layers": [dict(zip(("hits", "misses", "moved_bytes"), one, strict=True)) for one in layers],
         }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Totals and layers, for JSON."""
+        layers = zip(self.hits.tolist(), self.misses.tolist(), self.moved_bytes.tolist(), strict=True)
+        names = ("hits", "misses", "moved_bytes")
+        return {**self.totals(), "layers": [dict(zip(names, one, strict=True)) for one in layers]}
 
 
 class ExpertCache:
