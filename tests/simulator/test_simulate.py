@@ -79,6 +79,10 @@ def test_a_round_has_its_part_of_the_tokens() -> None:
         simulate(TinyPolicy(model, Deployment(8, 8), place), work, drawn, SimulationOptions((phase,)))
         assert {int(one.sum()) for one in counts} == {2 * tokens}
         assert max(int(one.max()) for one in counts) <= tokens
+        whole = drawn.prefill if phase == "prefill" else drawn.decode.reshape(-1, 4)
+        # Who is popular in the batch is so in its parts: within five standard errors of a binomial.
+        near = 5 * np.sqrt(tokens / 4) / tokens
+        assert abs(np.stack(counts) / tokens - whole / (whole.sum(-1, keepdims=True) / 2)).max() < near
     counts.clear()
     simulate(TinyPolicy(model, Deployment(64, 64), place), work, drawn, SimulationOptions(("decode",)))
     assert (np.stack(counts) == drawn.decode.reshape(-1, 4)).all(), "a whole batch is as drawn"
