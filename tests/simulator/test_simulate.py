@@ -66,7 +66,7 @@ def test_rounds_scale() -> None:
 def test_a_round_has_its_part_of_the_tokens() -> None:
     """Every token takes two of four experts: a part of a batch has its part of them, exactly."""
     model = CostModel(simple.machine(), simple.model(topk=2))
-    work = Workload(64, 4, 3)
+    work = Workload(64, 400, 3)
     drawn = generated_routing(model.shape, work, 2, RoutingSpec(skew=1.0))
     counts: list[Any] = []
 
@@ -74,7 +74,7 @@ def test_a_round_has_its_part_of_the_tokens() -> None:
         counts.append(of_layer)
         return everything(CPU)(layer, of_layer, state)
 
-    for phase, tokens in (("prefill", 8 * 4), ("decode", 8)):
+    for phase, tokens in (("prefill", 8 * 400), ("decode", 8)):
         counts.clear()
         simulate(TinyPolicy(model, Deployment(8, 8), place), work, drawn, SimulationOptions((phase,)))
         assert {int(one.sum()) for one in counts} == {2 * tokens}
