@@ -240,6 +240,17 @@ def test_a_plan_may_not_take_a_slot_that_a_prefetch_is_on_its_way_to() -> None:
         decode(policy)
 
 
+def test_a_slot_is_free_again_when_its_prefetch_has_ended() -> None:
+    def place(layer: int, counts: Any, state: LayerState) -> LayerPlan:
+        plan = everything(GPU)(layer, counts, state)
+        arrived = layer == 1 and np.nonzero(state.resident)[0].tolist() == [1, 3]
+        return replace(plan, keep=(Keep(2, evict=1),)) if arrived else plan
+
+    policy = TinyPolicy(simple.cost(), replace(HERE, expert_slots=2), place, prefetcher(3, evict=0))
+    decode(policy)
+    assert [residents for layer, residents, _ in policy.seen if layer == 1][-1] == {2, 3}
+
+
 def test_what_is_kept_is_there_in_the_next_step() -> None:
     def place(layer: int, counts: Any, state: LayerState) -> LayerPlan:
         plan = everything(GPU)(layer, counts, state)

@@ -66,7 +66,7 @@ def test_rounds_scale() -> None:
 def test_a_round_has_its_part_of_the_tokens() -> None:
     """Every token takes two of four experts: a part of a batch has its part of them, exactly."""
     model = CostModel(simple.machine(), simple.model(topk=2))
-    work = Workload(64, 4, 3)
+    work = Workload(64, 400, 3)
     drawn = generated_routing(model.shape, work, 2, RoutingSpec(skew=1.0))
     counts: list[Any] = []
 
@@ -74,11 +74,15 @@ def test_a_round_has_its_part_of_the_tokens() -> None:
         counts.append(of_layer)
         return everything(CPU)(layer, of_layer, state)
 
-    for phase, tokens in (("prefill", 8 * 4), ("decode", 8)):
+    for phase, tokens in (("prefill", 8 * 400), ("decode", 8)):
         counts.clear()
         simulate(TinyPolicy(model, Deployment(8, 8), place), work, drawn, SimulationOptions((phase,)))
         assert {int(one.sum()) for one in counts} == {2 * tokens}
         assert max(int(one.max()) for one in counts) <= tokens
+        whole = drawn.prefill if phase == "prefill" else drawn.decode.reshape(-1, 4)
+        # Who is popular in the batch is so in its parts: within five standard errors of a binomial.
+        near = 5 * np.sqrt(tokens / 4) / tokens
+        assert abs(np.stack(counts) / tokens - whole / (whole.sum(-1, keepdims=True) / 2)).max() < near
     counts.clear()
     simulate(TinyPolicy(model, Deployment(64, 64), place), work, drawn, SimulationOptions(("decode",)))
     assert (np.stack(counts) == drawn.decode.reshape(-1, 4)).all(), "a whole batch is as drawn"
