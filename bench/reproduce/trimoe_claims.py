@@ -122,8 +122,10 @@ def _of_trimoe(results: Results, figure: str) -> Iterator[Setting]:
         if "failed" in found:
             continue
         decode = found["phases"]["decode"]
-        if figure == "utilisation":
-            shares = decode["expert_utilisation"]
+        shares = decode["expert_utilisation"]
+        if figure == "domains":  # as the paper's cost of a domain: the GPU's is fetching or computing
+            value = 100 * (max(shares["gpu"], shares["h2d"]) + shares["cpu"] + shares["dimm"]) / 3
+        elif figure == "compute":
             value = 100 * (shares["gpu"] + shares["cpu"] + shares["dimm"]) / 3
         elif figure == "accuracy":
             value = 100 * decode["policy"]["confirmed_share"]
@@ -189,15 +191,21 @@ def claims(results: Results) -> list[Claim]:
             "+ relayout",
             f"off: {layout}; on: prefetch, relayout and rebalancing by averages of past counts.",
         ),
-        Claim(
-            _PAPER,
-            "utilisation of GPU, CPU and NDP",
-            "76.2 % on average over the three.",
-            (76.2, 76.2),
-            "what experts occupy over the experts' time, DIMMs on average, mean of the three domains.",
-            tuple(_of_trimoe(results, "utilisation")),
-            unit="%",
-            no_gain=None,
+        *(
+            Claim(
+                _PAPER,
+                f"utilisation of GPU, CPU and NDP{part}",
+                "76.2 % on average over the three; how the GPU's is counted is not in what we could read.",
+                (76.2, 76.2),
+                f"what experts occupy over the experts' time, {how}, DIMMs on average, mean of the three.",
+                tuple(_of_trimoe(results, figure)),
+                unit="%",
+                no_gain=None,
+            )
+            for part, figure, how in (
+                ("", "domains", "the GPU busy while it computes or fetches, as in the paper's cost of it"),
+                (" (its compute alone)", "compute", "of the GPU only what it computes"),
+            )
         ),
         Claim(
             _PAPER,
