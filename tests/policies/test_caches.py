@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.policies import policy_of, random_counts, states_of, view_of
+from trimoe.cost import CPU
 from trimoe.errors import InputError
 from trimoe.policies import LayerState
 from trimoe.policies.caches import CACHES, ExpertCache, Worth, make_layer_cache
@@ -236,7 +237,7 @@ def test_another_phase_goes_on_with_what_was_learnt() -> None:
 
 def few(rng: np.random.Generator, experts: range) -> np.ndarray:
     counts = np.zeros(64, np.int64)
-    counts[rng.choice(experts, 6, replace=False)] = 1
+    counts[rng.choice(experts, 6, replace=False)] = 40
     return counts
 
 
@@ -257,7 +258,9 @@ def test_wrong_predictions_switch_prefetching_off(truthful: bool, enabled: bool)
             state = states[layer]
             state.apply(policy.plan(layer, counts, state))
             known = dict(list(enumerate(told))[layer + 1 : layer + 4])
-            for action in policy.background(view_of(states, layer, counts, step=step, foreseen=known)):
+            idle_ns = 1.1 * policy.fetch_ns
+            view = view_of(states, layer, counts, step=step, idle_ns=idle_ns, foreseen=known)
+            for action in policy.background(view):
                 states[action.layer].begin(action)
                 states[action.layer].end(action)
                 prefetched[step] += 1
@@ -265,13 +268,19 @@ def test_wrong_predictions_switch_prefetching_off(truthful: bool, enabled: bool)
     assert (prefetched > 0).tolist() == on
 
 
-def test_a_copy_costs_what_memory_has_no_idle_time_for() -> None:
+def test_a_copy_costs_what_others_wait_for_it() -> None:
     policy = policy_of("hybrimoe", "a6000-5220r10", "deepseek-v2-lite", ratio=0.25)
-    read_ns = policy.cost.expert_bytes / (6 * 21.3 * 0.6)
-    idle_ns = np.full(6, 1.5 * read_ns)
-    assert policy._delay_ns(idle_ns) == 0
-    assert policy._delay_ns(idle_ns) == pytest.approx(0.5 * read_ns)
-    assert policy._delay_ns(idle_ns) == pytest.approx(read_ns)
+    states = states_of(policy)
+    fetch_ns, read_ns = policy.fetch_ns, policy.cost.expert_bytes / (6 * 21.3 * 0.6)
+    counts = np.zeros(64, np.int64)
+    view = view_of(states, 4, counts, idle_ns=1.5 * fetch_ns)
+    assert policy._delay_ns(1, view) == 0
+    assert policy._delay_ns(2, view) == pytest.approx(0.5 * fetch_ns), "the way to the GPU"
+    view.idle_ns[policy.cost.resources.channel(3)] = 0.25 * read_ns
+    assert policy._delay_ns(1, view) == pytest.approx(0.75 * read_ns), "the memory that is read"
+    counts[np.nonzero(~states[4].resident)[0][0]] = 1
+    policy.plan(4, counts, states[4])  # on the CPU, and its result wants to go to the GPU
+    assert policy._delay_ns(1, view) == pytest.approx(fetch_ns - policy.times.run_ns(CPU, 1))
 
 
 def test_unknown_caches_are_named() -> None:

@@ -43,7 +43,7 @@ class CachingOptions(OnePassOptions):
         0, "busiest experts of a step that count in mrs (12 in its code); 0: all", low=0, high=65536
     )
     auto_off: bool = option(True, "stop prefetching while copies take more time than their hits save")
-    window: int = option(8, "steps after which that is judged", low=1, high=65536)
+    window: int = option(4, "steps after which that is judged", low=1, high=65536)
     probe: int = option(32, "steps until prefetching is tried again", low=1, high=65536)
 
 
@@ -108,9 +108,9 @@ class Caching(Policy):
         if not self.worth.on or self.idle.saved_ns < self.fetch_ns:
             return ()
         actions = self.prefetches(view)
-        idle_ns = view.idle_ns[self._shared].copy()
+        each_ns = self._delay_ns(len(actions), view) / max(1, len(actions))
         for one in actions:
-            self.worth.moved(one.layer, one.expert, one.evict, self._delay_ns(idle_ns))
+            self.worth.moved(one.layer, one.expert, one.evict, each_ns)
             self.cache.seen(one.layer, 0, 0, self.cost.expert_bytes)
         return actions
 
@@ -145,11 +145,15 @@ class Caching(Policy):
             self.worth.used(view.layer, active, before, lost)
         self.cache.use(view.layer, view.counts)
 
-    def _delay_ns(self, idle_ns: Floats) -> float:
-        """What one more copy takes from others of the memory, beyond its idle time, which gets less."""
-        delay = float((self._reads_ns - idle_ns).max())
-        idle_ns -= np.minimum(idle_ns, self._reads_ns)
-        return max(0.0, delay)
+    def hidden_ns(self, view: StepView) -> float:
+        """For how long copies that begin now are in nobody's way: until something else has to be copied."""
+        return float(view.idle_ns[self.cost.resources.h2d])
+
+    def _delay_ns(self, copies: int, view: StepView) -> float:
+        """What others wait for copies that begin now: on the way to the GPU, or for the memory they read."""
+        on_the_way = copies * self.fetch_ns - self.hidden_ns(view)
+        at_memory = float((copies * self._reads_ns - view.idle_ns[self._shared]).max())
+        return max(0.0, on_the_way, at_memory)
 
     def _renew(self) -> None:
         """Another phase: nothing is counted or under way yet."""

@@ -51,6 +51,7 @@ class HybriMoE(Caching):
     def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(cost, settings)
         self._streams = False
+        self._returns_ns: dict[int, float] = {}  # when the results of a layer's CPU experts go to the GPU
 
     def deploy(self, work: Workload, phase: str) -> Deployment:
         """GPU memory as the ratio says; the released code streams whole layers for prompts."""
@@ -68,6 +69,7 @@ class HybriMoE(Caching):
             return placed(len(counts), {GPU: order}, fetched)
         found = self.schedule(counts, state.resident)
         keep = self.kept(layer, counts, state, found.moved)
+        self._returns_ns[layer] = found.end if found.cpu else float("inf")
         return placed(len(counts), {GPU: found.gpu, CPU: found.cpu}, found.moved, keep)
 
     def schedule(self, counts: Ints, resident: Bools) -> HybridSchedule:
@@ -88,6 +90,10 @@ class HybriMoE(Caching):
         return paper_schedule(
             cached, uncached, tokens, gpu=gpu_ns, cpu=cpu_ns, move=self.fetch_ns, tail=self.options.tail
         )
+
+    def hidden_ns(self, view: StepView) -> float:
+        """Until the CPU's results go the same way, if it has any."""
+        return min(super().hidden_ns(view), self._returns_ns.get(view.layer, float("inf")))
 
     def prefetches(self, view: StepView) -> Sequence[Prefetch]:
         """What helps the next layers most, while PCIe has nothing to do."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from trimoe.cost import CostModel
-from trimoe.cost.layer_ops import kv_bytes
 from trimoe.errors import InputError
 from trimoe.policies.deployment import Deployment, Workload, check_fits, gpu_ledger
 from trimoe.policies.options import Options, option
@@ -77,7 +76,8 @@ def one_pass(
         if room >= 0 or requests == 1:
             break
         requests = -(-requests // 2)
-    whole = replace(whole, kv_on_gpu=_kv_share(cost, work, options.kv, room), expert_slots=experts or 0)
+    whole = replace(whole, expert_slots=experts or 0)
+    whole = replace(whole, kv_on_gpu=_kv_share(cost, whole, work, phase, options.kv))
     check_fits(cost, whole, work, phase)
     if experts is None:
         whole = replace(
@@ -92,11 +92,14 @@ def _room(cost: CostModel, deployment: Deployment, work: Workload, phase: str) -
     return cost.profile.gpu.memory_bytes - sum(gpu_ledger(cost, deployment, work, phase).values())
 
 
-def _kv_share(cost: CostModel, work: Workload, kv: str, room: float) -> float:
+def _kv_share(cost: CostModel, whole: Deployment, work: Workload, phase: str, kv: str) -> float:
+    """Of the KV cache, what GPU memory holds beside all else; what it takes there grows evenly with it."""
     if kv != "auto":
         return float(kv == "gpu")
-    fits = max(0.0, room) / kv_bytes(cost.shape, work.batch, work.input + work.output)
-    return 1.0 if fits >= 1 else fits * (1 - 1e-9)
+    none, all_there = (_room(cost, replace(whole, kv_on_gpu=share), work, phase) for share in (0.0, 1.0))
+    if all_there >= 0:
+        return 1.0
+    return max(0.0, none / (none - all_there)) * (1 - 1e-9)
 
 
 def _slots(cost: CostModel, total: int) -> tuple[int, ...]:
