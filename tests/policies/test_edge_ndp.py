@@ -111,3 +111,4 @@ def test_the_first_step_stands_in_for_prompts_and_evicts_the_least_activated() -
     off = policy_of("edge-ndp", **EDGE, prefetch="off")
     off.background(view_of(states, 1, first))
     assert not off.background(view_of(states, 0, other, step=1))
+    assert not any(one.resident.any() for one in states_of(off))

@@ -29,7 +29,7 @@ class EdgeNdpOptions(OnePassOptions):
     """See `option`."""
 
     balance: bool = option(True, "move busy experts to the GPU; off: it runs only what it holds")
-    prefetch: bool = option(True, "bring the experts that the prompts activated most to the GPU")
+    prefetch: bool = option(True, "hold what the prompts activated most in GPU memory; off: nothing")
 
 
 class EdgeNdp(Policy):
@@ -61,7 +61,7 @@ class EdgeNdp(Policy):
         states = []
         for layer in range(len(popularity)):
             state = LayerState.of(popularity.shape[1], slots=deployment.slots(layer))
-            if layer in self._hot:
+            if self.options.prefetch and layer in self._hot:
                 state.resident[most_popular(self._hot[layer], state.slots)] = True
             states.append(state)
         return states
