@@ -16,7 +16,7 @@ from trimoe._plan import Planner
 from trimoe.cost import CPU, GPU, NDP0, STRIPED, CostModel, load_model_shape
 from trimoe.hardware.profile import load_profile
 from trimoe.policies.loads import Loads
-from trimoe.policies.trimoe_costs import make_planner, teach
+from trimoe.policies.trimoe.costs import make_planner, teach
 
 SETTINGS: dict[str, Any] = {
     "with_cpu": True,

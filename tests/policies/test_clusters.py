@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trimoe.errors import InputError
-from trimoe.policies.clusters import _nearest, embed_texts, k_means
+from trimoe.policies.coxmoe.clusters import _nearest, embed_texts, k_means
 
 
 def _blobs(seed: int, sizes: tuple[int, ...] = (30, 10, 20, 5)) -> tuple[np.ndarray, np.ndarray]:

@@ -15,9 +15,9 @@ from trimoe.cost.layer_ops import ELEMENT_BYTES, head_op
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile, parse_profile
 from trimoe.policies import LayerPlan, LayerState, Loads, Workload, check_plan, make_policy
-from trimoe.policies.coxmoe import CoxMoE
-from trimoe.policies.coxmoe_search import Space, expected_tokens, search
-from trimoe.policies.coxmoe_times import Timing, attention_ns, split_ns
+from trimoe.policies.coxmoe.policy import CoxMoE
+from trimoe.policies.coxmoe.search import Space, expected_tokens, search
+from trimoe.policies.coxmoe.times import Timing, attention_ns, split_ns
 from trimoe.policies.deployment import Deployment, check_fits, gpu_ledger, host_ledger
 from trimoe.policies.layer_tasks import LayerTasks
 

@@ -12,10 +12,11 @@ import pytest
 from trimoe.cost import CPU, GPU, NDP0, STRIPED, CostModel
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile
-from trimoe.policies import branch
-from trimoe.policies.branch import solve_exact
 from trimoe.policies.deployment import Deployment, Workload
-from trimoe.policies.exact import (
+from trimoe.policies.loads import Loads
+from trimoe.policies.optimum import branch
+from trimoe.policies.optimum.branch import solve_exact
+from trimoe.policies.optimum.exact import (
     COMMON,
     Choices,
     choices_of,
@@ -26,9 +27,8 @@ from trimoe.policies.exact import (
     solve_milp,
     to_plan,
 )
-from trimoe.policies.gap import measure_gaps
-from trimoe.policies.instances import draw_instances, instance_cost
-from trimoe.policies.loads import Loads
+from trimoe.policies.optimum.gap import measure_gaps
+from trimoe.policies.optimum.instances import draw_instances, instance_cost
 from trimoe.policies.options import Options
 from trimoe.policies.plan import IDLE, SPLIT, Ints, LayerPlan, LayerState, check_plan
 from trimoe.policies.policy import Policy

@@ -13,9 +13,9 @@ from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile
 from trimoe.policies import Workload, check_plan, make_policy
 from trimoe.policies.deployment import gpu_ledger, host_ledger
-from trimoe.policies.flexgen import FlexGen
-from trimoe.policies.flexgen_lp import ONE, PlacementProblem, solve_placement
-from trimoe.policies.flexgen_published import OPT_30B, T4Constants, published_problem, published_shares
+from trimoe.policies.flexgen.policy import FlexGen
+from trimoe.policies.flexgen.program import ONE, PlacementProblem, solve_placement
+from trimoe.policies.flexgen.published import OPT_30B, T4Constants, published_problem, published_shares
 from trimoe.policies.forecast import Forecast, streamed
 
 WORK = Workload(512, 128, 64)

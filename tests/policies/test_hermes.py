@@ -18,12 +18,12 @@ from trimoe.policies import (
     StepView,
     Workload,
     check_plan,
-    hermes_placing,
     make_policy,
 )
 from trimoe.policies.deployment import check_fits
-from trimoe.policies.hermes import Hermes
-from trimoe.policies.hermes_placing import balanced, place_layer
+from trimoe.policies.hermes import placing
+from trimoe.policies.hermes.placing import balanced, place_layer
+from trimoe.policies.hermes.policy import Hermes
 
 DIMMS = 16
 DECODE = Deployment(32, 32, attention="ndp", kv_on_gpu=0.0, expert_slots=8)
@@ -86,7 +86,7 @@ def test_the_gpu_waits_for_results() -> None:
 
 
 def test_without_a_point_from_the_solver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hermes_placing.Program, "solve", lambda self, **limits: None)
+    monkeypatch.setattr(placing.Program, "solve", lambda self, **limits: None)
     dimm_ns = np.array([9.0, 1.0, 5.0, 7.0])
     found = place_layer(0.1 * dimm_ns, dimm_ns, 2, 2)
     assert not found.proven and found.hot.tolist() == [True, False, False, True]

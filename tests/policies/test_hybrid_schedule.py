@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimoe.policies.hybrid_schedule import (
+from trimoe.policies.hybrimoe.schedule import (
     RELEASED_CPU_MS,
     RELEASED_MOVE_MS,
     HybridSchedule,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import importlib.util
 from dataclasses import replace
 from typing import Any
 
@@ -46,11 +45,6 @@ VARIANTS = [
     ("monde", {"alpha": "3"}),
     ("edge-ndp", {"balance": "off"}),
 ]
-
-
-def there_yet(name: str) -> bool:
-    """Whether the module of a system is written. TODO of the lead: once all are, this goes, and its skip."""
-    return importlib.util.find_spec(f"trimoe.policies.{name.replace('-', '_')}") is not None
 
 
 @functools.cache
@@ -144,8 +138,6 @@ def counts_of(rng: np.random.Generator, tokens: int, skew: float) -> np.ndarray:
 def test_every_policy_keeps_the_rules(
     name: str, variant: dict[str, str], profile: str, data: st.DataObject
 ) -> None:
-    if not there_yet(name):
-        pytest.skip(f"{name} is not on this branch yet")
     if name in NEEDS_NDP and cost_of(profile).profile.ndp is None:
         with pytest.raises(InputError, match="NDP"):
             make_policy(name, cost_of(profile), variant).deploy(WORK, "decode")
@@ -173,7 +165,7 @@ def test_every_policy_keeps_the_rules(
 
 
 def test_a_layer_without_tokens_has_an_empty_plan() -> None:
-    for name in filter(there_yet, policy_names()):
+    for name in policy_names():
         run = Run(name, "h100-8470-ndp16", {}, "decode", np.ones((LAYERS, EXPERTS)))
         idle = np.zeros(len(run.policy.cost.resources))
         plan = run.layer(StepView(0, 0, np.zeros(EXPERTS, np.int64), (), idle, lambda _: None))

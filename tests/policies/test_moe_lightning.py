@@ -13,8 +13,8 @@ from trimoe.hardware.profile import load_profile
 from trimoe.policies import Workload, check_plan, make_policy
 from trimoe.policies.deployment import Deployment, check_fits, gpu_ledger
 from trimoe.policies.forecast import Forecast, streamed
-from trimoe.policies.hrm import Hierarchy, Level
-from trimoe.policies.moe_lightning import MoELightning
+from trimoe.policies.moe_lightning.policy import MoELightning
+from trimoe.policies.moe_lightning.roofline import Hierarchy, Level
 
 WORK = Workload(512, 77, 64)
 L4 = Hierarchy(Level(242, 300), Level(1.3, 100), 32)  # an L4 and its host, round figures of the paper

@@ -9,8 +9,8 @@ import pytest
 
 import trimoe.trace
 from trimoe.errors import InputError
-from trimoe.policies.clusters import embed_texts
-from trimoe.policies.stratification import (
+from trimoe.policies.coxmoe.clusters import embed_texts
+from trimoe.policies.coxmoe.stratification import (
     activation_map,
     compare_preloads,
     hit_rate,

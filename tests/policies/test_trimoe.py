@@ -25,7 +25,7 @@ from trimoe.policies import (
     make_policy,
 )
 from trimoe.policies.deployment import Deployment
-from trimoe.policies.trimoe_layout import ExpectedTimes, ridge_tokens
+from trimoe.policies.trimoe.layout import ExpectedTimes, ridge_tokens
 
 WORK = Workload(64, 128, 32)
 DECODE = Deployment(64, 64, expert_slots=4)

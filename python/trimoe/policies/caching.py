@@ -16,7 +16,8 @@ from trimoe.cost import CPU, GPU, CostModel
 from trimoe.policies.caches import CACHES, ExpertCache, HitCount, Worth
 from trimoe.policies.deployment import Deployment
 from trimoe.policies.loads import Floats
-from trimoe.policies.one_pass import OnePassOptions, need
+from trimoe.policies.needs import need
+from trimoe.policies.one_pass import OnePassOptions
 from trimoe.policies.options import option
 from trimoe.policies.placing import IdleTime, Times
 from trimoe.policies.plan import Action, Ints, Keep, LayerState, Prefetch
@@ -54,7 +55,7 @@ class Caching(Policy):
 
     def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(cost, settings)
-        need(self.name, cost)
+        need(cost, self.name, gpu=True)
         self.times = Times(cost)
         self.fetch_ns = self.times.fetch_ns()
         # What a copy occupies beside the way to the GPU, which `idle` pays for.

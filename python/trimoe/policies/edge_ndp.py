@@ -15,7 +15,8 @@ import numpy as np
 from trimoe.cost import GPU, STRIPED, CostModel
 from trimoe.policies.deployment import Deployment, Workload
 from trimoe.policies.loads import Floats, Loads
-from trimoe.policies.one_pass import OnePassOptions, need, one_pass
+from trimoe.policies.needs import need
+from trimoe.policies.one_pass import OnePassOptions, one_pass
 from trimoe.policies.options import option
 from trimoe.policies.placing import IdleTime, Times, busiest_first, placed
 from trimoe.policies.plan import SPLIT, Action, Ints, LayerPlan, LayerState, Prefetch
@@ -40,7 +41,7 @@ class EdgeNdp(Policy):
 
     def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(cost, settings)
-        need(self.name, cost, ndp=True)
+        need(cost, self.name, gpu=True, ndp=True)
         self._loads, self._fetch_ns = Loads(cost), Times(cost).fetch_ns()
         self._idle = IdleTime(2 * self._fetch_ns)
         self._hot: dict[int, Floats] = {}  # activations that decide, by layer

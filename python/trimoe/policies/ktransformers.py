@@ -14,7 +14,8 @@ import numpy as np
 from trimoe.cost import CPU, GPU, CostModel
 from trimoe.errors import InputError
 from trimoe.policies.deployment import Deployment, Workload
-from trimoe.policies.one_pass import OnePassOptions, need, one_pass
+from trimoe.policies.needs import need
+from trimoe.policies.one_pass import OnePassOptions, one_pass
 from trimoe.policies.options import option
 from trimoe.policies.placing import busiest_first, placed
 from trimoe.policies.plan import Ints, LayerPlan, LayerState
@@ -46,7 +47,7 @@ class KTransformers(Policy):
 
     def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(cost, settings)
-        need(self.name, cost)
+        need(cost, self.name, gpu=True)
         moe, topk = cost.shape.moe, cost.shape.topk
         if self.options.gpu_experts > moe.experts or self.options.deferral >= topk:
             raise InputError(

@@ -15,7 +15,8 @@ import numpy as np
 from trimoe.cost import GPU, NDP0, STRIPED, CostModel
 from trimoe.policies.deployment import Deployment, Workload
 from trimoe.policies.loads import Floats, Loads
-from trimoe.policies.one_pass import OnePassOptions, need, one_pass
+from trimoe.policies.needs import need
+from trimoe.policies.one_pass import OnePassOptions, one_pass
 from trimoe.policies.options import option
 from trimoe.policies.placing import balanced_homes, busiest_first, split_makespans
 from trimoe.policies.plan import IDLE, Action, Ints, LayerPlan, LayerState
@@ -42,7 +43,7 @@ class MoNDE(Policy):
 
     def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(cost, settings)
-        need(self.name, cost, ndp=True)
+        need(cost, self.name, gpu=True, ndp=True)
         assert cost.profile.pcie is not None
         self._loads = Loads(cost)
         self.pcie_gbps = cost.profile.pcie.h2d_gbps

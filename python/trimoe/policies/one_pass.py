@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from trimoe.cost import CostModel
-from trimoe.errors import InputError
 from trimoe.policies.deployment import Deployment, Workload, check_fits, gpu_ledger
 from trimoe.policies.options import Options, option
 
-__all__ = ["OnePassOptions", "need", "one_pass"]
+__all__ = ["OnePassOptions", "one_pass"]
 
 
 @dataclass(frozen=True)
@@ -28,19 +27,6 @@ class OnePassOptions(Options):
     prefill_tokens: int = option(
         32768, "prompt tokens at once; fewer where they do not fit", low=1, high=2**24
     )
-
-
-def need(system: str, cost: CostModel, *, ndp: bool = False) -> None:
-    """InputError where a machine has no GPU, or no DIMMs with cores."""
-    profile = cost.profile
-    missing = ["a GPU"] if profile.gpu is None else []
-    missing += ["NDP-DIMMs"] if ndp and profile.ndp is None else []
-    if missing:
-        raise InputError(
-            expected=f"a machine with {' and '.join(missing)}, which {system} needs",
-            got=f"profile {profile.name} without",
-            hint="--hardware h100-8470-ndp16",
-        )
 
 
 def one_pass(

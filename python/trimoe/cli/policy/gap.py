@@ -63,8 +63,8 @@ def gap(
     """
     from trimoe.hardware.profile import load_profile
     from trimoe.policies import make_policy, parse_settings
-    from trimoe.policies.gap import measure_gaps
-    from trimoe.policies.instances import draw_instances, instance_cost
+    from trimoe.policies.optimum.gap import measure_gaps
+    from trimoe.policies.optimum.instances import draw_instances, instance_cost
 
     usual_experts, usual_dimms = _LARGE if large else _SMALL
     profile = load_profile(hardware)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trimoe.policies.branch import solve_exact
 from trimoe.policies.deployment import Workload
-from trimoe.policies.exact import COMMON, choices_of, kinds_of, lower_bound
-from trimoe.policies.instances import Instance
 from trimoe.policies.loads import Floats, Loads
+from trimoe.policies.optimum.branch import solve_exact
+from trimoe.policies.optimum.exact import COMMON, choices_of, kinds_of, lower_bound
+from trimoe.policies.optimum.instances import Instance
 from trimoe.policies.plan import check_plan
 from trimoe.policies.policy import Policy
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from trimoe.cost import STRIPED
 from trimoe.policies.plan import Action, Ints, Prefetch, Relayout
-from trimoe.policies.trimoe_expected import ExpectedLayer
+from trimoe.policies.trimoe.expected import ExpectedLayer
 
 __all__ = ["Proposal", "prefetches", "rebalances", "relayouts"]
 

@@ -17,7 +17,7 @@ from trimoe.cost import CostModel
 from trimoe.cost.layer_ops import hidden_bytes
 from trimoe.errors import InputError
 from trimoe.policies.deployment import Deployment, Workload, check_fits, gpu_ledger, host_ledger
-from trimoe.policies.flexgen_lp import (
+from trimoe.policies.flexgen.program import (
     ONE,
     Affine,
     PlacementProblem,

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trimoe.policies.exact import Choices, Optimum, makespan, relaxation, solve_milp
 from trimoe.policies.loads import Floats
+from trimoe.policies.optimum.exact import Choices, Optimum, makespan, relaxation, solve_milp
 
 __all__ = ["solve_exact"]
 

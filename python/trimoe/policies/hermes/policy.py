@@ -21,7 +21,7 @@ from trimoe.cost.layer_ops import hidden_bytes
 from trimoe.errors import InputError
 from trimoe.policies.deployment import Deployment, Workload, check_fits, with_slots
 from trimoe.policies.forecast import halves, streamed
-from trimoe.policies.hermes_placing import HermesPlacement, place_layer
+from trimoe.policies.hermes.placing import HermesPlacement, place_layer
 from trimoe.policies.needs import need
 from trimoe.policies.options import Options, option
 from trimoe.policies.plan import IDLE, Action, Ints, LayerPlan, LayerState, Prefetch, Relayout

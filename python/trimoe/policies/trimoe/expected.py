@@ -13,7 +13,7 @@ import numpy as np
 from trimoe.cost import STRIPED
 from trimoe.policies.plan import Action, Bools, Ints, LayerState, Relayout
 from trimoe.policies.policy import Floats
-from trimoe.policies.trimoe_layout import ExpectedTimes
+from trimoe.policies.trimoe.layout import ExpectedTimes
 
 __all__ = ["ExpectedLayer"]
 

@@ -18,10 +18,10 @@ from trimoe.policies.deployment import Deployment, Workload
 from trimoe.policies.options import Options, option
 from trimoe.policies.plan import IDLE, Action, Ints, LayerPlan, LayerState
 from trimoe.policies.policy import Floats, Policy, StepView, most_popular
-from trimoe.policies.trimoe_costs import make_planner, teach
-from trimoe.policies.trimoe_deploy import deploy_decode, deploy_prefill
-from trimoe.policies.trimoe_layout import ExpectedTimes, balanced_line, lay_out, ridge_tokens
-from trimoe.policies.trimoe_moves import MoveRules, Moves
+from trimoe.policies.trimoe.costs import make_planner, teach
+from trimoe.policies.trimoe.deploy import deploy_decode, deploy_prefill
+from trimoe.policies.trimoe.layout import ExpectedTimes, balanced_line, lay_out, ridge_tokens
+from trimoe.policies.trimoe.moves import MoveRules, Moves
 from trimoe.predictor.ema import EmaPredictor
 
 __all__ = ["TriMoE"]

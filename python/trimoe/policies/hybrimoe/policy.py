@@ -14,7 +14,7 @@ import numpy as np
 from trimoe.cost import CPU, GPU, CostModel
 from trimoe.policies.caching import Caching, CachingOptions, cache_option
 from trimoe.policies.deployment import Deployment, Workload
-from trimoe.policies.hybrid_schedule import HybridSchedule, hss, paper_end, paper_schedule
+from trimoe.policies.hybrimoe.schedule import HybridSchedule, hss, paper_end, paper_schedule
 from trimoe.policies.loads import Floats
 from trimoe.policies.one_pass import one_pass
 from trimoe.policies.options import option

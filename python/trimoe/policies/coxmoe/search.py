@@ -17,7 +17,7 @@ import numpy.typing as npt
 from trimoe.cost import GPU, CostModel
 from trimoe.cost.layer_ops import head_op
 from trimoe.errors import InputError
-from trimoe.policies.coxmoe_times import Timing, attention_ns, split_ns
+from trimoe.policies.coxmoe.times import Timing, attention_ns, split_ns
 from trimoe.policies.deployment import Deployment, Workload, check_fits, host_ledger, spare_slots
 from trimoe.policies.plan import Ints
 

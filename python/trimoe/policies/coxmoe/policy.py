@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from trimoe.cost import CPU, GPU, STRIPED, CostModel
-from trimoe.policies.coxmoe_search import Choice, Space, expected_tokens, predict, search
-from trimoe.policies.coxmoe_times import Timing
+from trimoe.policies.coxmoe.search import Choice, Space, expected_tokens, predict, search
+from trimoe.policies.coxmoe.times import Timing
 from trimoe.policies.deployment import Deployment, Workload
 from trimoe.policies.loads import Loads
 from trimoe.policies.options import Options, option

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from trimoe.policies.flexgen_lp import (
+from trimoe.policies.flexgen.program import (
     ONE,
     Affine,
     PlacementProblem,

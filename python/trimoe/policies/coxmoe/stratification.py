@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trimoe.errors import InputError
-from trimoe.policies.clusters import k_means
+from trimoe.policies.coxmoe.clusters import k_means
 from trimoe.policies.plan import Bools, Ints
 from trimoe.policies.policy import most_popular
 from trimoe.trace import Trace

@@ -15,9 +15,9 @@ from trimoe.cost import STRIPED, CostModel
 from trimoe.cost.model import Parts
 from trimoe.policies.plan import Action, Ints, LayerState, Prefetch, Relayout
 from trimoe.policies.policy import Floats, StepView
-from trimoe.policies.trimoe_expected import ExpectedLayer
-from trimoe.policies.trimoe_layout import ExpectedTimes, balanced_line
-from trimoe.policies.trimoe_proposals import Proposal, prefetches, rebalances, relayouts
+from trimoe.policies.trimoe.expected import ExpectedLayer
+from trimoe.policies.trimoe.layout import ExpectedTimes, balanced_line
+from trimoe.policies.trimoe.proposals import Proposal, prefetches, rebalances, relayouts
 from trimoe.predictor.ema import DecisionAccuracy, EmaPredictor
 
 __all__ = ["MoveRules", "Moves"]

@@ -1,0 +1,1 @@
+"""How good decisions are: the exact optimum of a layer, lower bounds, random layers, gaps."""
