@@ -136,5 +136,5 @@ def test_it_needs_a_gpu(tmp_path) -> None:  # type: ignore[no-untyped-def]
         with pytest.raises(InputError, match=f"a machine with a GPU for {name}"):
             make_policy(name, plain)
     for name in ("monde", "edge-ndp"):
-        with pytest.raises(InputError, match="NDP-DIMMs"):
+        with pytest.raises(InputError, match="DIMM-NDPs"):
             policy_of(name, "l4")
