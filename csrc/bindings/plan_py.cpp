@@ -1,4 +1,6 @@
 // Module trimoe._plan: TriMoE's decision about one layer.
+#include "bindings/plan_py.h"
+
 #include <algorithm>
 #include <array>
 #include <utility>
@@ -8,7 +10,6 @@
 #include <pybind11/stl.h>
 
 #include "bindings/errors_py.h"
-#include "bindings/plan_py.h"
 #include "common/error.h"
 #include "plan/planner.h"
 
