@@ -128,7 +128,10 @@ def _of_trimoe(results: Results, figure: str) -> Iterator[Setting]:
         elif figure == "compute":
             value = 100 * (shares["gpu"] + shares["cpu"] + shares["dimm"]) / 3
         elif figure == "accuracy":
-            value = 100 * decode["policy"]["confirmed_share"]
+            confirmed = decode["policy"]["confirmed_share"]
+            if confirmed is None:  # nothing was moved
+                continue
+            value = 100 * confirmed
         else:
             value = decode[figure]
         yield Setting(point.label, value, point.ours().command)
