@@ -16,7 +16,6 @@ import other_claims
 import trimoe_claims
 import typer
 from case import run_cases
-from notes import NOTES
 from report import plot_claims, write_report
 
 from trimoe.cli.render import progress_steps
@@ -27,6 +26,7 @@ PARTS = {
     "hybrimoe": hybrimoe_claims,
     "others": other_claims,
 }
+_NOTES = Path(__file__).with_name("notes.md")
 _DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
@@ -45,7 +45,7 @@ def main(
         results = run_cases(cases, advance)
     claims = [claim for one in parts for claim in one.claims(results)]
     name = "reproduction" if part == "all" else f"reproduction_{part}"
-    write_report(claims, docs / f"{name}.md", NOTES)
+    write_report(claims, docs / f"{name}.md", _NOTES.read_text(encoding="utf-8"))
     plot_claims(claims, docs / f"{name}.png")
     failed = {case.command: one["failed"] for case, one in results.items() if "failed" in one}
     facts = {"claims": [one.as_dict() for one in claims], "failed": failed}
