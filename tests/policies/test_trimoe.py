@@ -25,7 +25,7 @@ from trimoe.policies import (
     make_policy,
 )
 from trimoe.policies.deployment import Deployment
-from trimoe.policies.trimoe_layout import ExpectedTimes, ridge_tokens
+from trimoe.policies.trimoe_layout import ExpectedTimes, balanced_line, ridge_tokens
 
 WORK = Workload(64, 128, 32)
 DECODE = Deployment(64, 64, expert_slots=4)
@@ -93,8 +93,9 @@ def no_one(layer: int) -> None:
 
 
 def test_prefill_is_the_gpus_alone() -> None:
-    policy = trimoe()
+    policy = trimoe(machine(model="qwen3-235b-a22b"))
     deployment = policy.deploy(WORK, "prefill")
+    assert 0 < deployment.expert_slots < 128
     assert (deployment.qkv, deployment.attention, deployment.out) == ("gpu",) * 3
     assert deployment.coalesced and deployment.stream_ahead and deployment.dense_on_gpu == 1
     state = policy.begin(deployment, drawn(1))[0]
@@ -169,11 +170,14 @@ def test_the_first_state_follows_popularity(eta: str) -> None:
     for index, state in enumerate(states):
         row = popularity[index]
         assert set(np.nonzero(state.resident)[0]) == set(np.argsort(-row)[:4])
+        times = ExpectedTimes(machine(), cpu=True)
+        balance = balanced_line(times, row, state.resident, times.on_dimm(row), times.on_host(row))
+        assert eta != "0" or ((state.layout == STRIPED) == (row >= balance)).all()
         line = row[state.layout == STRIPED].min()
         assert line > row[state.layout != STRIPED].max()
         assert eta == "0" or line >= 2 * ridge_tokens(machine()) > row[state.layout != STRIPED].max()
         cold = (state.layout != STRIPED) & ~state.resident
-        ns = ExpectedTimes(machine(), cpu=True).on_dimm(row) * cold
+        ns = times.on_dimm(row) * cold
         loads = np.bincount(state.layout[cold], ns[cold], 16)
         assert loads.max() - loads.min() <= ns.max() + 1  # longest first never ends further apart
 
@@ -282,10 +286,12 @@ def test_experts_under_way_are_left_alone() -> None:
     loop = Loop(trimoe(), drawn(1))
     loop.step(np.zeros((2, 128), int))
     state = loop.states[0]
-    state.pending |= set(range(128))
+    state.pending |= set(np.nonzero(~state.resident)[0].tolist())
     idle = np.full(len(machine().resources), 1e9)
     view = StepView(0, 0, drawn(5)[0].astype(int), loop.states, idle, no_one)
-    assert not [loop.policy.background(view) for _ in range(5)][-1]
+    assert not any(loop.policy.background(view) for _ in range(5))
+    state.pending.clear()
+    assert loop.policy.background(view)
 
 
 def test_idle_time_adds_up_but_not_for_ever() -> None:
@@ -296,6 +302,10 @@ def test_idle_time_adds_up_but_not_for_ever() -> None:
     assert sum(begun) > 0 and max(begun) <= 2
     link_ns = machine().move_parts(0, STRIPED)[0][1]
     assert sum(begun) * link_ns <= 60 * 3e5
+    rested = Loop(trimoe(prefetch="off"), drawn(1))
+    for _ in range(20):
+        rested.step(np.zeros((2, 128), int))
+    assert sum(len(rested.step(counts, idle_ns=0)) for _ in range(4)) <= 1
 
 
 def relayouts(found: list[Any], expert: int) -> list[int]:
