@@ -114,7 +114,7 @@ bool Problem::fill(const Costs& costs, const LayerView& view, const Choices& cho
   const size_t n = experts_.size() * static_cast<size_t>(options_);
   rows_.resize(n * static_cast<size_t>(width_));
   all_.assign(n, Option{});
-  order_dimms(costs, view);
+  if (size() <= choices.striped_on_dimm_up_to) order_dimms(costs, view);
   for (int i = 0; i < size(); ++i) add_expert(costs, view, choices, i);
   return true;
 }

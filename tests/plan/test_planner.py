@@ -116,9 +116,25 @@ def optimum_ns(cost: CostModel, counts: Any, resident: Any, layout: Any) -> floa
 @settings(max_examples=60, deadline=None)
 @given(layer=layers(5, 4))
 def test_the_search_finds_the_optimum(layer: Any) -> None:
-    planner = planner_for(machine(), layer[0], **SEARCH)
+    """From the worst beginning on, so that the search alone has to find it."""
+    planner = planner_for(machine(), layer[0], **SEARCH, greedy=False, rounds=0)
     assert planner.decide(*layer) is not None
     assert planner.makespan_ns == pytest.approx(optimum_ns(machine(), *layer), rel=1e-5)
+
+
+def test_refinement_without_search_is_near_the_optimum() -> None:
+    random, gaps = np.random.default_rng(5), []
+    for _ in range(60):
+        counts = random.integers(1, 80, 10)
+        layout = random.integers(STRIPED, 4, 10).astype(np.int16)
+        layer = (counts, random.random(10) < 0.1, layout)
+        ns = []
+        for changes in ({"striped_on_dimm_up_to": 0}, {**SEARCH, "striped_on_dimm_up_to": 0}):
+            planner = planner_for(machine(), counts, **changes)
+            planner.decide(*layer)
+            ns.append(planner.makespan_ns)
+        gaps.append(ns[0] / ns[1] - 1)
+    assert np.mean(gaps) < 0.02 and max(gaps) < 0.1
 
 
 @settings(max_examples=60, deadline=None)

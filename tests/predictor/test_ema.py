@@ -45,17 +45,32 @@ def test_nonsense_is_refused(alpha: float, layers: int) -> None:
         EmaPredictor(layers, 8, alpha)
 
 
-def test_each_kind_of_decision_is_confirmed_by_its_own_rule() -> None:
+@pytest.mark.parametrize(
+    ("expert", "threshold", "above", "rival", "confirmed"),
+    [
+        (0, 5.0, True, -1, True),
+        (1, 5.0, True, -1, False),
+        (0, 5.0, False, -1, False),
+        (1, 5.0, False, -1, True),
+        (0, 99.0, True, 1, True),  # the rival sets the threshold
+        (1, 0.0, True, 0, False),
+        (0, 99.0, True, 2, True),  # as many are enough
+    ],
+)
+def test_each_kind_of_decision_has_its_own_rule(
+    expert: int, threshold: float, above: bool, rival: int, confirmed: bool
+) -> None:
+    accuracy = DecisionAccuracy()
+    accuracy.bet(0, expert, threshold, above=above, rival=rival)
+    accuracy.settle(0, np.array([5, 4, 5]))
+    assert accuracy.share == confirmed
+
+
+def test_a_decision_is_settled_once_by_its_own_layer() -> None:
     accuracy = DecisionAccuracy()
     assert accuracy.share is None
-    accuracy.bet(0, 0, 5.0)  # 5: comes true
-    accuracy.bet(0, 1, 5.0)  # 4: does not
-    accuracy.bet(0, 1, 5.0, above=False)  # 4: does
-    accuracy.bet(0, 0, 5.0, above=False)  # 5: does not
-    accuracy.bet(0, 0, 99.0, rival=1)  # 5 against 4: does
-    accuracy.bet(0, 1, 0.0, rival=0)  # 4 against 5: does not
-    accuracy.bet(1, 0, 1.0)  # another layer: open
-    accuracy.settle(0, np.array([5, 4]))
-    assert (accuracy.decided, accuracy.settled, accuracy.confirmed) == (7, 6, 3)
-    accuracy.settle(0, np.array([0, 0]))  # settled once only
-    assert accuracy.as_dict() == {"decided": 7, "settled": 6, "confirmed_share": 0.5}
+    accuracy.bet(0, 0, 5.0)
+    accuracy.bet(1, 0, 1.0)
+    accuracy.settle(0, np.array([5]))
+    accuracy.settle(0, np.array([0]))
+    assert accuracy.as_dict() == {"decided": 2, "settled": 1, "confirmed_share": 1.0}
