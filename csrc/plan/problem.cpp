@@ -109,8 +109,8 @@ bool Problem::fill(const Costs& costs, const LayerView& view, const Choices& cho
     if (!costs.knows(view.counts[at])) return false;
   }
   width_ = costs.width();
-  const bool all_dimms = size() <= choices.any_dimm_up_to && costs.places() <= kMostDimmOptions;
-  options_ = kFirstDimm + (all_dimms ? std::max(1, costs.places()) : 1);
+  const int most_dimms = size() <= choices.more_dimms_up_to ? kMostDimmOptions : 1;
+  options_ = kFirstDimm + std::clamp(costs.places(), 1, most_dimms);
   const size_t n = experts_.size() * static_cast<size_t>(options_);
   rows_.resize(n * static_cast<size_t>(width_));
   all_.assign(n, Option{});

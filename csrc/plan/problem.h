@@ -17,14 +17,14 @@ struct LayerView {
 };
 
 // What may be chosen. striped_on_dimm_up_to: active experts up to which a striped one may run on a DIMM, one
-// that seems the best; any_dimm_up_to: up to which on any.
+// that seems good; more_dimms_up_to: up to which on any of kMostDimmOptions.
 struct Choices {
   bool cpu = true;
   int striped_on_dimm_up_to = 0;
-  int any_dimm_up_to = 0;
+  int more_dimms_up_to = 0;
 };
 
-inline constexpr int kMostDimmOptions = 16;
+inline constexpr int kMostDimmOptions = 4;
 inline constexpr int kMostOptions = kFirstDimm + kMostDimmOptions;
 
 class Problem {

@@ -6,7 +6,6 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from trimoe.cli.policy.options_common import (
@@ -63,6 +62,8 @@ def bench(
       trimoe policy bench --policy n-cpu-moe --dimms 0 --hardware a100-8452y --json
       trimoe policy bench --experts 128 --set trimoe.refine=off
     """
+    import numpy as np
+
     from trimoe.policies import Workload, make_policy
 
     cost = _cost(hardware, weights, experts=experts, dimms=dimms, topk=topk, hidden=hidden, inter=inter)
@@ -110,6 +111,8 @@ def _cost(hardware: str, weights: str, *, dimms: int, **sizes: Any) -> CostModel
 
 
 def _print(policy: str, took_us: Any, case: dict[str, int], json_output: bool) -> None:
+    import numpy as np
+
     p50, p99 = (float(one) for one in np.percentile(took_us, [50, 99]))
     figures = {"p50_us": p50, "p99_us": p99, "mean_us": float(took_us.mean()), "max_us": float(took_us.max())}
     if json_output:

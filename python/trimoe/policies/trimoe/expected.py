@@ -55,6 +55,7 @@ class ExpectedLayer:
         places = self.layout[outside] + 1
         weights = own_ns[outside]
         self.load: Floats = np.bincount(places, weights, 1 + times.n_dimms).astype(np.float64)
+        self._known: tuple[float, Floats, Floats, float, Floats] | None = None
 
     def ns_of(self, one: int, layout: int) -> float:
         """What an expert loads a place with."""
@@ -68,30 +69,29 @@ class ExpectedLayer:
     def saved_ns(self, source: Ints, taken_ns: Floats, target: Ints, added_ns: Floats) -> Floats:
         """What a step saves if one place (a layout) is rid of so much and another one gets so much.
 
-        All [n], cases that each stand alone.
+        All [n], cases that each stand alone; where they are the same, nothing is added.
         """
-        same = source == target
-        taken_ns = np.where(same, taken_ns - added_ns, taken_ns)
-        added_ns = np.where(same, 0.0, added_ns)
-        peak = max(float(self.load.max()), 1e-9)
-        share = self.load / peak
-        powers = _eighth(share)
+        peak, share, powers, whole, _ = self._powers()
         rid = _eighth(np.maximum(share[source + 1] - taken_ns / peak, 0.0)) - powers[source + 1]
         got = _eighth(share[target + 1] + added_ns / peak) - powers[target + 1]
-        whole = powers.sum()
         saved: Floats = peak * (whole**0.125 - np.maximum(whole + rid + got, 0.0) ** 0.125)
         return saved
 
     def spent_ns(self, row: Floats) -> float:
         """What occupying the places once, [1 + DIMMs] nanoseconds, adds to a step, to first order."""
-        peak = float(self.load.max())
-        if not peak:
-            return 0.0
-        share = self.load / peak
-        powers = _eighth(share)
-        # The norm's derivative by each load.
-        prices = np.divide(powers, share, out=np.zeros_like(share), where=share > 0) / powers.sum() ** 0.875
-        return float(prices @ row)
+        return float(self._powers()[-1] @ row)
+
+    def _powers(self) -> tuple[float, Floats, Floats, float, Floats]:
+        """The longest load, shares of it, their eighth powers, the sum of these, the norm's derivatives."""
+        if self._known is None:
+            peak = max(float(self.load.max()), 1e-9)
+            share = self.load / peak
+            powers = _eighth(share)
+            whole = float(powers.sum())
+            prices = share * share * share
+            prices *= prices * share
+            self._known = peak, share, powers, whole, prices / max(whole, 1e-9) ** 0.875
+        return self._known
 
     def take(self, action: Action) -> None:
         """An action is under way from now on."""
@@ -103,6 +103,7 @@ class ExpectedLayer:
         elif action.evict >= 0:
             place = int(self.layout[action.evict])
             load[place + 1] += self.ns_of(action.evict, place)
+        self._known = None
         self._apply(action)
 
     def _apply(self, action: Action) -> None:

@@ -62,7 +62,7 @@ class TriMoEOptions(Options):
 
 # First moves that refinement seeks a second for; least share of the makespan that a round must save.
 _PAIRS, _GAIN = 16, 1e-5
-_SEARCH_NODES = 2000
+_SEARCH_NODES = 500
 # Active experts that are few enough for the search, and more than there ever are.
 _FEW, _MANY = 16, 2**30
 # Numbers of tokens that costs are looked up for before the first step; others when they come.

@@ -9,6 +9,7 @@ import numpy as np
 
 from trimoe.cost import STRIPED
 from trimoe.policies.plan import Action, Ints, Prefetch, Relayout
+from trimoe.policies.policy import Floats
 from trimoe.policies.trimoe.expected import ExpectedLayer
 
 __all__ = ["Proposal", "prefetches", "rebalances", "relayouts"]
@@ -27,21 +28,23 @@ def prefetches(layer: ExpectedLayer) -> Iterator[Proposal]:
     """The highest average outside GPU memory, for the lowest inside."""
     while layer.slots:
         outside = np.where(layer.resident | layer.busy, 0.0, layer.expected)
-        best = np.array([outside.argmax()])
+        best = int(outside.argmax())
         if outside[best] <= 0:
             return
-        source, taken_ns = layer.layout[best], layer.ns_at(best, layer.layout[best])
-        rival, target, added_ns = -1, source, np.zeros(1)
+        source, rival = int(layer.layout[best]), -1
+        target, taken_ns, added_ns = source, layer.ns_of(best, source), 0.0
         if int(layer.resident.sum()) >= layer.slots:
             inside = np.where(layer.resident & ~layer.busy, layer.expected, np.inf)
-            last = np.array([inside.argmin()])
-            if inside[last] >= outside[best]:
+            rival = int(inside.argmin())
+            if inside[rival] >= outside[best]:
                 return
-            rival, target = int(last[0]), layer.layout[last]
-            added_ns = layer.ns_at(last, target)
-        saved_ns = layer.saved_ns(source, taken_ns, target, added_ns)
-        action = Prefetch(layer.index, int(best[0]), rival)
-        yield Proposal(action, int(source[0]), float(saved_ns[0]))
+            target = int(layer.layout[rival])
+            added_ns = layer.ns_of(rival, target)
+        if target == source:
+            taken_ns, added_ns = taken_ns - added_ns, 0.0
+        saved_ns = layer.saved_ns(*_one(source, taken_ns, target, added_ns))
+        action = Prefetch(layer.index, best, rival)
+        yield Proposal(action, source, float(saved_ns[0]))
 
 
 def relayouts(layer: ExpectedLayer, changes: Ints) -> Iterator[Proposal]:
@@ -70,7 +73,11 @@ def rebalances(layer: ExpectedLayer, gap: float) -> Iterator[Proposal]:
         fits = (layer.layout == source) & ~layer.resident & ~layer.busy & (layer.dimm_ns <= half_ns)
         if 2 * half_ns <= gap * dimms.mean() or not fits.any():
             return
-        best = np.array([np.where(fits, layer.dimm_ns, -1.0).argmax()])
-        ns = layer.dimm_ns[best]
-        saved_ns = layer.saved_ns(np.array([source]), ns, np.array([target]), ns)
-        yield Proposal(Relayout(layer.index, int(best[0]), target), source, float(saved_ns[0]))
+        best = int(np.where(fits, layer.dimm_ns, -1.0).argmax())
+        ns = float(layer.dimm_ns[best])
+        saved_ns = layer.saved_ns(*_one(source, ns, target, ns))
+        yield Proposal(Relayout(layer.index, best, target), source, float(saved_ns[0]))
+
+
+def _one(source: int, taken_ns: float, target: int, added_ns: float) -> tuple[Ints, Floats, Ints, Floats]:
+    return np.array([source]), np.array([taken_ns]), np.array([target]), np.array([added_ns])

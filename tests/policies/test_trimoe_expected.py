@@ -1,0 +1,111 @@
+"""The expected loads of a layer, and what changes are said to save, against their definition."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trimoe.policies.trimoe_expected import ExpectedLayer
+from trimoe.policies.trimoe_layout import ExpectedTimes
+from trimoe.policies.trimoe_proposals import Proposal, prefetches, rebalances, relayouts
+
+from trimoe.cost import STRIPED, CostModel, load_model_shape
+from trimoe.hardware.profile import load_profile
+from trimoe.policies import LayerState, Prefetch, Relayout
+
+COST = CostModel(load_profile("h100-8470-ndp16"), load_model_shape("qwen3-30b-a3b"))
+TIMES = ExpectedTimes(COST, cpu=True)
+
+
+def layer_of(seed: int, experts: int = 40, slots: int = 5) -> ExpectedLayer:
+    random = np.random.default_rng(seed)
+    state = LayerState.of(experts, slots=slots, layout=random.integers(STRIPED, 16, experts))
+    expected = random.lognormal(1, 1.5, experts)
+    state.resident[random.choice(experts, slots - seed % 2, replace=False)] = True
+    return ExpectedLayer(TIMES, 0, expected, state, ())
+
+
+def norm(load: object) -> float:
+    return float((np.asarray(load) ** 8.0).sum() ** 0.125)
+
+
+def loads_anew(layer: ExpectedLayer) -> list[float]:
+    """Expert by expert."""
+    load = [0.0] * 17
+    for one in range(len(layer.expected)):
+        if not layer.resident[one]:
+            place = int(layer.layout[one])
+            load[place + 1] += layer.host_ns[one] if place == STRIPED else layer.dimm_ns[one]
+    return load
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_proposals_save_what_they_say(seed: int) -> None:
+    """Each kind of action, taken one after the other: loads stay right, and so does what was promised."""
+    layer = layer_of(seed)
+    assert np.allclose(layer.load, loads_anew(layer))
+    changes = np.arange(0, 40, 3)
+    changes = changes[~layer.resident[changes]]
+    for proposals in (prefetches(layer), relayouts(layer, changes), rebalances(layer, 0.0)):
+        for _, one in zip(range(4), proposals, strict=False):
+            before, source = norm(layer.load), int(layer.layout[one.action.expert])
+            layer.take(one.action)
+            assert np.allclose(layer.load, loads_anew(layer), rtol=1e-9, atol=1e-3)
+            assert one.source == source
+            assert np.isclose(one.saved_ns, before - norm(layer.load), rtol=1e-6, atol=1.0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_what_is_spent_is_the_slope_of_the_norm(seed: int) -> None:
+    layer = layer_of(seed)
+    row = np.random.default_rng(seed).random(17)
+    slope = (norm(layer.load + 1e-3 * row) - norm(layer.load - 1e-3 * row)) / 2e-3
+    assert np.isclose(layer.spent_ns(row), slope, rtol=1e-3)
+
+
+def first(proposals: object) -> Proposal:
+    return next(iter(proposals))  # type: ignore[call-overload, no-any-return]
+
+
+def test_the_right_experts_are_proposed() -> None:
+    layer = layer_of(2)
+    swap = first(prefetches(layer)).action
+    assert isinstance(swap, Prefetch)
+    outside = np.where(layer.resident, -1, layer.expected)
+    inside = np.where(layer.resident, layer.expected, np.inf)
+    assert (swap.expert, swap.evict) == (outside.argmax(), inside.argmin())
+    assert first(prefetches(layer_of(3))).action.evict == -1  # a slot is free
+    move = first(rebalances(layer, 0.0)).action
+    assert isinstance(move, Relayout)
+    assert layer.layout[move.expert] == layer.load[1:].argmax() and move.target == layer.load[1:].argmin()
+    gap = np.ptp(layer.load[1:])
+    assert layer.dimm_ns[move.expert] <= gap / 2
+    assert not list(rebalances(layer, gap / layer.load[1:].mean()))
+
+
+def test_of_changes_of_class_the_best_comes_first() -> None:
+    layer = layer_of(4)
+    changes = np.nonzero(~layer.resident)[0]
+    best = first(relayouts(layer, changes))
+    others = [first(relayouts(layer, np.array([one]))).saved_ns for one in changes]
+    assert np.isclose(best.saved_ns, max(others))
+
+
+def test_a_layer_without_load_costs_nothing() -> None:
+    layer = ExpectedLayer(TIMES, 0, np.zeros(4), LayerState.of(4), ())
+    assert layer.spent_ns(np.ones(17)) == 0
+    assert not list(prefetches(layer)) and not list(rebalances(layer, 0.0))
+
+
+def test_expected_times_at_whole_tokens_are_the_cost_models() -> None:
+    """Of many tokens an expert is surely active; of 0.1 hardly ever."""
+    from trimoe.cost import NDP0
+
+    for tokens in (32, 64, 512):
+        found = TIMES.on_dimm(np.array([float(tokens)]))[0]
+        assert np.isclose(found, COST.expert_ns(NDP0, tokens, 0), rtol=1e-6)
+    rare = TIMES.on_dimm(np.array([0.1]))[0]
+    assert np.isclose(rare, (1 - np.exp(-0.1)) * COST.expert_ns(NDP0, 1, 0), rtol=0.05)
+    assert TIMES.on_dimm(np.zeros(1))[0] == TIMES.on_host(np.zeros(1))[0] == 0
