@@ -33,6 +33,9 @@ _DOCS = Path(__file__).resolve().parents[2] / "docs"
 def main(
     part: Annotated[str, typer.Argument(help=f"{', '.join(PARTS)}, or all.")] = "all",
     docs: Annotated[Path, typer.Option(help="Folder to write to.")] = _DOCS,
+    resume: Annotated[
+        Path | None, typer.Option(help="Results so far, of the same code: kept here and not run again.")
+    ] = None,
 ) -> None:
     """Simulate what papers claim, and write it beside what they claim."""
     if part != "all" and part not in PARTS:
@@ -41,8 +44,13 @@ def main(
     cases = [case for one in parts for case in one.cases()]
     n_runs = len(dict.fromkeys(cases))
     print(f"{n_runs} simulations", file=sys.stderr)
-    with progress_steps("simulating", n_runs) as advance:
-        results = run_cases(cases, advance)
+    known = json.loads(resume.read_text()) if resume is not None and resume.exists() else {}
+    try:
+        with progress_steps("simulating", n_runs) as advance:
+            results = run_cases(cases, advance, known)
+    finally:
+        if resume is not None:
+            resume.write_text(json.dumps(known))
     claims = [claim for one in parts for claim in one.claims(results)]
     name = "reproduction" if part == "all" else f"reproduction_{part}"
     write_report(claims, docs / f"{name}.md", _NOTES.read_text(encoding="utf-8"))

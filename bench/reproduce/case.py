@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -89,19 +89,24 @@ def _run(case: Case) -> dict[str, Any]:
         return {"failed": str(error)}
 
 
-def run_cases(cases: Iterable[Case], on_done: Callable[[], None]) -> Results:
-    """Runs all; neighbours share their routing, so that they go to the same process."""
-    unique = list(dict.fromkeys(cases))
+def run_cases(
+    cases: Iterable[Case], on_done: Callable[[], None], known: dict[str, dict[str, Any]] | None = None
+) -> Results:
+    """Runs all that are not known; known: results by command, added to as they come."""
+    known = {} if known is None else known
+    every = list(dict.fromkeys(cases))
+    unique = [case for case in every if case.command not in known]
+    for case, result in _run_all(unique):
+        known[case.command] = result
+        on_done()
+    return {case: known[case.command] for case in every}
+
+
+def _run_all(unique: Sequence[Case]) -> Iterator[tuple[Case, dict[str, Any]]]:
     if (os.cpu_count() or 1) < 2 or len(unique) < 2:
-        results: Results = {}
-        for case in unique:
-            results[case] = _run(case)
-            on_done()
-        return results
+        yield from ((case, _run(case)) for case in unique)
+        return
     with ProcessPoolExecutor() as pool:
         futures = {pool.submit(_run, case): case for case in unique}
-        found = {}
         for future in as_completed(futures):
-            found[futures[future]] = future.result()
-            on_done()
-    return {case: found[case] for case in unique}
+            yield futures[future], future.result()

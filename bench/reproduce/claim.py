@@ -14,11 +14,15 @@ _ROUNDING = 0.1
 
 @dataclass(frozen=True)
 class Setting:
-    """One point of a sweep. label: what is special about it; value: of the figure; command: that gives it."""
+    """One point of a sweep.
+
+    label: what is special about it. value: of the figure. command: that gives it. note: beside the value.
+    """
 
     label: str
     value: float
     command: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)

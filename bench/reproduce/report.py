@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from claim import Claim
+from claim import Claim, Setting
 
 from trimoe.cli.plot import new_figure, save_png, set_axes
 
@@ -33,25 +33,45 @@ def write_report(claims: Sequence[Claim], path: Path, notes: str) -> None:
         cells = (one.paper, one.name, _published(one), _ours(one), str(len(one.settings)), one.verdict)
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "![all claims](reproduction.png)", "", notes.strip(), ""]
-    paper = ""
-    for one in claims:
-        if one.paper != paper:
-            paper = one.paper
-            lines += [f"## {paper}", ""]
-        lines += _details(one)
+    for paper in dict.fromkeys(one.paper for one in claims):
+        own = [one for one in claims if one.paper == paper]
+        lines += [f"## {paper}", ""]
+        for one in own:
+            lines += _details(one)
+        lines += _sweep(own)
     path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
 
 def _details(one: Claim) -> list[str]:
-    lines = [f"### {one.name}", "", f"Published: {one.says} Here: {one.ours}", ""]
+    """What is compared, why it differs, a command."""
+    lines = [f"**{one.name}.** Published: {one.says} Here: {one.ours}", ""]
     if one.why:
         lines += [one.why, ""]
-    if one.settings:
-        lines += ["| setting | ours |", "|---|---|"]
-        lines += [f"| {setting.label} | {_number(one, setting.value)} |" for setting in one.settings]
-        commands = [setting.command for setting in one.settings if setting.command]
-        lines += ["", *(f"    {command}" for command in commands[:1]), ""]
+    commands = [setting.command for setting in one.settings if setting.command]
+    return [*lines, *(f"    {command}" for command in commands[:1]), ""]
+
+
+def _sweep(claims: Sequence[Claim]) -> list[str]:
+    """Claims of the same settings as the columns of one table."""
+    columns: dict[tuple[str, ...], list[Claim]] = {}
+    for one in claims:
+        if one.settings:
+            columns.setdefault(tuple(setting.label for setting in one.settings), []).append(one)
+    lines = []
+    for labels, together in columns.items():
+        lines += [
+            f"| setting | {' | '.join(one.name for one in together)} |",
+            "|---|" + "---|" * len(together),
+        ]
+        for row, label in enumerate(labels):
+            cells = (_cell(one, one.settings[row]) for one in together)
+            lines.append(f"| {label} | {' | '.join(cells)} |")
+        lines.append("")
     return lines
+
+
+def _cell(claim: Claim, setting: Setting) -> str:
+    return _number(claim, setting.value) + (f" ({setting.note})" if setting.note else "")
 
 
 def _published(one: Claim) -> str:

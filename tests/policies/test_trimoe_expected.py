@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trimoe.policies.trimoe_expected import ExpectedLayer
-from trimoe.policies.trimoe_layout import ExpectedTimes
-from trimoe.policies.trimoe_proposals import Proposal, prefetches, rebalances, relayouts
 
 from trimoe.cost import STRIPED, CostModel, load_model_shape
 from trimoe.hardware.profile import load_profile
 from trimoe.policies import LayerState, Prefetch, Relayout
+from trimoe.policies.trimoe.expected import ExpectedLayer
+from trimoe.policies.trimoe.layout import ExpectedTimes
+from trimoe.policies.trimoe.proposals import Proposal, prefetches, rebalances, relayouts
 
 COST = CostModel(load_profile("h100-8470-ndp16"), load_model_shape("qwen3-30b-a3b"))
 TIMES = ExpectedTimes(COST, cpu=True)
