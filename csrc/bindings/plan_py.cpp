@@ -32,6 +32,12 @@ struct Decision {
   py::tuple fetch;
 };
 
+// Of a tuple that nobody else has seen: without the checks of an assignment, which take longer than the
+// numbers.
+void set_int(const py::tuple& target, int at, int value) {
+  PyTuple_SET_ITEM(target.ptr(), at, PyLong_FromLong(value));
+}
+
 Decision as_domains(const Planner& planner, const LayerView& view) {
   const Problem& problem = planner.problem();
   Decision decision{py::array_t<int32_t>(static_cast<py::ssize_t>(view.counts.size())),
@@ -45,10 +51,10 @@ Decision as_domains(const Planner& planner, const LayerView& view) {
     const int option = planner.assignment().of(i);
     domain[at] = option == kGpu ? 1 : option == kCpu ? 0 : kDimmDomain + problem.option(i, option).dimm;
     if (option == kGpu && !view.resident[at]) fetch.push_back(one);
-    decision.order[static_cast<size_t>(i)] = py::int_(one);
+    set_int(decision.order, i, one);
   }
   decision.fetch = py::tuple(fetch.size());
-  for (size_t k = 0; k < fetch.size(); ++k) decision.fetch[k] = py::int_(fetch[k]);
+  for (size_t k = 0; k < fetch.size(); ++k) set_int(decision.fetch, static_cast<int>(k), fetch[k]);
   return decision;
 }
 
