@@ -125,11 +125,11 @@ def test_a_prefill_that_does_not_fit_ahead_is_still_prefill() -> None:
     assert set(policy.plan(0, counts, state).domain[counts > 0]) == {GPU}
 
 
-def test_decode_keeps_the_kv_cache_on_the_host_unless_asked() -> None:
+def test_decode_keeps_the_kv_cache_on_the_host_if_asked() -> None:
     large = machine(model="qwen3-235b-a22b")
-    paper = trimoe(large).deploy(WORK, "decode")
+    paper = trimoe(large, kv_on_gpu="0").deploy(WORK, "decode")
     assert paper.kv_on_gpu == 0 and paper.dense_on_gpu == 1 and paper.expert_slots > 0
-    ours = trimoe(large, attention="gpu", kv_on_gpu="-1").deploy(WORK, "decode")
+    ours = trimoe(large, attention="gpu").deploy(WORK, "decode")
     assert ours.kv_on_gpu == 1 and ours.expert_slots < paper.expert_slots
     assert trimoe(slots="3").deploy(WORK, "decode").expert_slots == 3
     for place in ("gpu", "cpu", "ndp"):

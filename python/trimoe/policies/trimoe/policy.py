@@ -55,7 +55,9 @@ class TriMoEOptions(Options):
         0.0, "an expert is warm from eta times a DIMM's ridge on; 0: where host and DIMMs balance", low=0
     )
     attention: str = option("auto", "where decode attends", choices=("auto", "gpu", "cpu", "ndp"))
-    kv_on_gpu: float = option(0.0, "share of the KV cache in GPU memory; -1: what fits", low=-1, high=1)
+    kv_on_gpu: float = option(
+        -1.0, "share of the KV cache in GPU memory; -1: what fits; the paper: 0", low=-1, high=1
+    )
     slots: int = option(-1, "experts of each layer in GPU memory; -1: what fits", low=-1, high=4096)
     prefill_tokens: int = option(8192, "prompt tokens of a micro-batch", low=1, high=2**24)
 
