@@ -107,5 +107,6 @@ class Claim:
             "inside": self.inside,
             "verdict": self.verdict,
             "why": self.why,
-            "points": [vars(one) for one in self.settings],
+            "points": [{"setting": one.label, "value": one.value, "note": one.note} for one in self.settings],
+            "command": next((one.command for one in self.settings if one.command), None),
         }

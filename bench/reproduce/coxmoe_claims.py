@@ -81,8 +81,21 @@ def claims(results: Results) -> list[Claim]:
         "each by its own offline search on the same cost model and requests, prefill and decode; the rivals' "
         "decode attention on the CPU, as in the paper."
     )
+    bound = (
+        "The published range comes out where prompts are short (97 tokens in), most of all where PCIe is "
+        "slow. With 800 tokens in, prefill takes most of the time and is bound by the GPU's arithmetic for "
+        "all three alike, with the same kernels; the paper measured the rivals' own code."
+    )
     found = [
-        Claim(_PAPER, "over MoE-Lightning", "1.7 to 2.4 times, batch 1024.", (1.7, 2.4), search, both[0]),
+        Claim(
+            _PAPER,
+            "over MoE-Lightning",
+            "1.7 to 2.4 times, batch 1024.",
+            (1.7, 2.4),
+            search,
+            both[0],
+            why=bound,
+        ),
         Claim(
             _PAPER,
             "over FlexGen",
@@ -90,6 +103,7 @@ def claims(results: Results) -> list[Claim]:
             (3.4, 7.1),
             search,
             both[1],
+            why=bound,
         ),
         Claim(_PAPER, "mean over both", "2.0 times.", (2.0, 2.0), "geometric mean of the two.", tuple(mean)),
         Claim(
@@ -100,6 +114,9 @@ def claims(results: Results) -> list[Claim]:
             "residents by a calibration set's counts, against drawn ones; up to the upper figure.",
             tuple(_parts(results, "popular instead of random residents")),
             up_to=True,
+            why="At batch 1024 nearly all experts are active, and what the CPU computes of those that are"
+            " not resident decides; the generated skew of Mixtral is small, and the calibration set "
+            "foresees half of it.",
         ),
     ]
     for name in ("coalescing", "selective attention offloading", "planning with contention"):

@@ -121,6 +121,9 @@ PAIRS = (
         "both by their own search; MTBench's lengths are swept.",
         "flexgen",
         _lightning(),
+        why="Both stream the same weights over the same PCIe and attend on the same CPU; our FlexGen "
+        "searches batches as large as memory allows and leaves out the disk, and neither has the "
+        "other's code to wait for.",
     ),
     Pair(
         "Fiddler",
@@ -150,6 +153,8 @@ PAIRS = (
         "decode on the nearest machine that we have a profile of (RTX 4090, 8 NDP-DIMMs).",
         "monde",
         _edge(),
+        why="Another machine than the paper's, and our MoNDE deals its experts out over the DIMMs by a "
+        "calibration set, which takes away much of the imbalance that splitting cures.",
     ),
 )
 
