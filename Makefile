@@ -31,7 +31,7 @@ format: $(TOOLS)
 	$(BIN)/ruff format .
 	git ls-files 'csrc/*.h' 'csrc/*.cpp' | xargs $(BIN)/clang-format -i
 
-# What papers claim, simulated: docs/reproduction.md with its plot and figures; half an hour on two cores.
+# What papers claim, simulated: docs/reproduction.md with its plot and figures; a quarter of an hour on two idle cores.
 reproduce: $(BUILT)
 	$(BIN)/python bench/reproduce
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from trimoe.cli import gantt
-from trimoe.cli.gantt import plot_gantt
+from trimoe.cli.simulator import gantt
+from trimoe.cli.simulator.gantt import plot_gantt
 from trimoe.errors import InputError
 
 RESOURCES = ("gpu", "h2d", "d2h", "cpu", "link", *(f"channel{i}" for i in range(4)), "dimm0", "dimm1")

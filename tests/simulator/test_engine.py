@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -215,11 +216,15 @@ def test_actions_that_cannot_be_are_refused(action: Any, slots: int) -> None:
         decode(policy)
 
 
+def _always(actions: list[Any], view: StepView) -> list[Any]:
+    return actions
+
+
 def test_an_expert_under_way_is_left_alone_and_its_slot_is_taken() -> None:
     base = replace(HERE, expert_slots=2)
     cases = ([Relayout(1, 3, 0), Prefetch(1, 3, 0)], [Prefetch(1, 3, 0), Prefetch(1, 2)])
     for actions in cases:
-        policy = TinyPolicy(simple.cost(), base, act=lambda view, todo=actions: todo)  # type: ignore[misc]
+        policy = TinyPolicy(simple.cost(), base, act=partial(_always, actions))
         with pytest.raises(InputError, match="the policy is at fault"):
             decode(policy)
     # A move to another layout takes no slot.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -16,14 +17,13 @@ from trimoe.simulator.background import Background
 
 __all__ = ["Engine", "LayerRecord", "Moved"]
 
-Foreseen = Callable[[int], Floats | None]
+Foreseen = Callable[[int, int], Floats | None]  # what a layer knows of a later one
 
 
 @dataclass(frozen=True, eq=False)
 class LayerRecord:
-    """One MoE layer of one step: tasks whose ends bound its experts' time, and what the experts occupied."""
+    """One MoE layer in one step: tasks whose ends bound its experts' time, and what the experts occupied."""
 
-    step: int
     layer: int
     routed: int
     ended: int
@@ -83,8 +83,15 @@ class Engine:
         self._late: tuple[int, ...] = ()  # what the layer before left for this one to add
         self._seen_ns, self._seen_busy = 0.0, np.zeros(n)
 
-    def step(self, step: int, context: int, counts: Ints, foreseen: Callable[[int], Foreseen]) -> None:
-        """All layers once. counts: [MoE layers, E]; foreseen(layer): what is known there of later layers."""
+    def step(
+        self,
+        step: int,
+        context: int,
+        counts: Ints,
+        foreseen: Foreseen,
+        on_layer: Callable[[], None] = lambda: None,
+    ) -> None:
+        """All layers once. counts: [MoE layers, E]; on_layer is called after each MoE layer."""
         moe_index = {layer: index for index, layer in enumerate(self.cost.shape.moe.moe_layers)}
         layers = self.cost.shape.moe.layers
         for layer in range(layers):
@@ -96,7 +103,8 @@ class Engine:
             if index is None:
                 self._end = (end,)
             else:
-                self._experts(step, index, end, counts[index], foreseen(index))
+                self._experts(step, index, end, counts[index], foreseen)
+                on_layer()
         tasks, copied = self.tasks.head(first=len(self.clock.tasks), after=self._end, ahead=self._before)
         self._count_copied(copied)
         self._end = (self.clock.extend(tasks) + len(tasks) - 1,)
@@ -145,10 +153,10 @@ class Engine:
         if stream:
             load = replace(load, fetch=load.fetch + stream.row)
         self._end = (end,)
-        self.records.append(LayerRecord(step, layer, routed, end, load))
+        self.records.append(LayerRecord(layer, routed, end, load))
         state.apply(plan)
         self.background.check_room(layer, plan)
-        view = StepView(step, layer, counts, self.states, self._idle_ns(), foreseen)
+        view = StepView(step, layer, counts, self.states, self._idle_ns(), partial(foreseen, layer))
         for action in self.policy.background(view):
             self.background.begin(action)
 

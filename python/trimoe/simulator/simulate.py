@@ -12,12 +12,13 @@ from trimoe.errors import InputError
 from trimoe.policies import Policy, Workload
 from trimoe.policies.deployment import check_fits
 from trimoe.policies.loads import Floats
-from trimoe.simulator.engine import Engine, Foreseen
+from trimoe.policies.plan import Ints
+from trimoe.simulator.engine import Engine
 from trimoe.simulator.result import PhaseResult, phase_result
 from trimoe.simulator.routing import Routing
 from trimoe.trace.counts import draw_counts
 
-__all__ = ["PHASES", "Simulation", "SimulationOptions", "simulate"]
+__all__ = ["PHASES", "Simulation", "SimulationOptions", "simulate", "simulated_steps"]
 
 PHASES = ("prefill", "decode")
 
@@ -119,9 +120,9 @@ def _run(
     on_layer: Callable[[], None],
 ) -> None:
     batch, topk = engine.deployment.batch, engine.cost.shape.topk
-    decode = phase == "decode"
-    counts = routing.decode if decode else routing.prefill[None]
-    contexts = _contexts(work, min(options.steps, len(counts))) if decode else [work.input]
+    counts = routing.decode if phase == "decode" else routing.prefill[None]
+    steps = simulated_steps(phase, work, routing, options)
+    contexts = _contexts(work, steps) if phase == "decode" else [work.input]
     rng = np.random.default_rng([PHASES.index(phase), 6])
     tokens = batch * engine.new_tokens
     for step, context in enumerate(contexts):
@@ -130,28 +131,39 @@ def _run(
             # One round's requests, as they come: a part of what all of them chose.
             p = of_step / (work.batch * engine.new_tokens)
             of_step = draw_counts(p, tokens, topk, rng)
-
-        def foreseen(layer: int, of_step: Any = of_step) -> Foreseen:
-            def of(later: int) -> Floats | None:
-                if not layer < later < len(of_step):
-                    return None
-                known = options.foresight ** (later - layer)
-                base = routing.calibration[later]
-                popular = base * (tokens * topk / max(float(base.sum()), 1e-9))
-                expected: Floats = known * of_step[later] + (1 - known) * popular
-                return expected
-
-            on_layer()
-            return of
-
-        engine.step(step, context, of_step, foreseen)
+        foreseen = _Foresight(options.foresight, of_step, routing.calibration, tokens * topk)
+        engine.step(step, context, of_step, foreseen, on_layer)
     engine.finish()
 
 
-def _contexts(work: Workload, most: int) -> list[int]:
-    """Tokens in each request's cache in the decode steps on the clock, spread so that their mean stays."""
-    steps = work.output - 1
-    if most == 1:
-        return [work.input + (1 + steps) // 2]
-    spread = np.linspace(work.input + 1, work.input + steps, min(most, steps))
-    return [int(one) for one in spread.round()]
+@dataclass(frozen=True, eq=False)
+class _Foresight:
+    """What a layer's hidden states tell of a later one: a share of its counts, else what is popular."""
+
+    share: float
+    counts: Ints
+    calibration: Floats
+    choices: int
+
+    def __call__(self, layer: int, later: int) -> Floats | None:
+        if not layer < later < len(self.counts):
+            return None
+        known, base = self.share ** (later - layer), self.calibration[later]
+        popular = base * (self.choices / max(float(base.sum()), 1e-9))
+        expected: Floats = known * self.counts[later] + (1 - known) * popular
+        return expected
+
+
+def simulated_steps(phase: str, work: Workload, routing: Routing, options: SimulationOptions) -> int:
+    """Steps of a phase that are put on the clock."""
+    if phase == "prefill":
+        return 1
+    return min(options.steps, work.output - 1, len(routing.decode))
+
+
+def _contexts(work: Workload, steps: int) -> list[int]:
+    """Tokens in each request's cache in so many decode steps, spread so that their mean stays."""
+    last = work.output - 1
+    if steps == 1:
+        return [work.input + (1 + last) // 2]
+    return [int(one) for one in np.linspace(work.input + 1, work.input + last, steps).round()]

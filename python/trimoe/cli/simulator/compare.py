@@ -73,6 +73,7 @@ def compare(
       trimoe compare --systems hybrimoe,ktransformers --phase decode --batch 1 --hardware a6000-5220r10
     """
     from trimoe.cli.plot import check_output
+    from trimoe.simulator.routing import RoutingSpec
     from trimoe.simulator.simulate import SimulationOptions
 
     names = systems_of(systems)
@@ -90,12 +91,7 @@ def compare(
         profile_settings=profile_settings,
         steps=steps,
         trace=trace,
-        preset=preset,
-        shape=shape,
-        skew=skew,
-        drift=drift,
-        static=static,
-        seed=seed,
+        routing=RoutingSpec(preset, shape, skew, drift, static, seed),
     )
     with progress_steps("simulating", len(names), enabled=not json_output) as advance:
         results, failed = _run_all(names, given, SimulationOptions(phases, steps), advance)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from trimoe.cost import CostModel, ModelShape
     from trimoe.hardware.profile import Profile
     from trimoe.policies import Workload
-    from trimoe.simulator.routing import Routing
+    from trimoe.simulator.routing import Routing, RoutingSpec
 
 __all__ = [
     "BatchOption",
@@ -40,6 +40,7 @@ __all__ = [
     "phases_of",
     "profile_of",
     "routing_of",
+    "settings_of",
     "systems_of",
 ]
 
@@ -113,15 +114,13 @@ class Given:
         profile_settings: Sequence[str] | None,
         steps: int,
         trace: Path | None,
-        **routing: Any,
+        routing: RoutingSpec,
     ) -> Given:
-        """routing: arguments of `RoutingSpec`. InputError as the options' help says."""
+        """routing: to generate, where there is no trace. InputError as the options' help says."""
         from trimoe.cost import CostModel, load_model_shape
-        from trimoe.policies import Workload, parse_settings, policy_type
+        from trimoe.policies import Workload
 
-        found = parse_settings(settings or ())
-        for system in found:
-            policy_type(system)
+        found = settings_of(settings)
         profile = profile_of(hardware, profile_settings)
         cost = CostModel(profile, load_model_shape(model), weights)
         work = Workload(batch, input_tokens, output_tokens)
@@ -148,6 +147,16 @@ def systems_of(text: str) -> tuple[str, ...]:
     return names
 
 
+def settings_of(texts: Sequence[str] | None) -> dict[str, dict[str, str]]:
+    """What `--set` says, by system and option; InputError for a system that there is not."""
+    from trimoe.policies import parse_settings, policy_type
+
+    found = parse_settings(texts or ())
+    for system in found:
+        policy_type(system)
+    return found
+
+
 def profile_of(hardware: str, settings: Sequence[str] | None) -> Profile:
     """The machine with the figures of `--profile-set`; InputError for one that there is not."""
     from trimoe.hardware.profile import load_profile
@@ -159,15 +168,15 @@ def profile_of(hardware: str, settings: Sequence[str] | None) -> Profile:
 
 
 def routing_of(
-    shape: ModelShape, work: Workload, steps: int, trace: Path | None, spec: Mapping[str, Any]
+    shape: ModelShape, work: Workload, steps: int, trace: Path | None, spec: RoutingSpec
 ) -> Routing:
-    """As in a trace, or generated; spec: arguments of `RoutingSpec`."""
-    from trimoe.simulator.routing import RoutingSpec, generated_routing, trace_routing
+    """As in a trace, or generated."""
+    from trimoe.simulator.routing import generated_routing, trace_routing
     from trimoe.trace import read_trace
 
     if trace is not None:
-        return trace_routing(read_trace(trace), shape, work, spec["seed"])
-    return generated_routing(shape, work, min(steps, work.output), RoutingSpec(**spec))
+        return trace_routing(read_trace(trace), shape, work, spec.seed)
+    return generated_routing(shape, work, min(steps, work.output), spec)
 
 
 def _figure(text: str) -> tuple[str, float | str]:

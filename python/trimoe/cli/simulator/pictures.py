@@ -10,7 +10,7 @@ from trimoe.errors import InputError
 if TYPE_CHECKING:
     from trimoe.simulator.simulate import Simulation
 
-__all__ = ["check_pictures", "write_pictures"]
+__all__ = ["check_layer", "check_pictures", "write_pictures"]
 
 
 def check_pictures(timeline: Path | None, gantt: Path | None) -> None:
@@ -24,14 +24,20 @@ def check_pictures(timeline: Path | None, gantt: Path | None) -> None:
         check_output(gantt)
 
 
+def check_layer(layer: int, step: int, layers: int, steps: int) -> None:
+    """InputError for a layer or a step that will not be simulated, before any is."""
+    if layer >= layers or step >= steps:
+        raise InputError(
+            expected=f"--gantt-layer 0 to {layers - 1}, --gantt-step 0 to {steps - 1}",
+            got=f"layer {layer}, step {step}",
+            hint="0, the first",
+        )
+
+
 def write_pictures(
     found: Simulation, timeline: Path | None, gantt: Path | None, layer: int, step: int
 ) -> dict[str, str]:
-    """Writes what is asked for, of the last phase; what was written where.
-
-    Raises:
-        InputError: there is no such layer or step.
-    """
+    """Writes what is asked for, of the last phase; what was written where."""
     phase, engine = list(found.engines.items())[-1]
     names, written = engine.cost.resources.names, {}
     if timeline is not None:
@@ -40,17 +46,10 @@ def write_pictures(
         write_timeline(timeline, engine.clock, names, process=f"{found.system}, {phase}")
         written["timeline"] = str(timeline)
     if gantt is not None:
-        from trimoe.cli.gantt import plot_gantt
+        from trimoe.cli.simulator.gantt import plot_gantt
         from trimoe.simulator.detail import layer_detail
 
-        layers, steps = len(engine.states), len(engine.step_ends)
-        if layer >= layers or step >= steps:
-            raise InputError(
-                expected=f"--gantt-layer 0 to {layers - 1}, --gantt-step 0 to {steps - 1}",
-                got=f"layer {layer}, step {step}",
-                hint="0, the first",
-            )
-        plan, counts, state = engine.plans[step * layers + layer]
+        plan, counts, state = engine.plans[step * len(engine.states) + layer]
         clock = layer_detail(engine.cost, plan, counts, state, engine.loads.batches)
         title = f"{found.system}: experts of MoE layer {layer} in {phase} step {step} (simulated)"
         plot_gantt(title, names, clock.intervals, [one.name for one in clock.tasks], gantt)

@@ -35,6 +35,7 @@ from trimoe.cli.simulator.options import (
     WeightsOption,
     profile_of,
     routing_of,
+    settings_of,
     systems_of,
 )
 
@@ -82,16 +83,15 @@ def plan(
       trimoe plan --model qwen3-30b-a3b --hardware this-machine --systems n-cpu-moe,fiddler --json
     """
     from trimoe.cost import CostModel, load_model_shape
-    from trimoe.policies import Workload, parse_settings, policy_type
+    from trimoe.policies import Workload
     from trimoe.simulator.planner import Planner, memory_of
+    from trimoe.simulator.routing import RoutingSpec
     from trimoe.simulator.upgrades import upgrades
 
-    names, found_settings = systems_of(systems), parse_settings(settings or ())
-    for system in found_settings:
-        policy_type(system)
+    names, found_settings = systems_of(systems), settings_of(settings)
     profile, sizes = profile_of(hardware, profile_settings), load_model_shape(model)
     batches = (batch,) if batch is not None else _BATCHES
-    routing = {"preset": preset, "shape": shape, "skew": skew, "drift": drift, "static": static, "seed": seed}
+    routing = RoutingSpec(preset, shape, skew, drift, static, seed)
 
     def drawn(work: Workload) -> Any:
         return routing_of(sizes, work, steps, trace, routing)

@@ -86,9 +86,10 @@ def simulate(
       trimoe simulate --system hybrimoe --model qwen3-30b-a3b --hardware a6000-5220r10 --batch 1
       trimoe simulate --batch 256 --timeline run.json --gantt layer.png
     """
-    from trimoe.cli.simulator.pictures import check_pictures, write_pictures
+    from trimoe.cli.simulator.pictures import check_layer, check_pictures, write_pictures
     from trimoe.policies import make_policy, policy_type
-    from trimoe.simulator.simulate import SimulationOptions
+    from trimoe.simulator.routing import RoutingSpec
+    from trimoe.simulator.simulate import SimulationOptions, simulated_steps
     from trimoe.simulator.simulate import simulate as run
 
     phases = phases_of(phase)
@@ -105,18 +106,16 @@ def simulate(
         profile_settings=profile_settings,
         steps=steps,
         trace=trace,
-        preset=preset,
-        shape=shape,
-        skew=skew,
-        drift=drift,
-        static=static,
-        seed=seed,
+        routing=RoutingSpec(preset, shape, skew, drift, static, seed),
     )
     policy = make_policy(system, given.cost, given.settings.get(system))
     options = SimulationOptions(phases, steps, foresight, keep=timeline is not None or gantt is not None)
     layers = len(given.cost.shape.moe.moe_layers)
-    total = sum(1 if one == "prefill" else min(steps, max(1, output_tokens - 1)) for one in phases) * layers
-    with progress_steps(f"simulating {system}", total, enabled=not json_output) as advance:
+    counts = [simulated_steps(one, given.work, given.routing, options) for one in phases]
+    ran = [count for count in counts if count]  # one output token needs no decode
+    if gantt is not None and ran:
+        check_layer(gantt_layer, gantt_step, layers, ran[-1])
+    with progress_steps(f"simulating {system}", sum(counts) * layers, enabled=not json_output) as advance:
         found = run(policy, given.work, given.routing, options, advance)
     written = write_pictures(found, timeline, gantt, gantt_layer, gantt_step)
     if json_output:
