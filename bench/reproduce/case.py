@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -42,10 +42,9 @@ class Case:
         """The same of another system, or with other options."""
         return replace(self, system=system, settings=tuple(sorted(settings.items())))
 
-    def with_profile(self, **figures: Any) -> Case:
-        """On a machine with other figures; "__" stands for the dots of their paths."""
-        named = {name.replace("__", "."): value for name, value in figures.items()}
-        return replace(self, profile=tuple(sorted({**dict(self.profile), **named}.items())))
+    def with_profile(self, figures: Mapping[str, Any]) -> Case:
+        """On a machine with other figures, by their paths."""
+        return replace(self, profile=tuple(sorted({**dict(self.profile), **figures}.items())))
 
     @property
     def command(self) -> str:

@@ -104,7 +104,7 @@ def _edge() -> tuple[tuple[str, Case], ...]:
                 65,
                 routing=RoutingSpec(preset="mixtral-8x7b" if model == "mixtral-8x7b" else "qwen3-30b"),
                 steps=16,
-            ).with_profile(ndp__tflops=tflops),
+            ).with_profile({"ndp.tflops": tflops}),
         )
         for model in ("qwen3-30b-a3b", "deepseek-v2-lite", "mixtral-8x7b")
         for batch in (1, 4, 16)

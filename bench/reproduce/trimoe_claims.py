@@ -59,7 +59,7 @@ def settings() -> Iterator[Point]:
         for batch in (256, 512, 768):
             for tflops in (0.25, 0.5, 1.0):
                 label = f"{model}, batch {batch}, {tflops} TFLOP/s per DIMM"
-                yield Point(label, _centre(model, batch).with_profile(ndp__tflops=tflops))
+                yield Point(label, _centre(model, batch).with_profile({"ndp.tflops": tflops}))
     for model in MODELS:
         base = _centre(model)
         yield Point(f"{model}, KV cache in host memory", base, host_kv=True)
@@ -71,8 +71,7 @@ def settings() -> Iterator[Point]:
             ("gpu.max_efficiency", (0.4, 0.8)),
         ):
             for value in values:
-                changed = base.with_profile(**{figure.replace(".", "__"): value})
-                yield Point(f"{model}, {figure} {value:g}", changed)
+                yield Point(f"{model}, {figure} {value:g}", base.with_profile({figure: value}))
         for tokens in (128, 2048):
             yield Point(f"{model}, {tokens} in", replace(base, input=tokens))
         for field, value in (("static", 0.25), ("static", 0.9), ("drift", 0.5), ("drift", 0.98)):

@@ -75,7 +75,7 @@ def test_every_run_is_named_once_by_a_command(part: object) -> None:
 
 def test_a_printed_command_gives_the_same_figure(capfd: pytest.CaptureFixture[str]) -> None:
     case = Case("n-cpu-moe", "qwen3-30b-a3b", "a6000-5220r10", 4, 32, 9, steps=3)
-    case = case.of("n-cpu-moe", n=40).with_profile(memory__efficiency=0.9)
+    case = case.of("n-cpu-moe", n=40).with_profile({"memory.efficiency": 0.9})
     broken = case.of("n-cpu-moe", n=2000)
     calls = []
     found = run_cases([case, broken, case], lambda: calls.append(1))

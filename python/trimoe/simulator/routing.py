@@ -86,7 +86,7 @@ def generated_routing(shape: ModelShape, work: Workload, steps: int, spec: Routi
     others = replace(generator, seed=spec.seed + 10_007, steps=1, batch=1)
     _, other_p = generate_counts(others)
     calibration = draw_counts(other_p[0], _CALIBRATION_PROMPTS * work.input, shape.topk, rng)
-    about = {"source": "generated", "preset": spec.preset, **vars(spec), "skew": skew}
+    about = {"source": "generated", **vars(spec), "skew": skew}
     return Routing(prefill, decode, calibration.astype(float), about)
 
 
