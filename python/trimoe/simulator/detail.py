@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trimoe.cost import GPU, STRIPED, Clock, CostModel, Task
 from trimoe.policies import SPLIT, LayerPlan, LayerState, Loads
-from trimoe.policies.loads import Floats
+from trimoe.policies.layer_tasks import as_parts
 from trimoe.policies.plan import Ints
 
 __all__ = ["layer_detail"]
@@ -35,7 +35,7 @@ def layer_detail(
     fetched: dict[int, int] = {}
     for one in plan.fetch:
         fetched[one] = len(tasks)
-        tasks.append(Task(f"fetch {one}", _parts(loads.fetch(int(state.layout[one])))))
+        tasks.append(Task(f"fetch {one}", as_parts(loads.fetch(int(state.layout[one])))))
     on_gpu = plan.on(GPU)
     order = [one for one in on_gpu if one not in fetched]
     order += sorted((one for one in on_gpu if one in fetched), key=fetched.__getitem__)
@@ -45,12 +45,8 @@ def layer_detail(
         layout = STRIPED if domain in (GPU, SPLIT) else int(state.layout[one])
         after = (fetched[one],) if wait_for_weights and one in fetched and domain == GPU else ()
         name = f"expert {one}, {tokens} token" + "s" * (tokens > 1)
-        tasks.append(Task(name, _parts(loads.expert(domain, tokens, layout)), after))
+        tasks.append(Task(name, as_parts(loads.expert(domain, tokens, layout)), after))
     clock = Clock(len(cost.resources))
     clock.extend(tasks)
     clock.run()
     return clock
-
-
-def _parts(row: Floats) -> tuple[tuple[int, float], ...]:
-    return tuple((resource, ns) for resource, ns in enumerate(row.tolist()) if ns)
