@@ -53,7 +53,10 @@ class TriMoEOptions(Options):
         0.25, "between fullest and emptiest DIMM, of their mean, that rebalancing ends at", low=0, high=1000
     )
     eta: float = option(
-        0.0, "an expert is warm from eta times a DIMM's ridge on; 0: where host and DIMMs balance", low=0
+        0.0,
+        "an expert is warm from eta times a DIMM's ridge on; 0: where host and DIMMs balance",
+        low=0,
+        high=1e6,
     )
     attention: str = option("auto", "where decode attends", choices=("auto", "gpu", "cpu", "ndp"))
     kv_on_gpu: float = option(
