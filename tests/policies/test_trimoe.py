@@ -114,6 +114,12 @@ def test_prefill_is_the_gpus_alone() -> None:
     assert not policy.background(StepView(0, 0, counts, [state], idle, no_one))
 
 
+def test_it_needs_dimms_with_cores() -> None:
+    plain = CostModel(load_profile("a100-8452y"), load_model_shape("qwen3-30b-a3b"))
+    with pytest.raises(InputError, match="a machine with DIMM-NDPs for trimoe; got a100-8452y"):
+        trimoe(plain)
+
+
 def test_a_prefill_that_does_not_fit_ahead_is_still_prefill() -> None:
     """DeepSeek-V3 in int8 fits the host; two layers of its experts are too much beside the rest of it."""
     big = load_profile("h100-8470-ndp16").with_values({"memory.capacity_bytes": 2**41}, "more of it")
