@@ -45,14 +45,14 @@ void Assignment::move(const Problem& problem, int i, int to) {
 void begin_greedily(const Problem& problem, Assignment& assignment) {
   assignment.clear(problem);
   for (int i = 0; i < problem.size(); ++i) {
-    int best = -1;
-    float best_peak = 0;
-    for (int x = 0; x < problem.options(); ++x) {
+    int best = kGpu;
+    float best_peak = assignment.peak_of(problem, i, best);
+    for (int x = best + 1; x < problem.options(); ++x) {
       if (!problem.has(i, x)) continue;
       const float peak = assignment.peak_of(problem, i, x);
       const bool better =
           peak < best_peak || (peak == best_peak && problem.option(i, x).own < problem.option(i, best).own);
-      if (best >= 0 && !better) continue;
+      if (!better) continue;
       best = x;
       best_peak = peak;
     }

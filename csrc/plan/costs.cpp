@@ -20,6 +20,7 @@ Costs::Costs(Machine machine)
   const auto exists = [&](int one) { return one >= 0 && one < machine_.resources; };
   check(machine_.resources > 0 && machine_.resources <= kMostResources, "1 to 4096 resources",
         machine_.resources, "those of the cost model");
+  check(!machine_.dimm.empty(), "at least one DIMM", 0, "a machine with DIMM-NDP");
   check(machine_.dimm.size() == machine_.channel.size(), "a channel of each DIMM", machine_.channel.size(),
         "one channel a DIMM");
   check(exists(machine_.gpu) && exists(machine_.cpu) && exists(machine_.link) &&

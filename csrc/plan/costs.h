@@ -92,7 +92,7 @@ class Costs {
   void set_tokens(int64_t tokens, const TokenCosts& costs);
 
   bool knows(int64_t tokens) const {
-    return tokens < static_cast<int64_t>(by_tokens_.size()) &&
+    return tokens >= 0 && tokens < static_cast<int64_t>(by_tokens_.size()) &&
            by_tokens_[static_cast<size_t>(tokens)].gpu >= 0;
   }
   const TokenCosts& of_tokens(int64_t tokens) const { return by_tokens_[static_cast<size_t>(tokens)]; }

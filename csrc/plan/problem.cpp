@@ -18,13 +18,8 @@ int bucket(int64_t tokens, int shift) { return kBuckets - 1 - static_cast<int>(t
 
 // By digits, the lowest first: a comparing sort is half of the time that a whole decision has.
 void Problem::sort_active(const LayerView& view) {
-  experts_.clear();
   int64_t most = 0;
-  for (int one = 0; one < std::ssize(view.counts); ++one) {
-    const int64_t tokens = view.counts[static_cast<size_t>(one)];
-    if (tokens > 0) experts_.push_back(one);
-    most = std::max(most, tokens);
-  }
+  for (const int one : experts_) most = std::max(most, view.counts[static_cast<size_t>(one)]);
   scratch_.resize(experts_.size());
   for (int shift = 0; most >> shift; shift += kDigit) {
     std::array<int, kBuckets + 1> begin{};
@@ -101,13 +96,15 @@ void Problem::add_expert(const Costs& costs, const LayerView& view, const Choice
 bool Problem::fill(const Costs& costs, const LayerView& view, const Choices& choices) {
   check(view.counts.size() == view.resident.size() && view.counts.size() == view.layout.size(),
         "counts, residency and layout of the same experts", view.counts.size(), "arrays [E]");
-  sort_active(view);
-  for (const int one : experts_) {
-    const auto at = static_cast<size_t>(one);
+  experts_.clear();
+  for (size_t at = 0; at < view.counts.size(); ++at) {
+    if (view.counts[at] <= 0) continue;
     check(view.layout[at] >= -1 && view.layout[at] < costs.places(), "an expert striped (-1) or on a DIMM",
           view.layout[at], "-1");
     if (!costs.knows(view.counts[at])) return false;
+    experts_.push_back(static_cast<int>(at));
   }
+  sort_active(view);
   width_ = costs.width();
   const int most_dimms = size() <= choices.more_dimms_up_to ? kMostDimmOptions : 1;
   options_ = kFirstDimm + std::clamp(costs.places(), 1, most_dimms);

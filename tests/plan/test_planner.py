@@ -194,9 +194,11 @@ def test_nothing_to_do() -> None:
 
 def test_unknown_tokens_are_asked_for() -> None:
     planner = planner_for(machine(), [5])
-    assert planner.knows(5) and not planner.knows(6) and not planner.knows(10**9)
+    assert planner.knows(5)
+    assert not any(planner.knows(tokens) for tokens in (6, 0, -1, -(10**9), 10**9))
     state = (np.zeros(1, bool), np.zeros(1, np.int16))
-    assert planner.decide(np.array([6]), *state) is None
+    for tokens in (6, 2**31 + 5, 2**60):
+        assert planner.decide(np.array([tokens]), *state) is None
     assert planner.decide(np.array([5]), *state) is not None
 
 
@@ -216,12 +218,21 @@ def test_bad_input_is_one_line(counts: Any, resident: Any, layout: Any, complain
     assert "\n" not in str(error.value)
 
 
+def test_of_equals_the_first_domain_gets_an_expert_that_takes_nothing() -> None:
+    planner = Planner(3, 0, 1, 1, [2], [2], **SETTINGS)
+    planner.set_tokens(1, (0.0,) * 9)
+    found = planner.decide(np.ones(2, int), np.zeros(2, bool), np.zeros(2, np.int16))
+    assert found is not None and found[0].tolist() == [GPU] * 2 and planner.makespan_ns == 0
+
+
 def test_bad_tables_are_refused() -> None:
     rest = {name: value for name, value in SETTINGS.items()}
     with pytest.raises(ValueError, match="resources"):
         Planner(3, 0, 7, 1, [2], [2], **rest)
     with pytest.raises(ValueError, match="channel"):
         Planner(3, 0, 1, 1, [2], [], **rest)
+    with pytest.raises(ValueError, match="at least one DIMM"):
+        Planner(3, 0, 1, 1, [], [], **rest)
     planner = Planner(3, 0, 1, 1, [2], [2], **rest)
     with pytest.raises(ValueError, match="tokens"):
         planner.set_tokens(0, (1.0,) * 9)

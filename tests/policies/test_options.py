@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
 
 import pytest
 
 from trimoe.errors import InputError
 from trimoe.policies.options import Options, option, parse_options, parse_settings
+from trimoe.policies.table import policy_names, policy_type
 
 
 @dataclass(frozen=True)
@@ -56,3 +59,11 @@ def test_settings_by_system() -> None:
 def test_another_form_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="--set SYSTEM"):
         parse_settings([text])
+
+
+@pytest.mark.parametrize("system", policy_names())
+def test_every_number_has_bounds(system: str) -> None:
+    """So that no infinity gets through, and the message says what may be set."""
+    for one in dataclasses.fields(policy_type(system).OptionsType):
+        if isinstance(one.default, (int, float)) and not isinstance(one.default, bool):
+            assert -math.inf < one.metadata["low"] <= one.default <= one.metadata["high"] < math.inf, one.name

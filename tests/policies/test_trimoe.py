@@ -108,10 +108,16 @@ def test_prefill_is_the_gpus_alone() -> None:
     counts[[3, 5]] = 1, 700
     plan = policy.plan(0, counts, state)
     check_plan(plan, counts, state, 16)
-    assert plan.domain[3] == plan.domain[5] == GPU and plan.order == (5, 3)
+    assert plan.domain[3] == plan.domain[5] == GPU and set(plan.order) == {3, 5}
     assert set(plan.fetch) == set(np.nonzero(~state.resident)[0].tolist())
     idle = np.full(len(policy.cost.resources), 1e12)
     assert not policy.background(StepView(0, 0, counts, [state], idle, no_one))
+
+
+def test_it_needs_dimms_with_cores() -> None:
+    plain = CostModel(load_profile("a100-8452y"), load_model_shape("qwen3-30b-a3b"))
+    with pytest.raises(InputError, match="a machine with DIMM-NDPs for trimoe; got a100-8452y"):
+        trimoe(plain)
 
 
 def test_a_prefill_that_does_not_fit_ahead_is_still_prefill() -> None:

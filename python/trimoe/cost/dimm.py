@@ -78,8 +78,7 @@ class DimmCosts:
 
     def move_ns(self, migrate: bool) -> float:
         """Link time of localized to striped or back, or to one other DIMM (migrate)."""
-        common = {key: value for key, value in self._common.items()}
-        return relayout_time(self._hidden, self._inter, **common, migrate=migrate).link_ns
+        return relayout_time(self._hidden, self._inter, **self._common, migrate=migrate).link_ns
 
     def _emulate(self, tokens: int, striped: bool) -> ExpertTime:
         ndp = self._ndp

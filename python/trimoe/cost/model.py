@@ -58,7 +58,6 @@ class CostModel:
         self.domains = (CPU, *((GPU,) if profile.gpu else ()), *range(NDP0, NDP0 + n_dimms))
         self._compute = {domain: self._curve(domain) for domain in self.domains if domain < NDP0}
         self._known: dict[tuple[int, int, int, bool], Parts] = {}
-        self._known_ns: dict[tuple[int, int, int, bool], float] = {}
 
     def expert_ns(self, domain: int, tokens: int, layout: int = STRIPED, *, resident: bool = False) -> float:
         """What one expert takes on a domain that nobody disturbs; 0 without tokens.

@@ -10,7 +10,16 @@ from trimoe.cost import CostModel
 from trimoe.cost.layer_ops import ELEMENT_BYTES, kv_bytes
 from trimoe.errors import InputError
 
-__all__ = ["Deployment", "Workload", "check_fits", "gpu_ledger", "host_ledger", "spare_slots", "with_slots"]
+__all__ = [
+    "Deployment",
+    "Workload",
+    "check_fits",
+    "gpu_ledger",
+    "gpu_room",
+    "host_ledger",
+    "spare_slots",
+    "with_slots",
+]
 
 # Of GPU memory, for the allocator, kernels' scratch and fragments.
 _RESERVE = 0.06
@@ -106,6 +115,12 @@ def gpu_ledger(cost: CostModel, deployment: Deployment, work: Workload, phase: s
     }
 
 
+def gpu_room(cost: CostModel, deployment: Deployment, work: Workload, phase: str) -> float:
+    """Bytes of GPU memory that a deployment leaves free, below 0 where it does not fit; 0 without a GPU."""
+    gpu = cost.profile.gpu
+    return gpu.memory_bytes - sum(gpu_ledger(cost, deployment, work, phase).values()) if gpu else 0.0
+
+
 def host_ledger(cost: CostModel, deployment: Deployment, work: Workload) -> Mapping[str, float]:
     """Bytes of host memory by use; copies of experts that the GPU has are kept there too."""
     moe, on_gpu = cost.shape.moe, deployment.dense_on_gpu * _gpu_dense_elements(cost, deployment)
@@ -134,13 +149,11 @@ def spare_slots(cost: CostModel, deployment: Deployment, work: Workload, phase: 
 
     0 to E; -1 where not even everything else fits, or there is no GPU.
     """
-    gpu = cost.profile.gpu
-    if gpu is None:
+    if cost.profile.gpu is None:
         return -1
 
     def fits(slots: int) -> bool:
-        ledger = gpu_ledger(cost, replace(deployment, expert_slots=slots, slots_of=()), work, phase)
-        return sum(ledger.values()) <= gpu.memory_bytes
+        return gpu_room(cost, replace(deployment, expert_slots=slots, slots_of=()), work, phase) >= 0
 
     # Buffers for what is streamed shrink as slots grow, and nothing is streamed where all experts are there.
     experts = cost.shape.moe.experts

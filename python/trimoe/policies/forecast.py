@@ -6,7 +6,7 @@ layer takes as long as its busiest resource or as what must follow each other, w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,20 +50,20 @@ class Forecast:
 
     def layer(self, deployment: Deployment, plan_of: PlanOf) -> LayerTime:
         """One MoE layer of a deployment whose experts a policy places by `plan_of`."""
-        tasks = self._tasks(deployment, self.load(deployment, plan_of))
-        n = len(self.cost.resources)
-        rows = self.rows(deployment, plan_of)
-        ns = schedule(tasks, n).makespan_ns
-        if deployment.stream_ahead:
-            ns = max(ns, float((rows.attention + rows.experts).max()))
-        return replace(rows, ns=ns)
+        load = self.load(deployment, plan_of)
+        tasks = self._tasks(deployment, load)
+        rows, ns = self._rows(tasks, load), schedule(tasks, len(self.cost.resources)).makespan_ns
+        return replace(rows, ns=max(ns, rows.ns) if deployment.stream_ahead else ns)
 
     def rows(self, deployment: Deployment, plan_of: PlanOf) -> LayerTime:
         """What the layer occupies, without a schedule: ns is that of the busiest resource."""
         load = self.load(deployment, plan_of)
+        return self._rows(self._tasks(deployment, load), load)
+
+    def _rows(self, tasks: Sequence[Task], load: PlanLoad) -> LayerTime:
         attention, experts = np.zeros(len(self.cost.resources)), load.total
         # Copies of tokens to and from experts beside those that hold them are the experts' too.
-        for task in self._tasks(deployment, load):
+        for task in tasks:
             if task.name in ("tokens", "results"):
                 into = experts
             elif task.name in _EXPERTS:

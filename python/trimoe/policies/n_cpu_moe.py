@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from trimoe.cost import CPU, GPU
 from trimoe.errors import InputError
-from trimoe.policies.deployment import Deployment, Workload, check_fits, gpu_ledger
+from trimoe.policies.deployment import Deployment, Workload, check_fits, gpu_room
+from trimoe.policies.forecast import all_on_cpu
 from trimoe.policies.options import Options, option
-from trimoe.policies.plan import IDLE, Ints, LayerPlan, LayerState
+from trimoe.policies.plan import Ints, LayerPlan, LayerState
 from trimoe.policies.policy import Policy
 
 __all__ = ["NCpuMoe"]
@@ -56,8 +54,7 @@ class NCpuMoe(Policy):
         n = self.options.n
         if n < 0:
             check_fits(self.cost, base, work, phase)
-            gpu = self.cost.profile.gpu
-            room = gpu.memory_bytes - sum(gpu_ledger(self.cost, base, work, phase).values()) if gpu else 0
+            room = gpu_room(self.cost, base, work, phase)
             n = layers - min(layers, int(room // (experts * self.cost.expert_bytes)))
         if n > layers:
             raise InputError(expected=f"n-cpu-moe.n up to {layers}, the MoE layers", got=str(n), hint="-1")
@@ -67,7 +64,4 @@ class NCpuMoe(Policy):
 
     def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
         """Where the layer's experts are."""
-        active = np.nonzero(counts)[0]
-        domain = np.full(len(counts), IDLE, np.int32)
-        domain[active] = np.where(state.resident[active], GPU, CPU)
-        return LayerPlan(domain, tuple(active.tolist()))
+        return all_on_cpu(counts, state)

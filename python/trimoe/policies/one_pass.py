@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from trimoe.cost import CostModel
-from trimoe.policies.deployment import Deployment, Workload, check_fits, gpu_ledger
+from trimoe.policies.deployment import Deployment, Workload, check_fits, gpu_room
 from trimoe.policies.options import Options, option
 
 __all__ = ["OnePassOptions", "one_pass"]
@@ -58,7 +58,7 @@ def one_pass(
             stream_ahead=stream_ahead,
             pipelined=False,
         )
-        room = _room(cost, whole, work, phase) - given
+        room = gpu_room(cost, whole, work, phase) - given
         if room >= 0 or requests == 1:
             break
         requests = -(-requests // 2)
@@ -67,22 +67,16 @@ def one_pass(
     check_fits(cost, whole, work, phase)
     if experts is None:
         whole = replace(
-            whole, slots_of=_slots(cost, int(_room(cost, whole, work, phase) // cost.expert_bytes))
+            whole, slots_of=_slots(cost, int(gpu_room(cost, whole, work, phase) // cost.expert_bytes))
         )
     return replace(whole, batch=requests)
-
-
-def _room(cost: CostModel, deployment: Deployment, work: Workload, phase: str) -> float:
-    """Bytes of GPU memory that a deployment leaves free."""
-    assert cost.profile.gpu is not None
-    return cost.profile.gpu.memory_bytes - sum(gpu_ledger(cost, deployment, work, phase).values())
 
 
 def _kv_share(cost: CostModel, whole: Deployment, work: Workload, phase: str, kv: str) -> float:
     """Of the KV cache, what GPU memory holds beside all else; what it takes there grows evenly with it."""
     if kv != "auto":
         return float(kv == "gpu")
-    none, all_there = (_room(cost, replace(whole, kv_on_gpu=share), work, phase) for share in (0.0, 1.0))
+    none, all_there = (gpu_room(cost, replace(whole, kv_on_gpu=share), work, phase) for share in (0.0, 1.0))
     if all_there >= 0:
         return 1.0
     return max(0.0, none / (none - all_there)) * (1 - 1e-9)

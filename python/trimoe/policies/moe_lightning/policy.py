@@ -17,7 +17,7 @@ import numpy as np
 
 from trimoe.cost.layer_ops import kv_bytes
 from trimoe.errors import InputError
-from trimoe.policies.deployment import Deployment, Workload, check_fits, gpu_ledger, spare_slots
+from trimoe.policies.deployment import Deployment, Workload, check_fits, gpu_room, spare_slots
 from trimoe.policies.forecast import Forecast, LayerTime, all_on_cpu, halves, streamed
 from trimoe.policies.needs import need
 from trimoe.policies.options import Options, option
@@ -136,10 +136,9 @@ class MoELightning(Policy):
 
     def _with_cache(self, deployment: Deployment, work: Workload) -> Deployment:
         """As much of the cache on the GPU as there is room for; none where the CPU attends."""
-        gpu = self.cost.profile.gpu
-        if deployment.attention == "cpu" or gpu is None:
+        if deployment.attention == "cpu":
             return deployment
-        room = gpu.memory_bytes - sum(gpu_ledger(self.cost, deployment, work, "decode").values())
+        room = gpu_room(self.cost, deployment, work, "decode")
         cache = kv_bytes(self.cost.shape, deployment.batch, work.input + work.output)
         return replace(deployment, kv_on_gpu=min(1.0, max(0.0, room / cache)))
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from trimoe._plan import Planner
 from trimoe.cost import CPU, GPU, NDP0, STRIPED, CostModel
-from trimoe.cost.model import Parts
+from trimoe.policies.loads import Loads
 from trimoe.policies.plan import Ints
 
 __all__ = ["make_planner", "teach"]
@@ -30,9 +28,10 @@ def make_planner(cost: CostModel, **settings: Any) -> Planner:
     places = range(res.n_dimms)
     dimms, channels = [res.dimm(one) for one in places], [res.channel_of(one) for one in places]
     planner = Planner(len(res), res.gpu, res.cpu, res.link, dimms, channels, **settings)
+    loads = Loads(cost)
     for layout in range(STRIPED, res.n_dimms):
-        planner.set_base(_GPU_OPTION, layout, _row(cost, cost.fetch_parts(layout)))
-        planner.set_base(_CPU_OPTION, layout, _row(cost, cost.host_parts(cost.expert_bytes, layout)))
+        planner.set_base(_GPU_OPTION, layout, loads.fetch(layout))
+        planner.set_base(_CPU_OPTION, layout, loads.row(cost.host_parts(cost.expert_bytes, layout)))
     return planner
 
 
@@ -57,10 +56,3 @@ def teach(planner: Planner, cost: CostModel, counts: Ints) -> None:
                     gathered[res.dimm(1)] if res.n_dimms > 1 else 0.0,
                 ),
             )
-
-
-def _row(cost: CostModel, parts: Parts) -> Any:
-    row = np.zeros(len(cost.resources), np.float32)
-    for resource, ns in parts:
-        row[resource] += ns
-    return row

@@ -27,8 +27,7 @@ def deploy_prefill(cost: CostModel, work: Workload, *, kv_on_gpu: float, tokens:
     """
     batch = work.batch
     while True:
-        base = Deployment(batch, min(batch, max(1, tokens // work.input)), dense_on_gpu=1.0)
-        base = replace(base, kv_on_gpu=max(0.0, kv_on_gpu))
+        base = Deployment(batch, min(batch, max(1, tokens // work.input)), kv_on_gpu=kv_on_gpu)
         for ahead in (True, False):
             found = replace(base, stream_ahead=ahead)
             spare = spare_slots(cost, found, work, "prefill")

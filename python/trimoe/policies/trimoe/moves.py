@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trimoe.cost import STRIPED, CostModel
-from trimoe.cost.model import Parts
+from trimoe.policies.loads import Loads
 from trimoe.policies.plan import Action, Ints, LayerState, Prefetch, Relayout
 from trimoe.policies.policy import Floats, StepView
 from trimoe.policies.trimoe.expected import ExpectedLayer
@@ -130,16 +130,10 @@ class Moves:
         """What an action occupies: [resources], and [1 + DIMMs], as the loads of a layer."""
         found = self._rows.get((source, target))
         if found is None:
-            fetch = target == _TO_GPU
+            fetch, res = target == _TO_GPU, self.cost.resources
             parts = self.cost.fetch_parts(source) if fetch else self.cost.move_parts(source, target)
-            found = self._rows[source, target] = self._as_rows(source, parts)
+            resources_ns, first = Loads(self.cost).row(parts), res.dimm(0)
+            host_ns = resources_ns[res.channel(0)] if source == STRIPED else 0.0
+            places_ns = np.append(host_ns, resources_ns[first : first + res.n_dimms])
+            found = self._rows[source, target] = resources_ns, places_ns
         return found
-
-    def _as_rows(self, source: int, parts: Parts) -> tuple[Floats, Floats]:
-        res = self.cost.resources
-        resources_ns = np.zeros(len(res))
-        for resource, ns in parts:
-            resources_ns[resource] += ns
-        first = res.dimm(0)
-        host_ns = resources_ns[res.channel(0)] if source == STRIPED else 0.0
-        return resources_ns, np.append(host_ns, resources_ns[first : first + res.n_dimms])

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from trimoe.cost import GPU, STRIPED, CostModel
-from trimoe.errors import InputError
+from trimoe.cost import STRIPED, CostModel
 from trimoe.policies.deployment import Deployment, Workload
+from trimoe.policies.forecast import streamed
+from trimoe.policies.needs import need
 from trimoe.policies.options import Options, option
-from trimoe.policies.plan import IDLE, Action, Ints, LayerPlan, LayerState
+from trimoe.policies.plan import Action, Ints, LayerPlan, LayerState
 from trimoe.policies.policy import Floats, Policy, StepView, most_popular
 from trimoe.policies.trimoe.costs import make_planner, teach
 from trimoe.policies.trimoe.deploy import deploy_decode, deploy_prefill
@@ -52,7 +53,10 @@ class TriMoEOptions(Options):
         0.25, "between fullest and emptiest DIMM, of their mean, that rebalancing ends at", low=0, high=1000
     )
     eta: float = option(
-        0.0, "an expert is warm from eta times a DIMM's ridge on; 0: where host and DIMMs balance", low=0
+        0.0,
+        "an expert is warm from eta times a DIMM's ridge on; 0: where host and DIMMs balance",
+        low=0,
+        high=1e6,
     )
     attention: str = option("auto", "where decode attends", choices=("auto", "gpu", "cpu", "ndp"))
     kv_on_gpu: float = option(
@@ -84,12 +88,7 @@ class TriMoE(Policy):
 
     def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(cost, settings)
-        if cost.profile.ndp is None or cost.profile.gpu is None:
-            raise InputError(
-                expected="a machine with a GPU and DIMM-NDP for trimoe",
-                got=f"profile {cost.profile.name}, which lacks them",
-                hint="h100-8470-ndp16, or another system",
-            )
+        need(cost, self.name, gpu=True, ndp=True)
         own = self.options
         self.moves: Moves | None = None
         self._prefills: set[Deployment] = set()
@@ -112,7 +111,7 @@ class TriMoE(Policy):
         """Prefill on the GPU alone; decode with the fastest attention."""
         own = self.options
         if phase == "prefill":
-            share = max(0.0, own.kv_on_gpu)
+            share = max(0.0, own.kv_on_gpu)  # unless asked for, none: its place is the experts'
             found = deploy_prefill(self.cost, work, kv_on_gpu=share, tokens=own.prefill_tokens)
             self._prefills.add(found)
             return found
@@ -147,7 +146,7 @@ class TriMoE(Policy):
     def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
         """The decision of `csrc/plan`; in prefill all on the GPU."""
         if self._prefill:
-            return self._stream(counts, state)
+            return streamed(counts, state)
         found = self._planner.decide(counts, state.resident, state.layout)
         if found is None:
             teach(self._planner, self.cost, counts)
@@ -174,16 +173,6 @@ class TriMoE(Policy):
         )
         state.layout[:] = lay_out(times, expected, state.resident, line, first=index % times.n_dimms)
         return state
-
-    def _stream(self, counts: Ints, state: LayerState) -> LayerPlan:
-        """All experts of the layer that GPU memory lacks, for the fetches begin before the router speaks."""
-        order = np.argsort(-counts, kind="stable")
-        domain = np.where(counts > 0, GPU, IDLE).astype(np.int32)
-        return LayerPlan(
-            domain,
-            tuple(order[counts[order] > 0].tolist()),
-            tuple(np.nonzero(~state.resident)[0].tolist()),
-        )
 
 
 def _per_step(popularity: Floats, tokens: float) -> Floats:
