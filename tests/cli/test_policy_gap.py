@@ -61,6 +61,7 @@ def test_gap_for_people(capfd: pytest.CaptureFixture[str]) -> None:
         (["--hardware", "abacus"], "a profile out of"),
         (["--hardware", "t4", "--dimms", "4"], "no --dimms on t4"),
         (["--set", "n-cpu-moe.m=1"], "an option of n-cpu-moe"),
+        (["--set", "trimoe.refine=off"], "--policy trimoe"),
         (["--layouts", "odd"], "layouts mixed or localized or striped"),
         (["--instances", "0"], "--instances"),
     ],
