@@ -57,8 +57,14 @@ class HybriMoE(Caching):
         """GPU memory as the ratio says; the released code streams whole layers for prompts."""
         ratio, experts = self.options.ratio, self.cost.shape.moe.experts
         slots = None if ratio < 0 else round(ratio * experts)
-        self._streams = phase == "prefill" and self.options.schedule == "released"
-        return one_pass(self.cost, work, phase, self.options, experts=slots, stream_ahead=self._streams)
+        streams = phase == "prefill" and self.options.schedule == "released"
+        return one_pass(self.cost, work, phase, self.options, experts=slots, stream_ahead=streams)
+
+    def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
+        """As for every cache; who streams asks for no schedule."""
+        self._streams = deployment.stream_ahead
+        self._returns_ns.clear()
+        return super().begin(deployment, popularity)
 
     def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
         """Simulates the layer; what is fetched may stay."""
