@@ -87,8 +87,10 @@ class MoEInfinity(Prefetching):
     def prefetches(self, view: StepView) -> Sequence[Prefetch]:
         """The likeliest of all later layers first."""
         later = len(view.states) - view.layer - 1
+        if not self.options.prefetch or not later:
+            return ()
         predicted, likeness = self.traces.predict(view.layer)
-        if not self.options.prefetch or not later or likeness <= 0:
+        if likeness <= 0:
             return ()
         decay = 1 - np.arange(1, later + 1) / (len(view.states) + 1)
         wanted = predicted * decay[:, None]
