@@ -21,6 +21,7 @@ from trimoe.policies.deployment import Deployment, Workload, check_fits, host_le
 from trimoe.policies.forecast import Forecast
 from trimoe.policies.loads import Floats
 from trimoe.policies.plan import Ints
+from trimoe.policies.searching import halved
 
 __all__ = ["Choice", "Space", "expected_tokens", "predict", "search"]
 
@@ -46,7 +47,7 @@ class Space:
 
     def deployments(self, batch: int) -> Iterator[Deployment]:
         """All of them, without experts in GPU memory yet."""
-        sizes = tuple(one for one in self.micro_batches if one <= batch) or _halves(batch)
+        sizes = tuple(one for one in self.micro_batches if one <= batch) or halved(batch)
         places = itertools.product(self.qkv, self.attention, self.out)
         for (qkv, attention, out), size, coalesced in itertools.product(places, sizes, self.coalesced):
             if size == batch and not coalesced and True in self.coalesced:
@@ -206,13 +207,6 @@ def _no_fit(cost: CostModel, work: Workload, phase: str, space: Space) -> InputE
     except InputError as error:
         return error
     return InputError(expected="a machine with a GPU", got=cost.profile.name, hint="h100-8452y")
-
-
-def _halves(batch: int) -> tuple[int, ...]:
-    sizes = [batch]
-    while sizes[-1] > 1:
-        sizes.append(-(-sizes[-1] // 2))
-    return tuple(sizes)
 
 
 def _whole(amounts: Floats, total: int) -> Ints:

@@ -26,6 +26,7 @@ from trimoe.policies.needs import need
 from trimoe.policies.options import Options, option
 from trimoe.policies.plan import IDLE, Action, Ints, LayerPlan, LayerState, Prefetch, Relayout
 from trimoe.policies.policy import Floats, Policy, StepView
+from trimoe.policies.searching import halved
 
 __all__ = ["Hermes"]
 
@@ -59,7 +60,7 @@ class Hermes(Policy):
         """The largest batch that fits; prompts in the largest micro-batches."""
         need(self.cost, self.name, gpu=True, ndp=True)
         error: InputError | None = None
-        for batch in sorted({-(-work.batch // (1 << bit)) for bit in range(24)}, reverse=True):
+        for batch in halved(work.batch):
             for base in _phase(phase, batch):
                 try:
                     return with_slots(self.cost, base, work, phase)
