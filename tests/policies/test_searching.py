@@ -22,11 +22,11 @@ def test_dense_weights_are_streamed_only_where_they_do_not_fit() -> None:
     work = Workload(1, 64, 16)
     found, most = with_room(cost, base, work, "decode")
     assert found == base and most == spare_slots(cost, base, work, "decode") >= 0
-    long = Workload(1, 40_000, 16)
+    long = Workload(1, 50_000, 16)
     assert spare_slots(cost, base, long, "prefill") < 0
     found, most = with_room(cost, base, long, "prefill")
     assert found == replace(base, dense_on_gpu=0.0)
-    assert most == spare_slots(cost, found, long, "prefill")
+    assert most == spare_slots(cost, found, long, "prefill") == 0
 
 
 def test_what_does_not_fit_is_said() -> None:
