@@ -59,8 +59,9 @@ def test_gap_for_people(capfd: pytest.CaptureFixture[str]) -> None:
     [
         (["--policy", "oracle"], "a system out of trimoe, coxmoe"),
         (["--hardware", "abacus"], "a profile out of"),
-        (["--hardware", "t4", "--dimms", "4"], "no --dimms on t4"),
+        (["--hardware", "t4", "--dimms", "4"], "--dimms 0 on t4"),
         (["--set", "n-cpu-moe.m=1"], "an option of n-cpu-moe"),
+        (["--set", "trimoe.refine=off"], "--policy trimoe"),
         (["--layouts", "odd"], "layouts mixed or localized or striped"),
         (["--instances", "0"], "--instances"),
     ],

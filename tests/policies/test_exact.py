@@ -73,7 +73,7 @@ def test_problems_of_no_machine() -> None:
         choices = [Choices(e, tuple(range(n)), rng.random((n, 4)) ** 2) for e, n in enumerate(sizes)]
         least, found = least_of_all(choices), solve_exact(choices)
         assert found.ns == pytest.approx(least, rel=1e-12)
-        guess = branch._improved(choices, branch._rounded(choices, relaxation(choices).values))
+        guess = branch._improved(choices, branch.rounded(choices, relaxation(choices).values))
         not_at_once += makespan(choices, guess) > least * (1 + 1e-9)
     assert not_at_once > 3
 
@@ -156,7 +156,7 @@ def test_instances_are_drawn_once_and_for_all() -> None:
     assert {int(one) for each in plain for one in each.state.layout} == {STRIPED}
     with pytest.raises(InputError, match="layouts mixed or"):
         next(draw_instances(cost, 1, seed=1, layouts="odd"))
-    with pytest.raises(InputError, match="no --dimms on a100-8452y"):
+    with pytest.raises(InputError, match="--dimms 0 on a100-8452y"):
         cost_of(PLAIN, dimms=4)
 
 

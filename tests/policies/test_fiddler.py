@@ -138,3 +138,11 @@ def test_it_needs_a_gpu(tmp_path) -> None:  # type: ignore[no-untyped-def]
     for name in ("monde", "edge-ndp"):
         with pytest.raises(InputError, match="DIMM-NDPs"):
             policy_of(name, "l4")
+
+
+def test_it_does_not_prefetch_and_says_nothing_of_it() -> None:
+    policy = policy_of("fiddler", **MACHINE)
+    states_of(policy)
+    assert set(policy.report()) == {"cache", "hits", "misses", "hit_rate", "moved_bytes"}
+    with pytest.raises(InputError, match="an option of fiddler"):
+        policy_of("fiddler", **MACHINE, auto_off="off")

@@ -159,3 +159,14 @@ def test_a_pending_expert_is_not_prefetched_twice() -> None:
     policy.idle.saved_ns = 0.0
     again = policy.background(view_of(states, 4, counts[4], idle_ns=policy.fetch_ns, foreseen={5: counts[5]}))
     assert again and again[0].expert != first[0].expert
+
+
+def test_a_phase_is_that_of_begin() -> None:
+    """Both deployed before either begins: prompts are streamed all the same."""
+    policy = policy_of("hybrimoe", schedule="released", ratio=0.25)
+    prefill, decode = (policy.deploy(WORK, phase) for phase in ("prefill", "decode"))
+    moe = policy.cost.shape.moe
+    counts, popularity = np.ones(moe.experts, np.int64), np.ones((len(moe.moe_layers), moe.experts))
+    for deployment, streams in ((prefill, True), (decode, False)):
+        state = policy.begin(deployment, popularity)[0]
+        assert (len(policy.plan(0, counts, state).fetch) == (~state.resident).sum()) == streams

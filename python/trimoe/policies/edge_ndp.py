@@ -52,9 +52,7 @@ class EdgeNdp(Policy):
 
     def deploy(self, work: Workload, phase: str) -> Deployment:
         """Experts in all the GPU memory that is left."""
-        deployment = one_pass(self.cost, work, phase, self.options)
-        self._decode_tokens = deployment.batch * self.cost.shape.topk
-        return deployment
+        return one_pass(self.cost, work, phase, self.options)
 
     def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
         """No calibration set: GPU memory is empty, but for what earlier prompts activated."""

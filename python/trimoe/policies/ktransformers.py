@@ -60,9 +60,7 @@ class KTransformers(Policy):
     def deploy(self, work: Workload, phase: str) -> Deployment:
         """GPU memory for attention and the KV cache."""
         chosen = None if self.options.gpu_experts < 0 else self.options.gpu_experts
-        deployment = one_pass(self.cost, work, phase, self.options, experts=chosen)
-        self._decode_tokens = deployment.batch * self.cost.shape.topk
-        return deployment
+        return one_pass(self.cost, work, phase, self.options, experts=chosen)
 
     def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
         """As for every policy."""

@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from trimoe.errors import InputError
-from trimoe.policies.deployment import Deployment, Workload, check_fits, spare_slots
+from trimoe.policies.deployment import Deployment, Workload, check_fits
 from trimoe.policies.forecast import Forecast, halves, streamed
 from trimoe.policies.needs import need
 from trimoe.policies.options import Options, option
 from trimoe.policies.plan import Ints, LayerPlan, LayerState
 from trimoe.policies.policy import Policy
+from trimoe.policies.searching import halved, nothing_fits, with_room
 
 __all__ = ["MoEGen"]
 
@@ -62,7 +63,7 @@ class MoEGen(Policy):
         forecast = Forecast(self.cost, work, phase)
         best: Deployment | None = None
         best_ns = float("inf")
-        for batch in sorted({-(-work.batch // (1 << bit)) for bit in range(24)}, reverse=True):
+        for batch in halved(work.batch):
             for candidate in self._candidates(work, phase, batch):
                 ns = forecast.total_ns(candidate, streamed)
                 if ns < best_ns:
@@ -70,12 +71,7 @@ class MoEGen(Policy):
             if best is not None:
                 return best
         least = Deployment(1, 1, kv_on_gpu=0.0, dense_on_gpu=0.0, stream_ahead=True)
-        check_fits(self.cost, least, work, phase)
-        raise InputError(
-            expected=f"a batch of {self.cost.shape.name} within the memory of {self.cost.profile.name}",
-            got="none of those searched",
-            hint="another --set moe-gen.micro_batch, shorter prompts, --weights int4",
-        )
+        raise nothing_fits(self.cost, least, work, (phase,), "moe-gen.micro_batch")
 
     def _candidates(self, work: Workload, phase: str, batch: int) -> Iterator[Deployment]:
         """Those of one batch that fit."""
@@ -83,10 +79,7 @@ class MoEGen(Policy):
         shares = (1.0, 0.5, 0.0) if options.resident < 0 else (options.resident,)
         for micro_batch in [min(options.micro_batch, batch)] if options.micro_batch else halves(batch):
             base = Deployment(batch, micro_batch, kv_on_gpu=0.0, stream_ahead=True)
-            most = spare_slots(self.cost, base, work, phase)
-            if most < 0:
-                base = replace(base, dense_on_gpu=0.0)
-                most = spare_slots(self.cost, base, work, phase)
+            base, most = with_room(self.cost, base, work, phase)
             try:
                 check_fits(self.cost, base, work, phase)
             except InputError:

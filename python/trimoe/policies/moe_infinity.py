@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from trimoe.cost import GPU, CostModel
 from trimoe.policies.caches.scores import Activation
-from trimoe.policies.caching import Caching, CachingOptions, cache_option
+from trimoe.policies.caching import cache_option
 from trimoe.policies.deployment import Deployment, Workload
 from trimoe.policies.loads import Floats
 from trimoe.policies.one_pass import one_pass
@@ -23,12 +23,13 @@ from trimoe.policies.options import option
 from trimoe.policies.placing import busiest_first, placed
 from trimoe.policies.plan import Ints, LayerPlan, LayerState, Prefetch
 from trimoe.policies.policy import StepView
+from trimoe.policies.prefetching import Prefetching, PrefetchingOptions
 
 __all__ = ["MoEInfinity", "TraceStore"]
 
 
 @dataclass(frozen=True)
-class MoEInfinityOptions(CachingOptions):
+class MoEInfinityOptions(PrefetchingOptions):
     """See `option`."""
 
     cache: str = cache_option("activation")
@@ -36,7 +37,7 @@ class MoEInfinityOptions(CachingOptions):
     traces: int = option(32, "steps whose activations are remembered", low=1, high=4096)
 
 
-class MoEInfinity(Caching):
+class MoEInfinity(Prefetching):
     """Offloading to host memory, nothing computed there."""
 
     name, about = "moe-infinity", "experts on the GPU only, prefetched by the nearest earlier activations"
@@ -86,8 +87,10 @@ class MoEInfinity(Caching):
     def prefetches(self, view: StepView) -> Sequence[Prefetch]:
         """The likeliest of all later layers first."""
         later = len(view.states) - view.layer - 1
+        if not self.options.prefetch or not later:
+            return ()
         predicted, likeness = self.traces.predict(view.layer)
-        if not self.options.prefetch or not later or likeness <= 0:
+        if likeness <= 0:
             return ()
         decay = 1 - np.arange(1, later + 1) / (len(view.states) + 1)
         wanted = predicted * decay[:, None]

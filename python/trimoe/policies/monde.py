@@ -51,12 +51,15 @@ class MoNDE(Policy):
         self.alpha: float | None = self.options.alpha or None
 
     def deploy(self, work: Workload, phase: str) -> Deployment:
-        """No experts in GPU memory; a phase tunes alpha anew."""
-        self.alpha = self.options.alpha or None
+        """No experts in GPU memory."""
         return one_pass(self.cost, work, phase, self.options, experts=0)
 
     def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
-        """Every expert on one DIMM; equally many on each, and equally popular ones together."""
+        """Every expert on one DIMM; equally many on each, and equally popular ones together.
+
+        A phase tunes alpha anew.
+        """
+        self.alpha = self.options.alpha or None
         dimms = self.cost.resources.n_dimms
         homes = [balanced_homes(counts, dimms) for counts in popularity]
         return [LayerState.of(len(one), layout=one) for one in homes]

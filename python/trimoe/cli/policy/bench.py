@@ -18,13 +18,10 @@ from trimoe.cli.policy.options_common import (
     policy_app,
 )
 from trimoe.cli.render import print_facts, print_json, progress_steps
-from trimoe.errors import InputError
 
 if TYPE_CHECKING:
     from trimoe.cost import CostModel
 
-# Room for any model: the question is how long a decision takes, not whether it fits.
-_HOST_BYTES = 2**44
 _BASE_MODEL = "deepseek-v3"
 
 
@@ -94,20 +91,14 @@ def bench(
 def _cost(hardware: str, weights: str, *, dimms: int, **sizes: Any) -> CostModel:
     from trimoe.cost import CostModel, load_model_shape
     from trimoe.hardware.profile import load_profile
+    from trimoe.policies.optimum.instances import machine_of
 
-    profile = load_profile(hardware)
-    values: dict[str, float | str] = {"memory.capacity_bytes": _HOST_BYTES}
-    if dimms and profile.ndp is None:
-        raise InputError(
-            expected=f"--dimms 0 on {hardware}", got=str(dimms), hint="--hardware h100-8470-ndp16"
-        )
-    if dimms and profile.ndp is not None and dimms != profile.ndp.dimms:
-        each = 2 if dimms % 2 == 0 else 1
-        values |= {"memory.channels": dimms // each, "ndp.dimms_per_channel": each, "ndp.dimms": dimms}
+    # Room for any model: the question is how long a decision takes, not whether it fits.
+    profile = machine_of(load_profile(hardware), dimms, per_channel=2 if dimms % 2 == 0 else 1)
     shape = load_model_shape(_BASE_MODEL)
     moe = replace(shape.moe, **{**sizes, "topk": min(sizes["topk"], sizes["experts"])})
     shape = replace(shape, moe=moe, attention=replace(shape.attention, hidden=moe.hidden))
-    return CostModel(profile.with_values(values, "to time decisions"), shape, weights)
+    return CostModel(profile, shape, weights)
 
 
 def _print(policy: str, took_us: Any, case: dict[str, int], json_output: bool) -> None:

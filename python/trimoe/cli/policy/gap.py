@@ -12,6 +12,7 @@ from trimoe.cli.policy.options_common import (
     PolicyOption,
     SeedOption,
     SetOption,
+    own_settings,
     policy_app,
 )
 from trimoe.cli.render import print_facts, print_json, progress_steps
@@ -62,7 +63,7 @@ def gap(
       trimoe policy gap --large --instances 100
     """
     from trimoe.hardware.profile import load_profile
-    from trimoe.policies import make_policy, parse_settings
+    from trimoe.policies import make_policy
     from trimoe.policies.optimum.gap import measure_gaps
     from trimoe.policies.optimum.instances import draw_instances, instance_cost
 
@@ -72,7 +73,7 @@ def gap(
     if dimms is None:
         dimms = usual_dimms if profile.ndp else 0
     cost = instance_cost(profile, model, experts=experts, dimms=dimms, weights=weights)
-    system = make_policy(policy, cost, parse_settings(settings or []).get(policy))
+    system = make_policy(policy, cost, own_settings(policy, settings))
     fewest = experts // 2 if large else 2
     drawn = list(draw_instances(cost, instances, seed, fewest=fewest, layouts=layouts))
     with progress_steps("comparing", instances, enabled=not json_output) as advance:

@@ -43,12 +43,6 @@ class HitCount:
             "moved_bytes": int(self.moved_bytes.sum()),
         }
 
-    def as_dict(self) -> dict[str, Any]:
-        """Totals and layers, for JSON."""
-        layers = zip(self.hits.tolist(), self.misses.tolist(), self.moved_bytes.tolist(), strict=True)
-        names = ("hits", "misses", "moved_bytes")
-        return {**self.totals(), "layers": [dict(zip(names, one, strict=True)) for one in layers]}
-
 
 class ExpertCache:
     """Caches of all layers under one name.
@@ -63,7 +57,6 @@ class ExpertCache:
     """
 
     def __init__(self, name: str, layers: int, experts: int, *, alpha: float = 0.0, top: int = 0) -> None:
-        self.name = name
         kept = range(layers) if name != "none" else range(0)
         self.layers: list[LayerCache] = [make_layer_cache(name, experts, alpha=alpha, top=top) for _ in kept]
         self.count = HitCount.of(layers)

@@ -42,10 +42,6 @@ class LayerCache(ABC):
             return -1
         return int(np.where(leaving, self.scores, np.inf).argmin())
 
-    def admit(self, expert: int, victim: int) -> bool:
-        """Whether an expert is worth more than the one that would leave for it."""
-        return bool(self.scores[expert] > self.scores[victim])
-
 
 class Lru(LayerCache):
     """Least recently used: the score is the number of the step of the last use."""

@@ -8,14 +8,13 @@ import zlib
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from trimoe.errors import InputError
+from trimoe.policies.loads import Floats
 from trimoe.policies.plan import Ints
 
 __all__ = ["embed_texts", "k_means"]
 
-Floats = npt.NDArray[np.float64]
 _GRAM = 3  # bytes: long enough to tell languages and topics apart, short enough for a single line
 
 

@@ -20,6 +20,7 @@ from trimoe.policies.coxmoe.times import Timing
 from trimoe.policies.deployment import Deployment, Workload
 from trimoe.policies.loads import Loads
 from trimoe.policies.options import Options, option
+from trimoe.policies.placing import split_makespans
 from trimoe.policies.plan import IDLE, Ints, LayerPlan, LayerState
 from trimoe.policies.policy import Floats, Policy
 
@@ -149,16 +150,15 @@ class CoxMoE(Policy):
 
     def _best_split(self, order: Ints, rest: Ints, counts: Ints, state: LayerState) -> int:
         """How many of the rest, most tokens first, are fetched for the least makespan."""
-        loads, start = self._loads, np.zeros((1, len(self.cost.resources)))
-        here = order[state.resident[order]]
-        gpu = [loads.expert(GPU, int(counts[one]), STRIPED) for one in (*here, *rest)]
-        cpu = [loads.expert(CPU, int(counts[one]), int(state.layout[one])) for one in rest]
-        fetch = [loads.fetch(int(state.layout[one])) for one in rest]
-        rows = np.concatenate([start, *(row[None] for row in gpu[len(here) :])]).cumsum(0)
-        rows += np.concatenate([start, *(row[None] for row in fetch)]).cumsum(0)
-        rows += np.concatenate([*(row[None] for row in cpu), start])[::-1].cumsum(0)[::-1]
-        rows += sum(gpu[: len(here)], start[0])
-        return int(rows.max(1).argmin())
+        if not len(rest):
+            return 0
+        loads, tokens, layouts = self._loads, counts.tolist(), state.layout.tolist()
+        here = order[state.resident[order]].tolist()
+        base = sum((loads.expert(GPU, tokens[e], STRIPED) for e in here), np.zeros(len(self.cost.resources)))
+        others = rest.tolist()
+        gpu = np.array([loads.expert(GPU, tokens[e], STRIPED) + loads.fetch(layouts[e]) for e in others])
+        cpu = np.array([loads.expert(CPU, tokens[e], layouts[e]) for e in others])
+        return int(split_makespans(loads, base, gpu, cpu).argmin())
 
     @property
     def _timing(self) -> Timing:

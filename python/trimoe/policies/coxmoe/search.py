@@ -12,18 +12,19 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from trimoe.cost import GPU, CostModel
 from trimoe.cost.layer_ops import head_op
 from trimoe.errors import InputError
 from trimoe.policies.coxmoe.times import Timing, attention_ns, split_ns
 from trimoe.policies.deployment import Deployment, Workload, check_fits, host_ledger, spare_slots
+from trimoe.policies.forecast import Forecast
+from trimoe.policies.loads import Floats
 from trimoe.policies.plan import Ints
+from trimoe.policies.searching import halved
 
-__all__ = ["Choice", "Space", "expected_tokens", "new_tokens", "predict", "search"]
+__all__ = ["Choice", "Space", "expected_tokens", "predict", "search"]
 
-Floats = npt.NDArray[np.float64]
 _EQUAL = 1 + 1e-9
 
 
@@ -46,7 +47,7 @@ class Space:
 
     def deployments(self, batch: int) -> Iterator[Deployment]:
         """All of them, without experts in GPU memory yet."""
-        sizes = tuple(one for one in self.micro_batches if one <= batch) or _halves(batch)
+        sizes = tuple(one for one in self.micro_batches if one <= batch) or halved(batch)
         places = itertools.product(self.qkv, self.attention, self.out)
         for (qkv, attention, out), size, coalesced in itertools.product(places, sizes, self.coalesced):
             if size == batch and not coalesced and True in self.coalesced:
@@ -85,18 +86,13 @@ class Choice:
         return asdict(self)
 
 
-def new_tokens(work: Workload, phase: str) -> int:
-    """Of each request in a step."""
-    return work.input if phase == "prefill" else 1
-
-
 def expected_tokens(cost: CostModel, work: Workload, phase: str, popularity: Floats | None = None) -> Ints:
     """[E] tokens of each expert, most popular first.
 
     Without popularity as the paper has it, t = B s k / E for every expert that some token takes. With it,
     [MoE layers, E]: in proportion, of the mean over layers of the first, the second, ... of each.
     """
-    moe, choices = cost.shape.moe, work.batch * new_tokens(work, phase) * cost.shape.topk
+    moe, choices = cost.shape.moe, work.batch * Forecast(cost, work, phase).new_tokens * cost.shape.topk
     if popularity is not None and np.any(popularity):
         share = -np.sort(-np.asarray(popularity, np.float64), axis=-1).mean(0)
         return _whole(choices * share / share.sum(), choices)
@@ -166,9 +162,8 @@ class _Step:
 
     def __init__(self, cost: CostModel, work: Workload, phase: str, timing: Timing) -> None:
         self._cost, self._timing = cost, timing
-        self.tokens_each = new_tokens(work, phase)
-        # Halfway through decode.
-        self._context = work.input if phase == "prefill" else work.input + (work.output + 1) // 2
+        when = Forecast(cost, work, phase)
+        self.tokens_each, self._context = when.new_tokens, when.context
         head = head_op(cost.shape, work.batch)
         gpu = cost.profile.gpu is not None
         parts = cost.dense_parts(GPU, head.flops, head.weight_bytes) if gpu else ()
@@ -212,13 +207,6 @@ def _no_fit(cost: CostModel, work: Workload, phase: str, space: Space) -> InputE
     except InputError as error:
         return error
     return InputError(expected="a machine with a GPU", got=cost.profile.name, hint="h100-8452y")
-
-
-def _halves(batch: int) -> tuple[int, ...]:
-    sizes = [batch]
-    while sizes[-1] > 1:
-        sizes.append(-(-sizes[-1] // 2))
-    return tuple(sizes)
 
 
 def _whole(amounts: Floats, total: int) -> Ints:

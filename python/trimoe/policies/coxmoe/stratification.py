@@ -11,17 +11,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from trimoe.errors import InputError
 from trimoe.policies.coxmoe.clusters import k_means
+from trimoe.policies.loads import Floats
 from trimoe.policies.plan import Bools, Ints
 from trimoe.policies.policy import most_popular
 from trimoe.trace import Trace
 
 __all__ = ["HitRates", "activation_map", "compare_preloads", "hit_rate", "preload", "prototypes"]
 
-Floats = npt.NDArray[np.float64]
 _DRAWS = 20  # random samples of requests that a stratified one is compared with
 
 

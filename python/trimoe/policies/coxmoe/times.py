@@ -9,19 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from trimoe.cost import CPU, GPU, STRIPED, CostModel, Task, schedule
 from trimoe.cost.layer_ops import hidden_bytes
 from trimoe.cost.model import Parts
 from trimoe.policies.deployment import Deployment
 from trimoe.policies.layer_tasks import LayerTasks
-from trimoe.policies.loads import Loads
+from trimoe.policies.loads import Floats, Loads
 from trimoe.policies.plan import Ints
 
 __all__ = ["Timing", "attention_ns", "split_ns"]
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ def split_ns(
     cpu = np.stack([loads.expert(CPU, one, STRIPED)[:n] for one in tokens.tolist()])
     fetch = np.arange(len(tokens) + 1)[:, None] * loads.fetch(STRIPED)[:n]
     result = np.full((most_resident + 1, len(tokens) + 1), np.inf)
-    after = _AfterAttention(cost, deployment, new_tokens, timing)
+    after = _AfterAttention(loads, deployment, new_tokens, timing)
     for resident in range(most_resident + 1):
         rest = resident + np.argsort(-tokens[resident:], kind="stable")
         rest = rest[tokens[rest] > 0]
@@ -89,11 +86,12 @@ class _AfterAttention:
     are; the experts on the other side wait for the copy, the copy back for them.
     """
 
-    def __init__(self, cost: CostModel, deployment: Deployment, new_tokens: int, timing: Timing) -> None:
+    def __init__(self, loads: Loads, deployment: Deployment, new_tokens: int, timing: Timing) -> None:
         self._timing, self._on_gpu = timing, deployment.out == "gpu"
+        cost = loads.cost
         n_bytes, n = hidden_bytes(cost.shape, deployment.batch * new_tokens), timing.seen(cost)
         ways = ("d2h", "h2d") if self._on_gpu else ("h2d", "d2h")
-        self._there, self._back = (_row(cost.transfer_parts(way, n_bytes), n) for way in ways)
+        self._there, self._back = (loads.row(cost.transfer_parts(way, n_bytes))[:n] for way in ways)
 
     def times_ns(self, fetch: Floats, gpu: Floats, cpu: Floats) -> Floats:
         """[N]."""
@@ -122,10 +120,3 @@ def _queue(busy: Floats, ready: Floats, parts: Floats) -> tuple[Floats, Floats]:
 
 def _first(parts: Parts, n: int) -> Parts:
     return tuple((resource, ns) for resource, ns in parts if resource < n)
-
-
-def _row(parts: Parts, n: int) -> Floats:
-    row = np.zeros(n)
-    for resource, ns in _first(parts, n):
-        row[resource] += ns
-    return row

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 
 from trimoe.cost import CostModel
 from trimoe.cost.layer_ops import hidden_bytes
-from trimoe.errors import InputError
 from trimoe.policies.deployment import Deployment, Workload, check_fits, gpu_ledger, host_ledger
 from trimoe.policies.flexgen.program import (
     ONE,
@@ -31,6 +30,7 @@ from trimoe.policies.needs import need
 from trimoe.policies.options import Options, option
 from trimoe.policies.plan import Ints, LayerPlan, LayerState
 from trimoe.policies.policy import Policy
+from trimoe.policies.searching import nothing_fits
 
 __all__ = ["FlexGen", "FlexGenChoice"]
 
@@ -93,13 +93,8 @@ class FlexGen(Policy):
                     if best is None or choice.total_ns < best.total_ns:
                         best = choice
         if best is None:
-            for phase in ("prefill", "decode"):
-                check_fits(self.cost, Deployment(1, 1, False, kv_on_gpu=0, dense_on_gpu=0), work, phase)
-            raise InputError(
-                expected=f"a block of {self.cost.shape.name} within the memory of {self.cost.profile.name}",
-                got="none, of any GPU batch",
-                hint="a smaller --set flexgen.gpu_batch, shorter prompts, --weights int4",
-            )
+            least = Deployment(1, 1, False, kv_on_gpu=0, dense_on_gpu=0)
+            raise nothing_fits(self.cost, least, work, ("prefill", "decode"), "flexgen.gpu_batch")
         return best
 
     def _blocks(self, work: Workload, gpu_batch: int, attention: str) -> Iterator[FlexGenChoice]:

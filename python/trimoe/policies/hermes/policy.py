@@ -1,7 +1,7 @@
 """Hermes (arXiv 2502.16963), with experts in the place of neurons: hot ones on the GPU, cold ones computed
 by the DIMM that holds them; the cache lies and attention runs on the DIMMs, projections on the GPU.
 
-Placed by a program from a calibration (`hermes_placing.py`); then a 4-bit state for each expert moves the
+Placed by a program from a calibration (`placing.py`); then a 4-bit state for each expert moves the
 hot ones, and every window a remap evens out pairs of DIMMs (algorithm 1). What differs: neurons cost alike
 and are active or not, experts cost by their tokens. One counts as active with at least the mean tokens of
 its layer, and the remap weighs time and moves no expert that would turn the pair over. Which experts run is
@@ -19,13 +19,14 @@ import numpy as np
 from trimoe.cost import GPU, NDP0, STRIPED, CostModel
 from trimoe.cost.layer_ops import hidden_bytes
 from trimoe.errors import InputError
-from trimoe.policies.deployment import Deployment, Workload, check_fits, with_slots
+from trimoe.policies.deployment import Deployment, Workload, with_slots
 from trimoe.policies.forecast import halves, streamed
-from trimoe.policies.hermes.placing import HermesPlacement, place_layer
+from trimoe.policies.hermes.placing import place_layer
 from trimoe.policies.needs import need
 from trimoe.policies.options import Options, option
 from trimoe.policies.plan import IDLE, Action, Ints, LayerPlan, LayerState, Prefetch, Relayout
 from trimoe.policies.policy import Floats, Policy, StepView
+from trimoe.policies.searching import halved
 
 __all__ = ["Hermes"]
 
@@ -54,18 +55,15 @@ class Hermes(Policy):
     OptionsType = HermesOptions
 
     _streams = False
-    placements: Sequence[HermesPlacement] = ()
 
     def deploy(self, work: Workload, phase: str) -> Deployment:
         """The largest batch that fits; prompts in the largest micro-batches."""
         need(self.cost, self.name, gpu=True, ndp=True)
         error: InputError | None = None
-        for batch in sorted({-(-work.batch // (1 << bit)) for bit in range(24)}, reverse=True):
+        for batch in halved(work.batch):
             for base in _phase(phase, batch):
                 try:
-                    found = with_slots(self.cost, base, work, phase)
-                    check_fits(self.cost, found, work, phase)
-                    return found
+                    return with_slots(self.cost, base, work, phase)
                 except InputError as one:
                     error = one
         assert error is not None
@@ -91,14 +89,12 @@ class Hermes(Policy):
         sync_ns = max(
             ns for _, ns in self.cost.transfer_parts("h2d", hidden_bytes(self.cost.shape, deployment.batch))
         )
-        placements, states = [], []
+        states = []
         for layer, row in enumerate(expected):
             gpu_ns, dimm_ns = self._expected_ns(row)
             slots = deployment.slots(layer)
             one = place_layer(gpu_ns, dimm_ns, dimms, slots, sync_ns=sync_ns)
-            placements.append(one)
             states.append(LayerState(one.hot.copy(), one.home.astype(np.int16), slots))
-        self.placements = tuple(placements)
         return states
 
     def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
@@ -199,8 +195,7 @@ class Hermes(Policy):
 def _phase(phase: str, batch: int) -> list[Deployment]:
     """What to try for a batch, the best first."""
     if phase == "decode":
-        whole = Deployment(batch, batch, attention="ndp", kv_on_gpu=0.0)
-        return [whole]
+        return [Deployment(batch, batch, attention="ndp", kv_on_gpu=0.0)]
     micro = sorted(halves(batch), reverse=True)
     return [Deployment(batch, one, kv_on_gpu=0.0, stream_ahead=True, coalesced=False) for one in micro]
 

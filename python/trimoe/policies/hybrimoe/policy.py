@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trimoe.cost import CPU, GPU, CostModel
-from trimoe.policies.caching import Caching, CachingOptions, cache_option
+from trimoe.policies.caching import cache_option
 from trimoe.policies.deployment import Deployment, Workload
 from trimoe.policies.hybrimoe.schedule import HybridSchedule, hss, paper_end, paper_schedule
 from trimoe.policies.loads import Floats
@@ -21,12 +21,13 @@ from trimoe.policies.options import option
 from trimoe.policies.placing import busiest_first, placed
 from trimoe.policies.plan import Bools, Ints, LayerPlan, LayerState, Prefetch
 from trimoe.policies.policy import StepView
+from trimoe.policies.prefetching import Prefetching, PrefetchingOptions
 
 __all__ = ["HybriMoE"]
 
 
 @dataclass(frozen=True)
-class HybriMoEOptions(CachingOptions):
+class HybriMoEOptions(PrefetchingOptions):
     """See `option`."""
 
     cache: str = cache_option("mrs")
@@ -42,7 +43,7 @@ class HybriMoEOptions(CachingOptions):
     ratio: float = option(-1.0, "share of the experts that GPU memory holds; -1: what fits", low=-1, high=1)
 
 
-class HybriMoE(Caching):
+class HybriMoE(Prefetching):
     """CPU, GPU and PCIe, simulated before every layer."""
 
     name, about = "hybrimoe", "simulated CPU-GPU schedule per layer, prefetch by impact, cache by scores"
@@ -57,8 +58,14 @@ class HybriMoE(Caching):
         """GPU memory as the ratio says; the released code streams whole layers for prompts."""
         ratio, experts = self.options.ratio, self.cost.shape.moe.experts
         slots = None if ratio < 0 else round(ratio * experts)
-        self._streams = phase == "prefill" and self.options.schedule == "released"
-        return one_pass(self.cost, work, phase, self.options, experts=slots, stream_ahead=self._streams)
+        streams = phase == "prefill" and self.options.schedule == "released"
+        return one_pass(self.cost, work, phase, self.options, experts=slots, stream_ahead=streams)
+
+    def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
+        """As for every cache; who streams asks for no schedule."""
+        self._streams = deployment.stream_ahead
+        self._returns_ns.clear()
+        return super().begin(deployment, popularity)
 
     def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
         """Simulates the layer; what is fetched may stay."""
@@ -143,7 +150,7 @@ class _Residents:
         self.arriving = state.resident.copy()
         self.arriving[list(state.pending)] = True
 
-    def make_room(self, policy: Caching, layer: int, protected: Sequence[int]) -> int | None:
+    def make_room(self, policy: Prefetching, layer: int, protected: Sequence[int]) -> int | None:
         """The resident that leaves, -1 for a free slot, None if nobody may."""
         if int(self.arriving.sum()) < self.state.slots:
             return -1

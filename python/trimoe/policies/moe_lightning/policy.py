@@ -17,12 +17,13 @@ import numpy as np
 
 from trimoe.cost.layer_ops import kv_bytes
 from trimoe.errors import InputError
-from trimoe.policies.deployment import Deployment, Workload, check_fits, gpu_room, spare_slots
+from trimoe.policies.deployment import Deployment, Workload, check_fits, gpu_room
 from trimoe.policies.forecast import Forecast, LayerTime, all_on_cpu, halves, streamed
 from trimoe.policies.needs import need
 from trimoe.policies.options import Options, option
 from trimoe.policies.plan import Ints, LayerPlan, LayerState
 from trimoe.policies.policy import Floats, Policy
+from trimoe.policies.searching import halved, nothing_fits, with_room
 
 __all__ = ["LightningChoice", "MoELightning"]
 
@@ -97,13 +98,13 @@ class MoELightning(Policy):
             ns = forecast.total_ns(choice.deployment, plan_of)
             if ns < best_ns:
                 best, best_ns = choice, ns
-        return best or self._nothing_fits(work)
+        if best is None:
+            raise self._nothing_fits(work)
+        return best
 
     def _batches(self, work: Workload) -> Iterator[Deployment]:
         options = self.options
-        rounds = [1 << bit for bit in range(work.batch.bit_length())]
-        batches = sorted({-(-work.batch // one) for one in rounds}, reverse=True)
-        for batch in [min(options.batch, work.batch)] if options.batch else batches:
+        for batch in [min(options.batch, work.batch)] if options.batch else halved(work.batch):
             micro = [min(options.micro_batch, batch)] if options.micro_batch else halves(batch)
             for micro_batch in micro:
                 yield Deployment(batch, micro_batch, coalesced=False, kv_on_gpu=0.0, stream_ahead=True)
@@ -121,10 +122,7 @@ class MoELightning(Policy):
 
     def _shares(self, forecast: Forecast, base: Deployment, experts: str) -> Iterator[LightningChoice]:
         """r_w in steps, r_c what is left; where the dense weights do not fit, they are streamed too."""
-        most = spare_slots(self.cost, base, forecast.work, "decode")
-        if most < 0:
-            base = replace(base, dense_on_gpu=0.0)
-            most = spare_slots(self.cost, base, forecast.work, "decode")
+        base, most = with_room(self.cost, base, forecast.work, "decode")
         for slots in sorted({int(share * most) for share in _WEIGHT_SHARES}) if most >= 0 else ():
             deployment = self._with_cache(replace(base, expert_slots=slots), forecast.work)
             try:
@@ -164,24 +162,17 @@ class MoELightning(Policy):
                     expert_slots=0,
                     stream_ahead=True,
                 )
-                most = spare_slots(self.cost, base, work, "prefill")
-                if most < 0:
-                    base = replace(base, dense_on_gpu=0.0)
-                    most = spare_slots(self.cost, base, work, "prefill")
+                base, most = with_room(self.cost, base, work, "prefill")
                 if most < 0:
                     break
                 deployment = replace(base, expert_slots=most)
                 found = LightningChoice(deployment, "gpu", forecast.layer(deployment, streamed).ns)
                 if best is None or found.layer_ns < best.layer_ns:
                     best = found
-        return best or self._nothing_fits(work)
+        if best is None:
+            raise self._nothing_fits(work)
+        return best
 
-    def _nothing_fits(self, work: Workload) -> LightningChoice:
+    def _nothing_fits(self, work: Workload) -> InputError:
         least = Deployment(1, 1, False, kv_on_gpu=0.0, dense_on_gpu=0.0, stream_ahead=True)
-        for phase in ("prefill", "decode"):
-            check_fits(self.cost, least, work, phase)
-        raise InputError(
-            expected=f"a batch of {self.cost.shape.name} within the memory of {self.cost.profile.name}",
-            got="none of those searched",
-            hint="a smaller --set moe-lightning.batch, shorter prompts, --weights int4",
-        )
+        return nothing_fits(self.cost, least, work, ("prefill", "decode"), "moe-lightning.batch")

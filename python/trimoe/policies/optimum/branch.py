@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from trimoe.policies.loads import Floats
-from trimoe.policies.optimum.exact import Choices, Optimum, makespan, relaxation, solve_milp
+from trimoe.policies.optimum.exact import Choices, Optimum, makespan, relaxation, rounded, solve_milp
 
 __all__ = ["solve_exact"]
 
@@ -25,7 +25,7 @@ def solve_exact(choices: Sequence[Choices]) -> Optimum:
     if not choices:
         return Optimum(0.0, ())
     found = relaxation(choices)
-    start = _improved(choices, _rounded(choices, found.values))
+    start = _improved(choices, rounded(choices, found.values))
     best_ns = makespan(choices, start)
     # The most costly first: wrong starts show early.
     order = sorted(range(len(choices)), key=lambda one: -float(choices[one].rows.sum(1).min()))
@@ -60,14 +60,6 @@ def _rest(rows: Sequence[Floats], weights: Floats) -> tuple[Floats, Floats]:
         least[level] = least[level + 1] + rows[level].min(0)
         weighted[level] = weighted[level + 1] + (rows[level] @ weights).min()
     return least, weighted
-
-
-def _rounded(choices: Sequence[Choices], values: Floats) -> list[int]:
-    chosen, at = [], 1
-    for one in choices:
-        chosen.append(int(np.argmax(values[at : at + len(one.domains)])))
-        at += len(one.domains)
-    return chosen
 
 
 def _improved(choices: Sequence[Choices], chosen: list[int]) -> list[int]:

@@ -28,6 +28,7 @@ __all__ = [
     "lower_bound",
     "makespan",
     "relaxation",
+    "rounded",
     "solve_milp",
     "to_plan",
 ]
@@ -96,11 +97,17 @@ def solve_milp(choices: Sequence[Choices]) -> Optimum:
     """The optimum as a mixed-integer program; fine for tens of experts, slow for one layer of many."""
     found = _program(choices).solve()
     assert found is not None  # every expert has a choice
+    chosen = rounded(choices, found.values)
+    return Optimum(makespan(choices, chosen), tuple(chosen))
+
+
+def rounded(choices: Sequence[Choices], values: Floats) -> list[int]:
+    """Of each expert, the choice that has most of it; values: as of `relaxation`."""
     chosen, at = [], 1
     for one in choices:
-        chosen.append(int(np.argmax(found.values[at : at + len(one.domains)])))
+        chosen.append(int(np.argmax(values[at : at + len(one.domains)])))
         at += len(one.domains)
-    return Optimum(makespan(choices, chosen), tuple(chosen))
+    return chosen
 
 
 def lower_bound(choices: Sequence[Choices]) -> float:

@@ -13,7 +13,7 @@ from trimoe.errors import InputError
 from trimoe.hardware.profile import Profile
 from trimoe.policies.plan import Ints, LayerState
 
-__all__ = ["LAYOUTS", "Instance", "draw_instances", "instance_cost"]
+__all__ = ["LAYOUTS", "Instance", "draw_instances", "instance_cost", "machine_of"]
 
 LAYOUTS = ("mixed", "localized", "striped")
 
@@ -39,20 +39,30 @@ def instance_cost(
     Raises:
         InputError: DIMMs of a machine that has none with a core, or as for `CostModel`.
     """
+    shape = load_model_shape(model)
+    moe = dataclasses.replace(shape.moe, experts=experts, topk=min(shape.topk, experts))
+    return CostModel(machine_of(profile, dimms), dataclasses.replace(shape, moe=moe), weights)
+
+
+def machine_of(profile: Profile, dimms: int, *, per_channel: int = 1) -> Profile:
+    """A machine cut to that many DIMMs, with room for any model.
+
+    dimms: as for `instance_cost`, so many on a channel.
+
+    Raises:
+        InputError: DIMMs of a machine that has none with a core.
+    """
     values: dict[str, float | str] = {"memory.capacity_bytes": _HOST_BYTES}
     if dimms and profile.ndp is None:
         raise InputError(
-            expected=f"no --dimms on {profile.name}, whose memory has no cores",
+            expected=f"--dimms 0 on {profile.name}, whose memory has no cores",
             got=str(dimms),
-            hint="--dimms 0",
+            hint="--hardware h100-8470-ndp16",
         )
     if dimms and profile.ndp is not None and dimms != profile.ndp.dimms:
-        values |= {"memory.channels": dimms, "ndp.dimms_per_channel": 1, "ndp.dimms": dimms}
-    shape = load_model_shape(model)
-    moe = dataclasses.replace(shape.moe, experts=experts, topk=min(shape.topk, experts))
-    return CostModel(
-        profile.with_values(values, "to try policies on"), dataclasses.replace(shape, moe=moe), weights
-    )
+        values["memory.channels"] = dimms // per_channel
+        values |= {"ndp.dimms_per_channel": per_channel, "ndp.dimms": dimms}
+    return profile.with_values(values, "to try policies on")
 
 
 def draw_instances(
