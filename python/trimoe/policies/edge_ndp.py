@@ -18,7 +18,7 @@ from trimoe.policies.loads import Floats, Loads
 from trimoe.policies.needs import need
 from trimoe.policies.one_pass import OnePassOptions, one_pass
 from trimoe.policies.options import option
-from trimoe.policies.placing import IdleTime, Times, busiest_first, placed
+from trimoe.policies.placing import IdleTime, Times, hits_and_misses, placed
 from trimoe.policies.plan import SPLIT, Action, Ints, LayerPlan, LayerState, Prefetch
 from trimoe.policies.policy import Policy, StepView, most_popular
 
@@ -67,9 +67,7 @@ class EdgeNdp(Policy):
 
     def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
         """Hits on the GPU, and the busiest others as long as the GPU ends before the DIMMs."""
-        active = np.nonzero(counts)[0]
-        hits = busiest_first(active[state.resident[active]], counts)
-        missing = busiest_first(active[~state.resident[active]], counts)
+        hits, missing = hits_and_misses(counts, state.resident)
         n = self._moved(hits, missing, counts) if self.options.balance and missing else 0
         fetched = missing[:n]
         return placed(len(counts), {GPU: [*hits, *fetched], SPLIT: missing[n:]}, fetched)

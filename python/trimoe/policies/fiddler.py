@@ -18,7 +18,7 @@ from trimoe.policies.caching import Caching, CachingOptions
 from trimoe.policies.deployment import Deployment, Workload
 from trimoe.policies.one_pass import one_pass
 from trimoe.policies.options import option
-from trimoe.policies.placing import busiest_first, placed
+from trimoe.policies.placing import hits_and_misses, placed
 from trimoe.policies.plan import Ints, LayerPlan, LayerState
 
 __all__ = ["Fiddler", "fetched_by_max"]
@@ -47,9 +47,8 @@ class Fiddler(Caching):
 
     def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
         """Hits run where they are; of the others those are fetched that the objective says."""
-        active, times = np.nonzero(counts)[0], self.times
-        hits = busiest_first(active[state.resident[active]], counts)
-        missing = busiest_first(active[~state.resident[active]], counts)
+        times = self.times
+        hits, missing = hits_and_misses(counts, state.resident)
         layouts, tokens = state.layout.tolist(), counts.tolist()
         cpu_ns = [times.run_ns(CPU, tokens[one], layouts[one]) for one in missing]
         gpu_ns = [max(times.fetch_ns(layouts[one]), times.run_ns(GPU, tokens[one])) for one in missing]

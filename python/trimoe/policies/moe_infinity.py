@@ -20,7 +20,7 @@ from trimoe.policies.deployment import Deployment, Workload
 from trimoe.policies.loads import Floats
 from trimoe.policies.one_pass import one_pass
 from trimoe.policies.options import option
-from trimoe.policies.placing import busiest_first, placed
+from trimoe.policies.placing import hits_and_misses, placed
 from trimoe.policies.plan import Ints, LayerPlan, LayerState, Prefetch
 from trimoe.policies.policy import StepView
 from trimoe.policies.prefetching import Prefetching, PrefetchingOptions
@@ -59,9 +59,7 @@ class MoEInfinity(Prefetching):
 
     def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
         """Hits first, then what has to come, busiest first."""
-        active = np.nonzero(counts)[0]
-        hits = busiest_first(active[state.resident[active]], counts)
-        fetched = busiest_first(active[~state.resident[active]], counts)
+        hits, fetched = hits_and_misses(counts, state.resident)
         keep = self.kept(layer, counts, state, fetched)
         return placed(len(counts), {GPU: [*hits, *fetched]}, fetched, keep)
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from trimoe.errors import InputError
 
-__all__ = ["Options", "option", "parse_options", "parse_settings"]
+__all__ = ["Options", "option", "option_text", "parse_options", "parse_settings"]
 
 _WORDS = {
     "on": True,
@@ -86,10 +86,11 @@ def _value(path: str, field: dataclasses.Field[Any], text: str) -> Any:
             value = None
     if value is None:
         raise InputError(
-            expected=f"{path}: {expected}", got=text, hint=f"{path}={_text(default)}, the default"
+            expected=f"{path}: {expected}", got=text, hint=f"{path}={option_text(default)}, the default"
         )
     return value
 
 
-def _text(value: Any) -> str:
+def option_text(value: Any) -> str:
+    """A value as `--set` takes it."""
     return ("off", "on")[value] if isinstance(value, bool) else str(value)

@@ -11,7 +11,15 @@ from trimoe.cost import GPU, STRIPED, CostModel
 from trimoe.policies.loads import Floats, Loads
 from trimoe.policies.plan import IDLE, Ints, Keep, LayerPlan
 
-__all__ = ["IdleTime", "Times", "balanced_homes", "busiest_first", "placed", "split_makespans"]
+__all__ = [
+    "IdleTime",
+    "Times",
+    "balanced_homes",
+    "busiest_first",
+    "hits_and_misses",
+    "placed",
+    "split_makespans",
+]
 
 
 class Times:
@@ -78,6 +86,13 @@ def busiest_first(experts: Ints, counts: Ints) -> list[int]:
     """Experts by tokens, most first; of equals the lower number first. `experts` ascend."""
     found: list[int] = experts[np.argsort(-counts[experts], kind="stable")].tolist()
     return found
+
+
+def hits_and_misses(counts: Ints, resident: npt.NDArray[np.bool_]) -> tuple[list[int], list[int]]:
+    """Active experts that GPU memory has, and those that it lacks, each busiest first."""
+    active = np.nonzero(counts)[0]
+    here = resident[active]
+    return busiest_first(active[here], counts), busiest_first(active[~here], counts)
 
 
 def split_makespans(loads: Loads, base: Floats, on_gpu: Floats, elsewhere: Floats) -> Floats:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from trimoe.cli.options import JsonOption
+
 __all__ = [
     "BufferOption",
     "DtypeOption",
@@ -26,7 +28,6 @@ ndp_app = typer.Typer(no_args_is_help=True, help="Emulate DIMMs with near-data p
 SpecOption = Annotated[str, typer.Option(help="Speed grade: 4800B or 5600B.")]
 RefreshOption = Annotated[bool, typer.Option("--refresh/--no-refresh", help="Refresh of all banks.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of random addresses.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 # An expert, and the core that runs it.
 HiddenOption = Annotated[int, typer.Option(min=1, help="H.")]

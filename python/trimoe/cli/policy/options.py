@@ -25,6 +25,7 @@ def options(
       trimoe policy options trimoe --json
     """
     from trimoe.policies import policy_names, policy_type
+    from trimoe.policies.options import option_text
 
     systems = {name: policy_type(name) for name in ([system] if system else policy_names())}
     listed: dict[str, dict[str, Any]] = {
@@ -37,7 +38,8 @@ def options(
     for name, facts in listed.items():
         columns = ("option", "default", "values", "what it does")
         rows = [
-            (one["option"], _text(one["default"]), _values(one), one["about"]) for one in facts["options"]
+            (one["option"], option_text(one["default"]), _values(one), one["about"])
+            for one in facts["options"]
         ]
         if rows:
             print_table(f"{name}: {facts['about']}", columns, rows)
@@ -67,7 +69,3 @@ def _values(facts: dict[str, Any]) -> str:
         return ", ".join(facts["choices"])
     low, high = ("" if facts[name] is None else f"{facts[name]:g}" for name in ("low", "high"))
     return f"{low} to {high}" if low or high else "any number"
-
-
-def _text(value: Any) -> str:
-    return ("off", "on")[value] if isinstance(value, bool) else str(value)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from trimoe.cli.options import HardwareOption, JsonOption, SetOption
 from trimoe.errors import InputError
 
 __all__ = [
@@ -22,12 +23,7 @@ __all__ = [
 policy_app = typer.Typer(no_args_is_help=True, help="Measure the decisions of policies.")
 
 PolicyOption = Annotated[str, typer.Option(help="A system: trimoe, coxmoe, hybrimoe, n-cpu-moe, ...")]
-HardwareOption = Annotated[str, typer.Option(help="A profile, by name or as a file.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of what is drawn.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="SYSTEM.OPTION=VALUE, as often as needed.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
 def own_settings(system: str, texts: Sequence[str] | None) -> Mapping[str, str]:

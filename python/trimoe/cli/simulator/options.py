@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trimoe.cli.options import HardwareOption, JsonOption, SetOption
 from trimoe.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,18 +48,11 @@ __all__ = [
 ModelOption = Annotated[
     str, typer.Option(help="A model that trimoe knows the sizes of, or a checkpoint folder.")
 ]
-HardwareOption = Annotated[
-    str, typer.Option(help="A hardware profile: a name, this-machine, or a JSON file.")
-]
 BatchOption = Annotated[int, typer.Option(min=1, help="Requests.")]
 InputOption = Annotated[int, typer.Option("--input", min=1, help="Tokens of each prompt.")]
 OutputOption = Annotated[int, typer.Option("--output", min=1, help="Tokens generated for each.")]
 PhaseOption = Annotated[str, typer.Option(help="prefill, decode or all.")]
 WeightsOption = Annotated[str, typer.Option(help="Format of the routed experts: bf16, int8, int4, fp8, ...")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="SYSTEM.OPTION=VALUE, as often as needed; see `trimoe policy options`."),
-]
 ProfileSetOption = Annotated[
     list[str] | None,
     typer.Option("--profile-set", help="FIGURE=VALUE of the profile, such as ndp.tflops=0.25."),
@@ -79,7 +73,6 @@ StaticOption = Annotated[
     float, typer.Option(help="Share of the skew that is the model's: how well calibration foresees it.")
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of the routing.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
 def phases_of(text: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trimoe.cli.options import JsonOption
 from trimoe.cli.render import human_bytes, print_facts
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ __all__ = ["JsonOption", "OutputOption", "print_written", "trace_app", "trace_fa
 
 trace_app = typer.Typer(no_args_is_help=True, help="Record, measure and generate routing traces.")
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 OutputOption = Annotated[Path, typer.Option(help="The trace to write, a Parquet file.")]
 
 

@@ -18,7 +18,7 @@ from trimoe.policies.hybrimoe.schedule import HybridSchedule, hss, paper_end, pa
 from trimoe.policies.loads import Floats
 from trimoe.policies.one_pass import one_pass
 from trimoe.policies.options import option
-from trimoe.policies.placing import busiest_first, placed
+from trimoe.policies.placing import busiest_first, hits_and_misses, placed
 from trimoe.policies.plan import Bools, Ints, LayerPlan, LayerState, Prefetch
 from trimoe.policies.policy import StepView
 from trimoe.policies.prefetching import Prefetching, PrefetchingOptions
@@ -81,9 +81,7 @@ class HybriMoE(Prefetching):
 
     def schedule(self, counts: Ints, resident: Bools) -> HybridSchedule:
         """The chosen schedule with this machine's times (nanoseconds). counts, resident: [E]."""
-        active = np.nonzero(counts)[0]
-        here = resident[active]
-        cached, uncached = busiest_first(active[here], counts), busiest_first(active[~here], counts)
+        cached, uncached = hits_and_misses(counts, resident)
         tokens = counts.tolist()
 
         def gpu_ns(count: int) -> float:
