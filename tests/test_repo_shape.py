@@ -210,6 +210,8 @@ def undocumented(project: dict[str, Any], document: str) -> Iterator[str]:
     for extra in project["project"].get("optional-dependencies", {}).values():
         listed += extra
     for requirement in listed:
+        if requirement.startswith(f"{project['project']['name']}["):  # its own extras
+            continue
         name = re.match(r"[A-Za-z0-9_.-]+", requirement)
         span = requirement[name.end() :].strip() if name else ""
         wanted = f"`{name.group()}`" if name else requirement
@@ -340,7 +342,11 @@ def test_no_rule_bites_what_is_fine(rule: Any, name: str, text: str) -> None:
 def test_a_dependency_without_a_reason_is_found() -> None:
     project = {
         "build-system": {"requires": ["builder>=1"]},
-        "project": {"dependencies": ["left-pad>=1,<2"], "optional-dependencies": {"test": ["pytest"]}},
+        "project": {
+            "name": "ours",
+            "dependencies": ["left-pad>=1,<2"],
+            "optional-dependencies": {"test": ["ours[hf]", "pytest"]},
+        },
     }
     document = "| `builder` | >=1 | builds |\n| `left-pad` | >=1 | pads |\n"
     assert list(undocumented(project, document)) == [
