@@ -14,7 +14,7 @@ TOOLS  := $(VENV)/.tools
 TWIN   := $(VENV)/.twin
 SOURCES := $(shell find csrc python cmake -type f -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml README.md
 
-.PHONY: FORCE emulate sanitize run test latest lock smoke lint format reproduce bench-peers bench-native wheel clean
+.PHONY: FORCE emulate sanitize run test fuzz latest lock smoke lint format reproduce bench-peers bench-native wheel clean
 
 # The main job: text from the model that ships with trimoe.
 run: $(BUILT)
@@ -23,6 +23,10 @@ run: $(BUILT)
 test: $(BUILT) $(TWIN)
 	$(if $(LOCK),$(BIN)/python tests/locked.py)
 	$(BIN)/python -m pytest
+
+# The random tests of make test, thirty times as long and with other seeds; which failed is told.
+fuzz: $(BUILT)
+	FUZZ_TIMES=$(or $(FUZZ_TIMES),30) FUZZ_SEED=$(or $(FUZZ_SEED),1) $(BIN)/python -m pytest --capture=sys tests/fuzz
 
 # The tests with the newest versions that pyproject.toml allows, in an environment of its own; TORCH= as above.
 latest:
