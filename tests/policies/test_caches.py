@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.policies import policy_of, random_counts, states_of, view_of
 from trimoe.cost import CPU
 from trimoe.errors import InputError
-from trimoe.policies import LayerState
+from trimoe.policies import Residency
 from trimoe.policies.caches import CACHES, ExpertCache, Worth, make_layer_cache
 from trimoe.policies.caches.scores import Activation
 from trimoe.policies.plan import Keep
@@ -26,7 +26,7 @@ def one(expert: int, tokens: int = 1, experts: int = 10) -> np.ndarray:
     return counts
 
 
-def access(cache: ExpertCache, state: LayerState, counts: np.ndarray) -> None:
+def access(cache: ExpertCache, state: Residency, counts: np.ndarray) -> None:
     """A step that fetches whatever is missing."""
     fetched = [int(e) for e in np.nonzero(counts)[0] if not state.resident[e]]
     for kept in cache.keep(0, counts, state, fetched):
@@ -38,7 +38,7 @@ def access(cache: ExpertCache, state: LayerState, counts: np.ndarray) -> None:
 
 @given(ACCESSES, st.integers(1, 6))
 def test_lru_is_an_ordered_dictionary(accesses: list[int], slots: int) -> None:
-    cache, state = ExpertCache("lru", 1, 10), LayerState.of(10, slots=slots)
+    cache, state = ExpertCache("lru", 1, 10), Residency.of(10, slots=slots)
     reference: OrderedDict[int, None] = OrderedDict()
     for expert in accesses:
         access(cache, state, one(expert))
@@ -52,7 +52,7 @@ def test_lru_is_an_ordered_dictionary(accesses: list[int], slots: int) -> None:
 @given(ACCESSES, st.integers(1, 6))
 def test_lfu_counts(accesses: list[int], slots: int) -> None:
     """The newcomer stays if it was used oftener than the least used, of equals the lowest number."""
-    cache, state = ExpertCache("lfu", 1, 10), LayerState.of(10, slots=slots)
+    cache, state = ExpertCache("lfu", 1, 10), Residency.of(10, slots=slots)
     uses, held = [0] * 10, set[int]()
     for expert in accesses:
         access(cache, state, one(expert))
@@ -125,7 +125,7 @@ def test_what_is_kept() -> None:
     """Free slots first, the pending's left out; then one for one, while the newcomer is worth more."""
     cache = ExpertCache("lfu", 2, 10)
     cache.use(1, np.array([5, 1, 2, 0, 0, 0, 0, 0, 0, 0]))
-    state = LayerState.of(10, slots=5)
+    state = Residency.of(10, slots=5)
     state.resident[[0, 1, 2]] = True
     state.pending = {9}
     counts = np.array([0, 0, 0, 3, 4, 9, 1, 0, 0, 7])
@@ -173,8 +173,8 @@ def test_policies_count_their_hits(name: str, cache: str) -> None:
     assert hits.sum() > 0
 
 
-def state_with(*residents: int) -> LayerState:
-    state = LayerState.of(10, slots=5)
+def state_with(*residents: int) -> Residency:
+    state = Residency.of(10, slots=5)
     state.resident[list(residents)] = True
     return state
 
@@ -207,7 +207,7 @@ def test_moves_that_cost_more_than_they_save_are_switched_off_for_a_while() -> N
 def test_one_that_is_still_on_its_way_counts_when_it_is_there() -> None:
     worth = Worth(window=9, probe=2)
     worth.moved(1, 4, -1, 10.0)
-    arriving = LayerState.of(10, slots=5)
+    arriving = Residency.of(10, slots=5)
     arriving.pending = {4}
     worth.used(1, [4], arriving, [5.0])
     worth.used(1, [4], state_with(4), [5.0])

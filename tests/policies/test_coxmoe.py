@@ -14,7 +14,7 @@ from trimoe.cost import CPU, GPU, CostModel, Task, load_model_shape, schedule
 from trimoe.cost.layer_ops import ELEMENT_BYTES, head_op
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile, parse_profile
-from trimoe.policies import LayerPlan, LayerState, Loads, Workload, check_plan, make_policy
+from trimoe.policies import LayerPlan, Residency, Loads, Workload, check_plan, make_policy
 from trimoe.policies.coxmoe.policy import CoxMoE
 from trimoe.policies.coxmoe.search import Space, expected_tokens, search
 from trimoe.policies.coxmoe.times import Timing, attention_ns, split_ns
@@ -40,13 +40,13 @@ def _policy(cost: CostModel, **settings: str) -> CoxMoE:
 TIGHT = {"memory__channel_gbps": 12.0, "gpu__memory_bytes": 36e9, "cpu__peak_tflops__bf16": 40.0}
 
 
-def _split_plan(tokens: np.ndarray, resident: int, moved: int) -> tuple[LayerPlan, LayerState]:
+def _split_plan(tokens: np.ndarray, resident: int, moved: int) -> tuple[LayerPlan, Residency]:
     """The first ones in GPU memory, the next by tokens fetched, all others on the CPU."""
     rest = [one for one in np.argsort(-tokens, kind="stable") if one >= resident and tokens[one]]
     domain = np.where(tokens > 0, CPU, -1).astype(np.int32)
     domain[:resident] = np.where(tokens[:resident] > 0, GPU, -1)
     domain[rest[:moved]] = GPU
-    state = LayerState.of(len(tokens), slots=resident)
+    state = Residency.of(len(tokens), slots=resident)
     state.resident[:resident] = True
     order = tuple(int(one) for one in np.nonzero(tokens)[0])
     return LayerPlan(domain, order, tuple(int(one) for one in rest[:moved])), state

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from trimoe.cost import CPU, GPU, NDP0, STRIPED, CostModel
+from trimoe.cost import CPU, GPU, FIRST_DIMM, STRIPED, CostModel
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile
 from trimoe.policies.deployment import Deployment, Workload
@@ -30,7 +30,7 @@ from trimoe.policies.optimum.exact import (
 from trimoe.policies.optimum.gap import measure_gaps
 from trimoe.policies.optimum.instances import draw_instances, instance_cost
 from trimoe.policies.options import Options
-from trimoe.policies.plan import IDLE, SPLIT, Ints, LayerPlan, LayerState, check_plan
+from trimoe.policies.plan import IDLE, SPLIT, Ints, LayerPlan, Residency, check_plan
 from trimoe.policies.policy import Policy
 from trimoe.policies.solver import Program
 
@@ -119,13 +119,13 @@ def test_fewer_ways_are_never_faster_and_one_way_is_a_sum() -> None:
 
 def test_choices() -> None:
     cost = cost_of(NDP)
-    state = LayerState.of(12, slots=2, layout=np.array([2] * 6 + [STRIPED] * 6))
+    state = Residency.of(12, slots=2, layout=np.array([2] * 6 + [STRIPED] * 6))
     state.resident[[0, 6]] = True
     counts = np.array([3, 3, 0, 0, 0, 0, 3, 3, 0, 0, 0, 0])
     plain = {one.expert: one.domains for one in choices_of(Loads(cost), counts, state)}
-    assert plain == {0: (CPU, GPU, NDP0 + 2), 1: (CPU, GPU, NDP0 + 2), 6: (CPU, GPU), 7: (CPU, GPU)}
+    assert plain == {0: (CPU, GPU, FIRST_DIMM + 2), 1: (CPU, GPU, FIRST_DIMM + 2), 6: (CPU, GPU), 7: (CPU, GPU)}
     more = {one.expert: one.domains for one in choices_of(Loads(cost), counts, state, ("far", "split"))}
-    dimms = tuple(range(NDP0, NDP0 + 4))
+    dimms = tuple(range(FIRST_DIMM, FIRST_DIMM + 4))
     assert more == {0: (SPLIT,), 1: (SPLIT,), 6: (*dimms, SPLIT), 7: (*dimms, SPLIT)}
     loads = Loads(cost)
     hit, miss = choices_of(loads, counts, state, ("gpu", "fetch"))[:2]
@@ -169,7 +169,7 @@ class _Fixed(Policy):
     def deploy(self, work: Workload, phase: str) -> Deployment:
         return Deployment(work.batch, work.batch)
 
-    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
+    def plan(self, layer: int, counts: Ints, state: Residency) -> LayerPlan:
         choices = choices_of(Loads(self.cost), counts, state, COMMON if self.best else ("cpu",))
         return to_plan(choices, solve_exact(choices).chosen, state)
 
@@ -196,7 +196,7 @@ def test_gaps_of_policies_whose_gaps_are_known() -> None:
 
 
 class _Broken(_Fixed):
-    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
+    def plan(self, layer: int, counts: Ints, state: Residency) -> LayerPlan:
         return LayerPlan(np.full(len(counts), IDLE, np.int32), ())
 
 

@@ -13,7 +13,7 @@ from trimoe.policies.deployment import Deployment, Workload
 from trimoe.policies.forecast import Forecast, all_on_cpu, halves, streamed, uniform_counts
 from trimoe.policies.layer_tasks import LayerTasks
 from trimoe.policies.loads import Loads
-from trimoe.policies.plan import LayerState
+from trimoe.policies.plan import Residency
 
 WORK = Workload(64, 100, 40)
 
@@ -41,7 +41,7 @@ def test_a_layer_one_after_the_other() -> None:
     cost = cost_of()
     deployment = Deployment(64, 64, expert_slots=10)
     forecast = Forecast(cost, WORK, "decode")
-    counts, state = uniform_counts(cost.shape, 64), LayerState.of(64, slots=10)
+    counts, state = uniform_counts(cost.shape, 64), Residency.of(64, slots=10)
     state.resident[:10] = True
     plan = all_on_cpu(counts, state)
     assert set(plan.domain[:10]) == {GPU} and set(plan.domain[10:]) == {CPU}

@@ -7,12 +7,12 @@ import itertools
 import numpy as np
 import pytest
 
-from trimoe.cost import CPU, GPU, NDP0, STRIPED, CostModel, load_model_shape
+from trimoe.cost import CPU, GPU, FIRST_DIMM, STRIPED, CostModel, load_model_shape
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile
 from trimoe.policies import (
     Deployment,
-    LayerState,
+    Residency,
     Prefetch,
     Relayout,
     StepView,
@@ -118,10 +118,10 @@ def test_plans_and_first_states(partition: str) -> None:
     plan = policy.plan(0, counts, states[0])
     check_plan(plan, counts, states[0], DIMMS)
     for one in plan.order:
-        home = NDP0 + int(states[0].layout[one])
+        home = FIRST_DIMM + int(states[0].layout[one])
         assert plan.domain[one] == (GPU if states[0].resident[one] else home)
     assert plan.fetch == () and CPU not in plan.domain
-    striped = LayerState.of(64, layout=STRIPED)
+    striped = Residency.of(64, layout=STRIPED)
     check_plan(policy.plan(0, counts, striped), counts, striped, DIMMS)
     # The most popular are on the GPU; the program may prefer others among the nearly as popular.
     assert popularity()[0][states[0].resident].min() > np.median(popularity()[0])
@@ -129,7 +129,7 @@ def test_plans_and_first_states(partition: str) -> None:
     assert len(policy.plan(0, counts, states[0]).fetch) == 56  # prompts
 
 
-def view(policy: Hermes, states: list[LayerState], counts: np.ndarray, step: int, idle_ns: float) -> StepView:
+def view(policy: Hermes, states: list[Residency], counts: np.ndarray, step: int, idle_ns: float) -> StepView:
     idle = np.full(len(policy.cost.resources), idle_ns)
     return StepView(step, 0, counts, states, idle, lambda layer: None)
 

@@ -21,7 +21,7 @@ from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile
 from trimoe.policies import (
     LayerPlan,
-    LayerState,
+    Residency,
     Prefetch,
     Relayout,
     StepView,
@@ -78,7 +78,7 @@ class Run:
         except TypeError:  # compiled parts cannot be copied
             self.policy = make_policy(name, policy.cost, variant)
             self.deployment = self.policy.deploy(WORK, phase)
-        self.states: list[LayerState] = self.policy.begin(self.deployment, popularity)
+        self.states: list[Residency] = self.policy.begin(self.deployment, popularity)
         self.under_way: list[Any] = []
         self.n_dimms = policy.cost.resources.n_dimms
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from support.policies import cost_of, policy_of, random_counts, states_of, view_of
-from trimoe.cost import GPU, NDP0
-from trimoe.policies import LayerState, Loads, check_plan
+from trimoe.cost import GPU, FIRST_DIMM
+from trimoe.policies import Residency, Loads, check_plan
 from trimoe.policies.monde import gpu_bytes
 from trimoe.policies.placing import IdleTime, balanced_homes, split_makespans
 
@@ -38,7 +38,7 @@ def test_the_hottest_go_up_to_h(alpha: float, moved: int) -> None:
     assert len(plan.on(GPU)) == min(100, int(alpha * share * 100)) == moved
     assert plan.fetch == plan.on(GPU) == tuple(np.argsort(-counts)[:moved].tolist())
     for one in set(plan.order) - set(plan.fetch):
-        assert plan.domain[one] == NDP0 + states[0].layout[one]
+        assert plan.domain[one] == FIRST_DIMM + states[0].layout[one]
     policy.background(view_of(states, 0, counts))
     assert policy.alpha == alpha, "a given alpha stays"
 
@@ -96,9 +96,9 @@ def test_makespans_of_every_split_are_those_of_the_plans() -> None:
     counts = random_counts(rng, cost, 16)
     order = np.argsort(-counts, kind="stable")[: int((counts > 0).sum())].tolist()
     layout = rng.integers(0, 16, 128)
-    state = LayerState.of(128, layout=layout)
+    state = Residency.of(128, layout=layout)
     gpu = np.array([loads.expert(GPU, int(counts[e]), -1) + loads.fetch(int(layout[e])) for e in order])
-    ndp = np.array([loads.expert(NDP0 + int(layout[e]), int(counts[e]), int(layout[e])) for e in order])
+    ndp = np.array([loads.expert(FIRST_DIMM + int(layout[e]), int(counts[e]), int(layout[e])) for e in order])
     found = split_makespans(loads, np.zeros(len(cost.resources)), gpu, ndp)
     policy = policy_of("monde", alpha=1)
     for k in (0, 1, 5, len(order)):

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimoe.cost import GPU, NDP0, STRIPED, CostModel, load_model_shape
+from trimoe.cost import GPU, FIRST_DIMM, STRIPED, CostModel, load_model_shape
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile
 from trimoe.policies import (
-    LayerState,
+    Residency,
     Loads,
     Policy,
     Prefetch,
@@ -213,7 +213,7 @@ def test_without_popularity_all_is_even() -> None:
 def test_plans_keep_the_rules_and_repeat(seed: int, share: float, tokens: int) -> None:
     random = np.random.default_rng(seed)
     counts = random.poisson(drawn(seed, 1, tokens=tokens)[0]) * (random.random(128) < share)
-    state = LayerState.of(128, slots=20, layout=random.integers(STRIPED, 16, 128))
+    state = Residency.of(128, slots=20, layout=random.integers(STRIPED, 16, 128))
     state.resident[random.choice(128, 20, replace=False)] = True
     state.pending |= set(random.choice(128, 5).tolist())
     first, again = (trimoe().plan(0, counts, state) for _ in range(2))
@@ -226,7 +226,7 @@ def test_plans_keep_the_rules_and_repeat(seed: int, share: float, tokens: int) -
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint16])
 def test_counts_may_be_of_any_integer(dtype: type) -> None:
-    state = LayerState.of(3, slots=0, layout=np.array([0, 1, STRIPED]))
+    state = Residency.of(3, slots=0, layout=np.array([0, 1, STRIPED]))
     counts = np.array([1, 0, 300], dtype)
     assert trimoe().plan(0, counts, state).order == (2, 0)
 
@@ -234,7 +234,7 @@ def test_counts_may_be_of_any_integer(dtype: type) -> None:
 def test_tails() -> None:
     cost = machine(model="kimi-k2")
     policy = trimoe(cost)
-    state = LayerState.of(384, slots=0, layout=np.arange(384) % 17 - 1)
+    state = Residency.of(384, slots=0, layout=np.arange(384) % 17 - 1)
     for counts in (
         np.zeros(384, int),
         np.eye(384, dtype=int)[7],
@@ -244,8 +244,8 @@ def test_tails() -> None:
         plan = policy.plan(0, counts, state)
         check_plan(plan, counts, state, 16)
         if counts.sum() == 1:
-            assert plan.domain[7] == NDP0 + 6  # one token of a cold expert: where it lies
-    one = LayerState.of(1, slots=1)
+            assert plan.domain[7] == FIRST_DIMM + 6  # one token of a cold expert: where it lies
+    one = Residency.of(1, slots=1)
     one.resident[0] = True
     assert policy.plan(0, np.array([500]), one).domain.tolist() == [GPU]
 
@@ -256,7 +256,7 @@ def test_every_stage_of_the_plan_has_a_switch() -> None:
     found = {name: 0.0 for name in ("all", *names)}
     for _ in range(25):
         counts = np.maximum(1, random.poisson(drawn(int(random.integers(10**6)), 1)[0]))
-        state = LayerState.of(128, slots=0, layout=random.integers(STRIPED, 16, 128))
+        state = Residency.of(128, slots=0, layout=random.integers(STRIPED, 16, 128))
         for name in found:
             off = {} if name == "all" else {name: "off"}
             off |= {"refine": "off"} if name == "greedy" else {}
@@ -267,14 +267,14 @@ def test_every_stage_of_the_plan_has_a_switch() -> None:
 
 def test_a_dimm_runs_a_striped_expert_where_that_is_allowed() -> None:
     """Of many striped experts one on the link is one less on the host's channels."""
-    counts, state = np.ones(30, int), LayerState.of(30)
+    counts, state = np.ones(30, int), Residency.of(30)
     used = {
-        how: (trimoe(striped_on_dimms=how).plan(0, counts, state).domain >= NDP0).sum()
+        how: (trimoe(striped_on_dimms=how).plan(0, counts, state).domain >= FIRST_DIMM).sum()
         for how in ("never", "few", "always")
     }
     assert used["never"] == used["few"] == 0 and used["always"] > 0
-    few, state = np.ones(16, int), LayerState.of(16)
-    assert (trimoe().plan(0, few, state).domain >= NDP0).any()
+    few, state = np.ones(16, int), Residency.of(16)
+    assert (trimoe().plan(0, few, state).domain >= FIRST_DIMM).any()
 
 
 # --- background -----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from trimoe.cost import STRIPED, CostModel, load_model_shape
 from trimoe.hardware.profile import load_profile
-from trimoe.policies import LayerState, Prefetch, Relayout
+from trimoe.policies import Residency, Prefetch, Relayout
 from trimoe.policies.trimoe.expected import ExpectedLayer
 from trimoe.policies.trimoe.layout import ExpectedTimes
 from trimoe.policies.trimoe.proposals import Proposal, prefetches, rebalances, relayouts
@@ -19,7 +19,7 @@ TIMES = ExpectedTimes(COST, cpu=True)
 
 def layer_of(seed: int, experts: int = 40, slots: int = 5) -> ExpectedLayer:
     random = np.random.default_rng(seed)
-    state = LayerState.of(experts, slots=slots, layout=random.integers(STRIPED, 16, experts))
+    state = Residency.of(experts, slots=slots, layout=random.integers(STRIPED, 16, experts))
     expected = random.lognormal(1, 1.5, experts)
     state.resident[random.choice(experts, slots - seed % 2, replace=False)] = True
     return ExpectedLayer(TIMES, 0, expected, state, ())
@@ -94,18 +94,18 @@ def test_of_changes_of_class_the_best_comes_first() -> None:
 
 
 def test_a_layer_without_load_costs_nothing() -> None:
-    layer = ExpectedLayer(TIMES, 0, np.zeros(4), LayerState.of(4), ())
+    layer = ExpectedLayer(TIMES, 0, np.zeros(4), Residency.of(4), ())
     assert layer.spent_ns(np.ones(17)) == 0
     assert not list(prefetches(layer)) and not list(rebalances(layer, 0.0))
 
 
 def test_expected_times_at_whole_tokens_are_the_cost_models() -> None:
     """Of many tokens an expert is surely active; of 0.1 hardly ever."""
-    from trimoe.cost import NDP0
+    from trimoe.cost import FIRST_DIMM
 
     for tokens in (32, 64, 512):
         found = TIMES.on_dimm(np.array([float(tokens)]))[0]
-        assert np.isclose(found, COST.expert_ns(NDP0, tokens, 0), rtol=1e-6)
+        assert np.isclose(found, COST.expert_ns(FIRST_DIMM, tokens, 0), rtol=1e-6)
     rare = TIMES.on_dimm(np.array([0.1]))[0]
-    assert np.isclose(rare, (1 - np.exp(-0.1)) * COST.expert_ns(NDP0, 1, 0), rtol=0.05)
+    assert np.isclose(rare, (1 - np.exp(-0.1)) * COST.expert_ns(FIRST_DIMM, 1, 0), rtol=0.05)
     assert TIMES.on_dimm(np.zeros(1))[0] == TIMES.on_host(np.zeros(1))[0] == 0

@@ -13,7 +13,7 @@ from support import simple_machine as simple
 from support.tiny_policy import TinyPolicy, everything, run
 from trimoe.cost import CPU, GPU, STRIPED
 from trimoe.errors import InputError
-from trimoe.policies import Deployment, LayerPlan, LayerState, Prefetch, Relayout, StepView, Workload
+from trimoe.policies import Deployment, LayerPlan, Residency, Prefetch, Relayout, StepView, Workload
 from trimoe.policies.plan import Keep
 
 BATCH, STEPS = 8, 5
@@ -106,7 +106,7 @@ def test_without_streaming_ahead_the_same_copies_wait_for_the_router() -> None:
 def test_a_policy_may_name_what_is_streamed_or_not() -> None:
     """Either way it is copied once, and counted once."""
 
-    def silent(layer: int, counts: Any, state: LayerState) -> LayerPlan:
+    def silent(layer: int, counts: Any, state: Residency) -> LayerPlan:
         return replace(everything(GPU)(layer, counts, state), fetch=())
 
     ahead = replace(HERE, expert_slots=1, stream_ahead=True)
@@ -153,7 +153,7 @@ def test_a_prefetch_is_a_hit_only_when_it_has_arrived(gbps: float, in_time: bool
     policy = TinyPolicy(model, ALL_THERE, act=prefetcher(3))
     begin = policy.begin
 
-    def without_the_last(deployment: Deployment, popularity: Any) -> list[LayerState]:
+    def without_the_last(deployment: Deployment, popularity: Any) -> list[Residency]:
         states = begin(deployment, popularity)
         states[1].resident[:] = three
         return states
@@ -234,7 +234,7 @@ def test_an_expert_under_way_is_left_alone_and_its_slot_is_taken() -> None:
 
 
 def test_a_plan_may_not_take_a_slot_that_a_prefetch_is_on_its_way_to() -> None:
-    def place(layer: int, counts: Any, state: LayerState) -> LayerPlan:
+    def place(layer: int, counts: Any, state: Residency) -> LayerPlan:
         plan = everything(GPU)(layer, counts, state)
         room = layer == 1 and 2 not in np.nonzero(state.resident)[0]
         return replace(plan, keep=(Keep(2),)) if room else plan
@@ -246,7 +246,7 @@ def test_a_plan_may_not_take_a_slot_that_a_prefetch_is_on_its_way_to() -> None:
 
 
 def test_a_slot_is_free_again_when_its_prefetch_has_ended() -> None:
-    def place(layer: int, counts: Any, state: LayerState) -> LayerPlan:
+    def place(layer: int, counts: Any, state: Residency) -> LayerPlan:
         plan = everything(GPU)(layer, counts, state)
         arrived = layer == 1 and np.nonzero(state.resident)[0].tolist() == [1, 3]
         return replace(plan, keep=(Keep(2, evict=1),)) if arrived else plan
@@ -257,7 +257,7 @@ def test_a_slot_is_free_again_when_its_prefetch_has_ended() -> None:
 
 
 def test_what_is_kept_is_there_in_the_next_step() -> None:
-    def place(layer: int, counts: Any, state: LayerState) -> LayerPlan:
+    def place(layer: int, counts: Any, state: Residency) -> LayerPlan:
         plan = everything(GPU)(layer, counts, state)
         old = np.nonzero(state.resident)[0].tolist()
         return replace(plan, keep=tuple(map(Keep, plan.fetch, old)))
@@ -272,7 +272,7 @@ def test_what_is_kept_is_there_in_the_next_step() -> None:
 
 
 def test_a_plan_against_the_rules_is_refused() -> None:
-    def lazy(layer: int, counts: Any, state: LayerState) -> LayerPlan:
+    def lazy(layer: int, counts: Any, state: Residency) -> LayerPlan:
         return LayerPlan(np.full(4, -1), ())
 
     with pytest.raises(InputError, match="every active expert placed"):
@@ -282,7 +282,7 @@ def test_a_plan_against_the_rules_is_refused() -> None:
 def test_deferred_experts_run_beside_the_next_layer() -> None:
     """Layers 1 and 2 add what the layer before left to the CPU; it costs time where they end sooner."""
 
-    def place(layer: int, counts: Any, state: LayerState) -> LayerPlan:
+    def place(layer: int, counts: Any, state: Residency) -> LayerPlan:
         plan = everything(GPU)(layer, counts, state)
         if layer == 2:
             return plan

@@ -9,7 +9,7 @@ import numpy as np
 
 from trimoe.cost import CostModel, load_model_shape
 from trimoe.hardware.profile import load_profile
-from trimoe.policies import LayerState, Policy, StepView, Workload, make_policy
+from trimoe.policies import Residency, Policy, StepView, Workload, make_policy
 
 WORK = Workload(32, 128, 64)
 NDP = "h100-8470-ndp16"
@@ -35,7 +35,7 @@ def random_counts(rng: np.random.Generator, cost: CostModel, tokens: int, skew: 
 
 def states_of(
     policy: Policy, phase: str = "decode", seed: int = 0, work: Workload = WORK
-) -> list[LayerState]:
+) -> list[Residency]:
     deployment = policy.deploy(work, phase)
     moe = policy.cost.shape.moe
     popularity = np.random.default_rng(seed).random((len(moe.moe_layers), moe.experts))
@@ -43,7 +43,7 @@ def states_of(
 
 
 def view_of(
-    states: list[LayerState],
+    states: list[Residency],
     layer: int,
     counts: np.ndarray,
     *,

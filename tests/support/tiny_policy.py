@@ -9,12 +9,12 @@ import numpy as np
 
 from support import simple_machine as simple
 from trimoe.cost import GPU, CostModel
-from trimoe.policies import Deployment, LayerPlan, LayerState, Policy, Prefetch, Relayout, StepView, Workload
+from trimoe.policies import Deployment, LayerPlan, Residency, Policy, Prefetch, Relayout, StepView, Workload
 from trimoe.policies.options import Options
 from trimoe.simulator.routing import Routing
 from trimoe.simulator.simulate import Simulation, SimulationOptions, simulate
 
-Place = Callable[[int, Any, LayerState], LayerPlan]
+Place = Callable[[int, Any, Residency], LayerPlan]
 
 
 class TinyPolicy(Policy):
@@ -39,7 +39,7 @@ class TinyPolicy(Policy):
     def deploy(self, work: Workload, phase: str) -> Deployment:
         return self.deployment if isinstance(self.deployment, Deployment) else self.deployment[phase]
 
-    def plan(self, layer: int, counts: Any, state: LayerState) -> LayerPlan:
+    def plan(self, layer: int, counts: Any, state: Residency) -> LayerPlan:
         self.seen.append((layer, set(np.nonzero(state.resident)[0].tolist()), state.layout.tolist()))
         return self.place(layer, counts, state)
 
@@ -50,7 +50,7 @@ class TinyPolicy(Policy):
 def everything(domain: int) -> Place:
     """All experts on one domain; on the GPU what is not there is fetched."""
 
-    def place(layer: int, counts: Any, state: LayerState) -> LayerPlan:
+    def place(layer: int, counts: Any, state: Residency) -> LayerPlan:
         active = np.nonzero(counts)[0].tolist()
         fetch = [one for one in active if not state.resident[one]] if domain == GPU else []
         return LayerPlan(np.where(counts > 0, domain, -1), tuple(active), tuple(fetch))

@@ -61,7 +61,7 @@ def bench(
     """
     import numpy as np
 
-    from trimoe.policies import Workload, make_policy
+    from trimoe.policies import LayerStep, Workload, make_policy
 
     cost = _cost(hardware, weights, experts=experts, dimms=dimms, topk=topk, hidden=hidden, inter=inter)
     system = make_policy(policy, cost, own_settings(policy, settings))
@@ -71,14 +71,15 @@ def bench(
     logits[1] = calibration * logits[0] + np.sqrt(1 - calibration**2) * logits[1]
     popularity, calibrated = np.exp(skew * logits)
     popularity *= batch * topk / popularity.sum(1, keepdims=True)
-    states = system.begin(system.deploy(Workload(batch, 512, 128), "decode"), calibrated)
+    residencies = system.begin("decode", system.deploy(Workload(batch, 512, 128), "decode"), calibrated)
     took_ns = []
     with progress_steps("deciding", repeats, enabled=not json_output) as advance:
         for index in range(-layers, repeats):
             layer = index % layers
             counts = np.maximum(1, random.poisson(popularity[layer])).astype(np.int64)
+            step = LayerStep.alone(layer, counts, residencies, len(cost.resources))
             start = time.perf_counter_ns()
-            system.plan(layer, counts, states[layer])
+            system.plan(step)
             end = time.perf_counter_ns()
             if index >= 0:
                 took_ns.append(end - start)

@@ -43,14 +43,14 @@ def write_pictures(
     if timeline is not None:
         from trimoe.simulator.perfetto import write_timeline
 
-        write_timeline(timeline, engine.clock, names, process=f"{found.system}, {phase}")
+        write_timeline(timeline, engine.model.clock, names, process=f"{found.system}, {phase}")
         written["timeline"] = str(timeline)
     if gantt is not None:
         from trimoe.cli.simulator.gantt import plot_gantt
         from trimoe.simulator.detail import layer_detail
 
-        plan, counts, state = engine.plans[step * len(engine.states) + layer]
-        clock = layer_detail(engine.cost, plan, counts, state, engine.loads.batches)
+        one = engine.model.records[step * len(engine.residencies) + layer]
+        clock = layer_detail(engine.cost, one.plan, one.counts, one.residency, engine.model.loads.batches)
         title = f"{found.system}: experts of MoE layer {layer} in {phase} step {step} (simulated)"
         plot_gantt(title, names, clock.intervals, [one.name for one in clock.tasks], gantt)
         written["gantt"] = str(gantt)

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from trimoe.arrays import Bools, Ints
 from trimoe.errors import InputError
-from trimoe.policies.plan import Bools, Ints
 
 __all__ = ["CACHES", "LayerCache", "make_layer_cache"]
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from trimoe.cost import CostModel
 from trimoe.cost.layer_ops import hidden_bytes
+from trimoe.placement import LayerPlan
 from trimoe.policies.deployment import Deployment, Workload, check_fits, gpu_ledger, host_ledger
 from trimoe.policies.flexgen.program import (
     ONE,
@@ -28,9 +29,9 @@ from trimoe.policies.forecast import Forecast, halves, streamed
 from trimoe.policies.layer_tasks import LayerTasks
 from trimoe.policies.needs import need
 from trimoe.policies.options import Options, option
-from trimoe.policies.plan import Ints, LayerPlan, LayerState
 from trimoe.policies.policy import Policy
 from trimoe.policies.searching import nothing_fits
+from trimoe.policies.step import LayerStep
 
 __all__ = ["FlexGen", "FlexGenChoice"]
 
@@ -77,9 +78,9 @@ class FlexGen(Policy):
         check_fits(self.cost, deployment, work, phase)
         return deployment
 
-    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
+    def plan(self, step: LayerStep) -> LayerPlan:
         """Everything on the GPU, what is not there streamed, used or not."""
-        return streamed(counts, state)
+        return streamed(step.counts, step.residency)
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - a policy lives as long as its run
     def search(self, work: Workload) -> FlexGenChoice:
