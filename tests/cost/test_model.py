@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimoe.cost import CPU, GPU, FIRST_DIMM, STRIPED, CostModel, Task, load_model_shape, schedule
+from trimoe.cost import CostModel, Task, load_model_shape, schedule
+from trimoe.domains import CPU, FIRST_DIMM, GPU, STRIPED
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile, profile_names
 from trimoe.ndp import expert_time, relayout_time

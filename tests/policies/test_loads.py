@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support import simple_machine as simple
-from trimoe.cost import CPU, GPU, FIRST_DIMM, STRIPED, CostModel, Task, load_model_shape, schedule
-from trimoe.errors import InputError
+from support.policies import altered
+from trimoe.cost import CostModel, Task, load_model_shape, schedule
+from trimoe.domains import CPU, FIRST_DIMM, GPU, IDLE, SPLIT, STRIPED
 from trimoe.hardware.profile import load_profile
-from trimoe.policies import IDLE, SPLIT, LayerPlan, Residency, Loads, Prefetch, Relayout, check_plan
+from trimoe.placement import LayerPlan, PlacementError, Prefetch, Relayout, Residency
+from trimoe.policies import Loads
 
 
 @functools.cache
@@ -31,17 +33,21 @@ def layers(draw: st.DrawFn, n_dimms: int = 16) -> tuple[LayerPlan, np.ndarray, R
     counts = np.zeros(128, np.int64)
     counts[active] = rng.integers(1, 60, n)
     places = max(n_dimms, 1)
-    state = Residency.of(128, slots=128, layout=rng.integers(STRIPED, places, 128))
-    state.resident[:] = rng.random(128) < 0.3
+    layout, there = rng.integers(STRIPED, places, 128), rng.random(128) < 0.3
+    state = Residency(128, slots=128, resident=there, layout=layout)
     domain, fetch = np.full(128, IDLE, np.int32), []
     for one in active.tolist():
         home = int(state.layout[one])
-        choices = [CPU, GPU, *([FIRST_DIMM + home if home >= 0 else FIRST_DIMM + 2, SPLIT] if n_dimms else [])]
+        choices = [
+            CPU,
+            GPU,
+            *([FIRST_DIMM + home if home >= 0 else FIRST_DIMM + 2, SPLIT] if n_dimms else []),
+        ]
         domain[one] = rng.choice(choices)
         if domain[one] == GPU and not state.resident[one]:
             fetch.append(one)
     plan = LayerPlan(domain, tuple(active.tolist()), tuple(fetch))
-    check_plan(plan, counts, state, n_dimms)
+    state.check(plan, counts, n_dimms)
     return plan, counts, state
 
 
@@ -74,16 +80,16 @@ def test_the_makespan_is_that_of_a_schedule(layer: tuple[LayerPlan, np.ndarray, 
 @given(layers(n_dimms=0))
 def test_the_same_on_plain_memory(layer: tuple[LayerPlan, np.ndarray, Residency]) -> None:
     model = cost("h100-8452y")
-    layer[2].layout[:] = np.minimum(layer[2].layout, 7)
-    found = schedule(tasks_of(model, *layer), len(model.resources))
-    assert Loads(model).of_plan(*layer).makespan_ns == pytest.approx(found.makespan_ns)
+    plan, counts, state = layer
+    state = altered(state, layout=np.minimum(state.layout, 7))
+    found = schedule(tasks_of(model, plan, counts, state), len(model.resources))
+    assert Loads(model).of_plan(plan, counts, state).makespan_ns == pytest.approx(found.makespan_ns)
 
 
 def test_what_is_where() -> None:
     """Fetching, the GPU's computing and the others' are told apart."""
     model = simple.cost()
-    state = Residency.of(4)
-    state.resident[1] = True
+    state = Residency(4, slots=1, resident=[1])
     plan = LayerPlan(np.array([GPU, GPU, CPU, IDLE]), (0, 1, 2), (0,))
     load = Loads(model).of_plan(plan, np.array([3, 2, 5, 0]), state)
     res = model.resources
@@ -101,7 +107,7 @@ def test_what_is_where() -> None:
 
 def test_batches_read_weights_again_but_fetch_them_once() -> None:
     model, res = simple.cost(), simple.cost().resources
-    state, plan = Residency.of(4), LayerPlan(np.array([GPU, CPU, IDLE, IDLE]), (0, 1), (0,))
+    state, plan = Residency(4), LayerPlan(np.array([GPU, CPU, IDLE, IDLE]), (0, 1), (0,))
     load = Loads(model, batches=4).of_plan(plan, np.array([8, 2, 0, 0]), state)
     assert load.fetch[res.h2d] == pytest.approx(simple.FETCH_NS)
     assert load.gpu[res.gpu] == pytest.approx(4 * simple.expert_gpu_ns(2))
@@ -111,17 +117,17 @@ def test_batches_read_weights_again_but_fetch_them_once() -> None:
 def test_deferred_tokens_are_the_next_layer_s() -> None:
     model, res = simple.cost(), simple.cost().resources
     plan = LayerPlan(np.array([CPU, IDLE, IDLE, IDLE]), (0,), deferred=((0, 300),))
-    load = Loads(model).of_plan(plan, np.array([500, 0, 0, 0]), Residency.of(4))
+    load = Loads(model).of_plan(plan, np.array([500, 0, 0, 0]), Residency(4))
     assert load.host[res.cpu] == pytest.approx(simple.expert_cpu_ns(200))
     assert load.deferred[res.cpu] == pytest.approx(simple.expert_cpu_ns(300))
     assert load.makespan_ns == pytest.approx(simple.expert_cpu_ns(200))
 
 
-def test_actions_are_fetches_and_moves() -> None:
+def test_moves_are_fetches_and_relayouts() -> None:
     model = cost()
-    loads, state = Loads(model), Residency.of(128, layout=3)
-    assert loads.of_action(Prefetch(0, 7), state) == model.fetch_parts(3)
-    assert loads.of_action(Relayout(0, 7, STRIPED), state) == model.move_parts(3, STRIPED)
+    loads, state = Loads(model), Residency(128, layout=3)
+    assert loads.of_move(Prefetch(0, 7), state) == model.fetch_parts(3)
+    assert loads.of_move(Relayout(0, 7, STRIPED), state) == model.move_parts(3, STRIPED)
 
 
 @pytest.mark.parametrize(
@@ -134,16 +140,15 @@ def test_actions_are_fetches_and_moves() -> None:
         (dict(domain=[FIRST_DIMM + 1, CPU, IDLE, IDLE]), "on the DIMM that holds them"),
         (dict(domain=[CPU, GPU, IDLE, IDLE]), "GPU memory or fetched"),
         (dict(fetch=(2,)), "no fetch of what is there"),
-        (dict(fetch=(3, 3)), "none twice"),
+        (dict(fetch=(3, 3)), "no fetch twice"),
     ],
 )
 def test_plans_that_break_a_rule_are_refused(change: dict[str, Any], rule: str) -> None:
-    state = Residency.of(4, slots=1, layout=np.array([0, STRIPED, STRIPED, STRIPED]))
-    state.resident[2] = True
+    state = Residency(4, slots=1, resident=[2], layout=np.array([0, STRIPED, STRIPED, STRIPED]))
     counts = np.array([3, 1, 0, 0])
     fine: dict[str, Any] = {"domain": [FIRST_DIMM, CPU, IDLE, IDLE], "order": (1, 0)}
-    check_plan(LayerPlan(np.array(fine["domain"]), fine["order"]), counts, state, 2)
+    state.check(LayerPlan(np.array(fine["domain"]), fine["order"]), counts, 2)
     bad = fine | change
     plan = LayerPlan(np.array(bad["domain"]), bad["order"], bad.get("fetch", ()))
-    with pytest.raises(InputError, match=rule):
-        check_plan(plan, counts, state, 2)
+    with pytest.raises(PlacementError, match=rule):
+        state.check(plan, counts, 2)

@@ -6,9 +6,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimoe.cost import STRIPED, CostModel, load_model_shape
+from trimoe.cost import CostModel, load_model_shape
+from trimoe.domains import STRIPED
 from trimoe.hardware.profile import load_profile
-from trimoe.policies import Residency, Prefetch, Relayout
+from trimoe.placement import Prefetch, Relayout, Residency
 from trimoe.policies.trimoe.expected import ExpectedLayer
 from trimoe.policies.trimoe.layout import ExpectedTimes
 from trimoe.policies.trimoe.proposals import Proposal, prefetches, rebalances, relayouts
@@ -19,10 +20,10 @@ TIMES = ExpectedTimes(COST, cpu=True)
 
 def layer_of(seed: int, experts: int = 40, slots: int = 5) -> ExpectedLayer:
     random = np.random.default_rng(seed)
-    state = Residency.of(experts, slots=slots, layout=random.integers(STRIPED, 16, experts))
+    layout = random.integers(STRIPED, 16, experts)
     expected = random.lognormal(1, 1.5, experts)
-    state.resident[random.choice(experts, slots - seed % 2, replace=False)] = True
-    return ExpectedLayer(TIMES, 0, expected, state, ())
+    there = random.choice(experts, slots - seed % 2, replace=False)
+    return ExpectedLayer(TIMES, 0, expected, Residency(experts, slots=slots, resident=there, layout=layout))
 
 
 def norm(load: object) -> float:
@@ -42,15 +43,15 @@ def loads_anew(layer: ExpectedLayer) -> list[float]:
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_proposals_save_what_they_say(seed: int) -> None:
-    """Each kind of action, taken one after the other: loads stay right, and so does what was promised."""
+    """Each kind of move, taken one after the other: loads stay right, and so does what was promised."""
     layer = layer_of(seed)
     assert np.allclose(layer.load, loads_anew(layer))
     changes = np.arange(0, 40, 3)
     changes = changes[~layer.resident[changes]]
     for proposals in (prefetches(layer), relayouts(layer, changes), rebalances(layer, 0.0)):
         for _, one in zip(range(4), proposals, strict=False):
-            before, source = norm(layer.load), int(layer.layout[one.action.expert])
-            layer.take(one.action)
+            before, source = norm(layer.load), int(layer.layout[one.move.expert])
+            layer.take(one.move)
             assert np.allclose(layer.load, loads_anew(layer), rtol=1e-9, atol=1e-3)
             assert one.source == source
             assert np.isclose(one.saved_ns, before - norm(layer.load), rtol=1e-6, atol=1.0)
@@ -71,13 +72,13 @@ def first(proposals: object) -> Proposal:
 
 def test_the_right_experts_are_proposed() -> None:
     layer = layer_of(2)
-    swap = first(prefetches(layer)).action
+    swap = first(prefetches(layer)).move
     assert isinstance(swap, Prefetch)
     outside = np.where(layer.resident, -1, layer.expected)
     inside = np.where(layer.resident, layer.expected, np.inf)
     assert (swap.expert, swap.evict) == (outside.argmax(), inside.argmin())
-    assert first(prefetches(layer_of(3))).action.evict == -1  # a slot is free
-    move = first(rebalances(layer, 0.0)).action
+    assert first(prefetches(layer_of(3))).move.evict == -1  # a slot is free
+    move = first(rebalances(layer, 0.0)).move
     assert isinstance(move, Relayout)
     assert layer.layout[move.expert] == layer.load[1:].argmax() and move.target == layer.load[1:].argmin()
     gap = np.ptp(layer.load[1:])
@@ -94,14 +95,14 @@ def test_of_changes_of_class_the_best_comes_first() -> None:
 
 
 def test_a_layer_without_load_costs_nothing() -> None:
-    layer = ExpectedLayer(TIMES, 0, np.zeros(4), Residency.of(4), ())
+    layer = ExpectedLayer(TIMES, 0, np.zeros(4), Residency(4))
     assert layer.spent_ns(np.ones(17)) == 0
     assert not list(prefetches(layer)) and not list(rebalances(layer, 0.0))
 
 
 def test_expected_times_at_whole_tokens_are_the_cost_models() -> None:
     """Of many tokens an expert is surely active; of 0.1 hardly ever."""
-    from trimoe.cost import FIRST_DIMM
+    from trimoe.domains import FIRST_DIMM
 
     for tokens in (32, 64, 512):
         found = TIMES.on_dimm(np.array([float(tokens)]))[0]
