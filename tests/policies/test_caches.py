@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.policies import ask, carry_out, policy_of, random_counts, states_of, step_of
+from support.policies import altered, ask, carry_out, policy_of, random_counts, states_of, step_of
 from trimoe.domains import CPU
 from trimoe.errors import InputError
 from trimoe.placement import Keep, Prefetch, Residency
@@ -285,3 +285,17 @@ def test_unknown_caches_are_named() -> None:
         make_layer_cache("fifo", 4)
     with pytest.raises(InputError, match=r"hybrimoe\.cache: lru or lfu"):
         policy_of("hybrimoe", cache="fifo")
+
+
+def test_a_miss_that_is_kept_is_a_miss_though_it_is_on_its_way_by_then() -> None:
+    """One that a prefetch had thrown out is fetched again and stays: the copy is under way when it counts."""
+    policy = policy_of("moe-infinity", "a6000-5220r10", "deepseek-v2-lite", cache="lru")
+    states = states_of(policy)
+    states[2] = altered(states[2], slots=3, resident=[5, 6])
+    policy.worth.moved(2, 5, 7, 0.0)
+    counts = one(7, 40, 64)
+    plan = ask(policy, 2, counts, states)
+    [kept] = plan.keep
+    states[2].reserve(2, kept)
+    policy.background(step_of(states, 2, counts, idle_ns=0.0))
+    assert policy.worth.saved_ns == -policy.fetch_ns

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,6 +46,15 @@ class CachingOptions(OnePassOptions):
     )
 
 
+class Asked(NamedTuple):
+    """A layer when its plan was asked for. pending: experts with a move under way; copies: fetches."""
+
+    counts: Ints
+    resident: Bools
+    pending: frozenset[int]
+    copies: int
+
+
 class Caching(Policy):
     """A policy with a cache; subclasses decide."""
 
@@ -56,7 +65,7 @@ class Caching(Policy):
         need(cost, self.name, gpu=True)
         self.times = Times(cost)
         self.fetch_ns = self.times.fetch_ns()
-        self._asked: dict[int, tuple[Ints, Bools, int]] = {}
+        self._asked: dict[int, Asked] = {}
         moe, options = cost.shape.moe, self.options
         self.cache = ExpertCache(
             options.cache,
@@ -104,16 +113,16 @@ class Caching(Policy):
     def note(self, step: LayerStep, fetched: Sequence[int]) -> None:
         """A step's question, for `learn` to count; who is on the way already costs no copy."""
         copies = sum(step.residency.bringing(one) is None for one in fetched)
-        self._asked[step.layer] = (step.counts, step.residency.resident.copy(), copies)
+        state = step.residency
+        self._asked[step.layer] = Asked(step.counts, state.resident.copy(), frozenset(state.pending), copies)
 
     def learn(self, step: LayerStep) -> None:
         """Hits, misses and bytes of the noted step, and what it teaches the cache."""
         asked = self._asked.pop(step.layer, None)
         if asked is not None:
-            counts, before, fetched = asked
-            active = np.nonzero(counts)[0]
-            hits = int(before[active].sum())
-            self.cache.seen(step.layer, hits, len(active) - hits, fetched * self.cost.expert_bytes)
+            active = np.nonzero(asked.counts)[0]
+            hits = int(asked.resident[active].sum())
+            self.cache.seen(step.layer, hits, len(active) - hits, asked.copies * self.cost.expert_bytes)
         self.cache.use(step.layer, step.counts)
 
     def _renew(self) -> None:

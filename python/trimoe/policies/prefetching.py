@@ -76,15 +76,9 @@ class Prefetching(Caching):
         """What earlier prefetches saved or cost in the noted step, too."""
         asked = self._asked.get(step.layer)
         if asked is not None:
-            counts, before, _ = asked
-            active, tokens = np.nonzero(counts)[0].tolist(), counts.tolist()
-            self.worth.used(
-                step.layer,
-                active,
-                before,
-                step.residency.pending,
-                [self.miss_ns(tokens[one]) for one in active],
-            )
+            active, tokens = np.nonzero(asked.counts)[0].tolist(), asked.counts.tolist()
+            miss_ns = [self.miss_ns(tokens[one]) for one in active]
+            self.worth.used(step.layer, active, asked.resident, asked.pending, miss_ns)
         super().learn(step)
 
     def hidden_ns(self, step: LayerStep) -> float:

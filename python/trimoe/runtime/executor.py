@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from trimoe.arrays import Floats, Ints
-from trimoe.domains import GPU
-from trimoe.placement import LayerPlan, Prefetch, Progress, Residency, Ticket
+from trimoe.domains import GPU, STRIPED
+from trimoe.placement import LayerPlan, Move, Prefetch, Progress, Relayout, Residency, Ticket
+from trimoe.placement.rules import must
 from trimoe.policies import Foresight, LayerDone, LayerStep, NoForesight, Policy
 
 __all__ = ["Backend", "Executor"]
@@ -73,6 +74,7 @@ class Executor:
         self._deadlines: list[Ticket] = []
         self._waiting: list[tuple[Ticket, Progress]] = []  # arrived, but a step needs whom they replace
         self._n_dimms = policy.cost.resources.n_dimms
+        self._places = policy.cost.profile.n_dimms
 
     def layer(
         self,
@@ -114,10 +116,10 @@ class Executor:
         kept = [residency.reserve(layer, one) for one in plan.keep]
         residency.use(plan.on(GPU))
         backend.submit(asked, plan, kept, joined)
+        # The layer waits for them: they are no longer too late.
+        self._deadlines = [one for one in self._deadlines if one not in joined]
         for move in self.policy.background(asked):
-            ticket = self.residencies[move.layer].reserve(move.layer, move)
-            self._count(ticket)
-            backend.begin(ticket)
+            self._begin(move)
         return plan
 
     def settle(self) -> None:
@@ -132,12 +134,21 @@ class Executor:
         now_ns = self.backend.now_ns
         for ticket in [one for one in self._deadlines if one.deadline_ns < now_ns]:
             self._deadlines.remove(ticket)
-            if not ticket.progress.has_ended and self.backend.cancel(ticket):
+            if ticket.progress is Progress.QUEUED and self.backend.cancel(ticket):
                 self._end(ticket, Progress.CANCELLED)
+
+    def _begin(self, move: Move) -> None:
+        there = 0 <= move.layer < len(self.residencies)
+        target = move.target if isinstance(move, Relayout) else STRIPED
+        must("moves within layers and to places that there are", there and target < self._places, move)
+        ticket = self.residencies[move.layer].reserve(move.layer, move)
+        self._count(ticket)
+        self.backend.begin(ticket)
 
     def _end(self, ticket: Ticket, progress: Progress) -> None:
         residency = self.residencies[ticket.layer]
         if progress is Progress.DONE and not residency.can_commit(ticket):
+            ticket.progress = Progress.IN_FLIGHT  # too late to cancel it
             self._waiting.append((ticket, progress))
             return
         if progress is Progress.DONE:

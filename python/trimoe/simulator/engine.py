@@ -58,7 +58,9 @@ class Engine:
             self.model.attend(context, moe=index is not None, next_moe=after)
             if index is not None:
                 self.model.route(index)
-                self.executor.layer(self.phase, self.steps, index, counts[index], foresight=foresight)
+                # A copy: a row of an array leads to all others, which no policy may know.
+                row = counts[index].copy()
+                self.executor.layer(self.phase, self.steps, index, row, foresight=foresight)
                 on_layer()
         self.model.end_step()
         self.steps += 1
@@ -66,3 +68,4 @@ class Engine:
     def finish(self) -> None:
         """Runs to the end of the last step; background work that nobody waits for is left."""
         self.model.finish()
+        self.executor.settle()

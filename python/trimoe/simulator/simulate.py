@@ -72,7 +72,8 @@ def simulate(
     so that there are output - 1 decode steps, and none where output is 1.
 
     Raises:
-        InputError: a phase is unknown or has no steps, the model does not fit, or the policy breaks a rule.
+        InputError: a phase is unknown or has no steps, or the model does not fit.
+        PlacementError: the policy breaks a rule.
     """
     options = options or SimulationOptions()
     phases = [one for one in PHASES if one in options.phases]

@@ -60,7 +60,8 @@ def measure_gaps(
     experts on one) that the policy uses.
 
     Raises:
-        InputError: a plan breaks a rule, or HiGHS is not installed.
+        InputError: HiGHS is not installed.
+        PlacementError: a plan breaks a rule.
     """
     cost, layers = policy.cost, len(policy.cost.shape.moe.moe_layers)
     # Decisions count, not what fits: everything that a deployment fixes beside them comes from one workload.
