@@ -14,6 +14,8 @@ from support.command_line import run_here, run_without_torch
 from support.shipped_model import SHIPPED
 from trimoe.cli.main import main
 from trimoe.cli.trace.stats import SHIPPED_TRACE
+from trimoe.placement import LayerPlan
+from trimoe.policies import LayerStep
 from trimoe.policies.n_cpu_moe import NCpuMoe
 
 SMALL = ["simulate", "--system", "n-cpu-moe", "--model", "deepseek-v2-lite", "--hardware", "rtx6000ada-8452y"]
@@ -104,11 +106,11 @@ def test_ctrl_c(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
     calls: list[int] = []
     plan = NCpuMoe.plan
 
-    def interrupted(self: NCpuMoe, layer: int, *rest: Any) -> Any:
-        calls.append(layer)
+    def interrupted(self: NCpuMoe, step: LayerStep) -> LayerPlan:
+        calls.append(step.layer)
         if len(calls) == 30:
             os.kill(os.getpid(), signal.SIGINT)
-        return plan(self, layer, *rest)
+        return plan(self, step)
 
     monkeypatch.setattr(NCpuMoe, "plan", interrupted)
     outcome = run_here(SMALL, capfd)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -28,6 +30,12 @@ def published() -> CostModel:
     values = {"memory.efficiency": STREAM_GBPS / 38.4, "pcie.setup_ns": 0}
     profile = load_profile("h100-8470-ndp16").with_values(values, "as the design's table")
     return CostModel(profile, load_model_shape("deepseek-v2"))
+
+
+def test_the_page_s_example_runs() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "cost.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(code, "docs/cost.md", "exec", dont_inherit=True), {})
 
 
 def test_the_published_table_of_one_expert() -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from support import simple_machine as simple
-from support.tiny_policy import TinyPolicy, everything, residents, run
+from support.policies import residents
+from support.tiny_policy import TinyPolicy, everything, run
 from trimoe.domains import CPU, GPU, IDLE, STRIPED
 from trimoe.placement import Keep, LayerPlan, PlacementError, Prefetch, Progress, Relayout, Ticket
 from trimoe.policies import Deployment, LayerDone, LayerStep, Workload

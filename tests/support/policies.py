@@ -81,6 +81,11 @@ def ask(
     return policy.plan(LayerStep.alone(layer, counts, every, len(policy.cost.resources), phase))
 
 
+def residents(state: Residency) -> set[int]:
+    """Numbers of the experts in GPU memory."""
+    return set(np.nonzero(state.resident)[0].tolist())
+
+
 def altered(state: Residency, **changes: Any) -> Residency:
     """Another one that differs in slots, resident or layout."""
     same = {"slots": state.slots, "resident": state.resident.copy(), "layout": state.layout.copy()}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from support import simple_machine as simple
+from support.policies import residents
 from trimoe.cost import CostModel
 from trimoe.domains import GPU, IDLE
 from trimoe.placement import LayerPlan, Move, Residency, Ticket
@@ -69,11 +70,6 @@ class TinyPolicy(Policy):
     def seen_of(self, layer: int) -> list[set[int]]:
         """Residents of a layer, each time that it was planned."""
         return [there for one, there, _ in self.seen if one == layer]
-
-
-def residents(state: Residency) -> set[int]:
-    """Numbers of the experts in GPU memory."""
-    return set(np.nonzero(state.resident)[0].tolist())
 
 
 def everything(domain: int) -> Place:
