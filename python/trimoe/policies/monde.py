@@ -51,7 +51,7 @@ class MoNDE(Policy):
         self._loads = Loads(cost)
         self.pcie_gbps = cost.profile.pcie.h2d_gbps
         self.memory_gbps = 1e9 / max(ns for _, ns in cost.near_parts(0.0, 1e9))
-        self.alpha: float | None = self.options.alpha or None
+        self.alpha: dict[str, float] = {}  # by phase; tuned, unless it is given
 
     def deploy(self, work: Workload, phase: str) -> Deployment:
         """No experts in GPU memory."""
@@ -62,7 +62,7 @@ class MoNDE(Policy):
 
         A phase tunes alpha anew.
         """
-        self.alpha = self.options.alpha or None
+        self.alpha.pop(phase, None)
         dimms = self.cost.resources.n_dimms
         homes = [balanced_homes(counts, dimms) for counts in popularity]
         return [Residency(len(one), layout=one) for one in homes]
@@ -73,7 +73,7 @@ class MoNDE(Policy):
         active = np.nonzero(counts)[0]
         order = busiest_first(active, counts)
         size = self.cost.expert_bytes
-        alpha = self._best_alpha(order, counts, state) if self.alpha is None else self.alpha
+        alpha = self.options.alpha or self.alpha.get(step.phase) or self._best_alpha(order, counts, state)
         moved = gpu_bytes(alpha, self.pcie_gbps, self.memory_gbps, size * len(order))
         first = order[: int(moved // size)]
         domain = np.full(len(counts), IDLE, np.int32)
@@ -87,7 +87,8 @@ class MoNDE(Policy):
         order = busiest_first(np.nonzero(step.counts)[0], step.counts)
         if order and not self.options.alpha:
             best = self._best_alpha(order, step.counts, step.residency)
-            self.alpha = best if self.alpha is None else self.alpha + _STEP * (best - self.alpha)
+            before = self.alpha.get(step.phase, best)
+            self.alpha[step.phase] = before + _STEP * (best - before)
         return ()
 
     def _homes(self, state: Residency) -> Ints:
