@@ -96,6 +96,17 @@ def test_slots_that_are_promised_are_not_free() -> None:
     assert list(actions) == [Prefetch(1, 3, 8), Prefetch(1, 5, 9)]
 
 
+def test_who_is_leaving_leaves_once() -> None:
+    policy = policy_of("edge-ndp", **EDGE)
+    states = states_of(policy)
+    states[1] = altered(states[1], slots=2, resident=[8, 9])
+    states[1].reserve(1, Prefetch(1, 4, evict=8))
+    first = np.zeros(128, np.int64)
+    first[[3, 4, 9]] = [9, 8, 1]
+    policy.background(step_of(states, 1, first, idle_ns=0.0))
+    assert list(policy.background(step_of(states, 0, first))) == [Prefetch(1, 3, 9)]
+
+
 def test_the_first_step_stands_in_for_prompts_and_evicts_the_least_activated() -> None:
     policy = policy_of("edge-ndp", **EDGE)
     states = states_of(policy)

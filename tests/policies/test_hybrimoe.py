@@ -159,6 +159,24 @@ def test_a_pending_expert_is_not_prefetched_twice() -> None:
     assert again and again[0].expert != first[0].expert
 
 
+@pytest.mark.parametrize("prefetch", ["impact", "scores"])
+def test_who_is_leaving_cannot_be_brought_back_yet(prefetch: str) -> None:
+    """It is there until the copy that replaces it has ended, however much it is wanted by now."""
+    policy = policy_of("hybrimoe", **LITE, ratio=0.25, prefetch=prefetch, cache="lfu")
+    states = states_of(policy)
+    out = int(np.nonzero(states[5].resident)[0][0])
+    newcomer, other = np.nonzero(~states[5].resident)[0][:2].tolist()
+    ticket = states[5].reserve(5, Prefetch(5, newcomer, out))
+    wanted = np.zeros(64, np.int64)
+    wanted[[out, other]] = 4000, 400
+    policy.background(step_of(states, 5, wanted, idle_ns=0.0))  # which its cache learns
+    moves = policy.background(step_of(states, 4, np.ones(64), foreseen={5: wanted}))
+    assert other in [one.expert for one in moves] and out not in [one.expert for one in moves]
+    states[5].commit(ticket)
+    moves = policy.background(step_of(states, 4, np.ones(64), foreseen={5: wanted}))
+    assert moves[0].expert == out
+
+
 def test_a_phase_is_that_of_the_step() -> None:
     """Both deployed and begun before either runs: prompts are streamed all the same, and decode is not."""
     policy = policy_of("hybrimoe", schedule="released", ratio=0.25)

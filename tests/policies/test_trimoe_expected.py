@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from trimoe.cost import CostModel, load_model_shape
@@ -59,10 +59,11 @@ def test_proposals_save_what_they_say(seed: int) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6))
+@example(seed=111310)  # a slope that steps of less than a nanosecond lose in rounding
 def test_what_is_spent_is_the_slope_of_the_norm(seed: int) -> None:
     layer = layer_of(seed)
     row = np.random.default_rng(seed).random(17)
-    slope = (norm(layer.load + 1e-3 * row) - norm(layer.load - 1e-3 * row)) / 2e-3
+    slope = (norm(layer.load + 10 * row) - norm(layer.load - 10 * row)) / 20
     assert np.isclose(layer.spent_ns(row), slope, rtol=1e-3)
 
 
@@ -84,6 +85,28 @@ def test_the_right_experts_are_proposed() -> None:
     gap = np.ptp(layer.load[1:])
     assert layer.dimm_ns[move.expert] <= gap / 2
     assert not list(rebalances(layer, gap / layer.load[1:].mean()))
+
+
+def test_who_is_leaving_cannot_be_brought_back_yet() -> None:
+    """It is there until the copy that replaces it has ended; whoever the next move replaces, too."""
+    state = Residency(4, slots=2, resident=[0, 1], layout=np.array([0, 1, 2, 3]))
+    ticket = state.reserve(0, Prefetch(0, 2, evict=0))
+    expected = np.array([100.0, 1.0, 90.0, 10.0])
+    layer = ExpectedLayer(TIMES, 0, expected, state)
+    [swap] = [one.move for one in taken(layer)]
+    assert swap == Prefetch(0, 3, evict=1)
+    state.commit(ticket)
+    [back] = [one.move for one in taken(ExpectedLayer(TIMES, 0, expected, state))]
+    assert back == Prefetch(0, 0, evict=1)
+
+
+def taken(layer: ExpectedLayer) -> list[Proposal]:
+    """All prefetches, one after the other."""
+    found = []
+    for one in prefetches(layer):
+        layer.take(one.move)
+        found.append(one)
+    return found
 
 
 def test_of_changes_of_class_the_best_comes_first() -> None:

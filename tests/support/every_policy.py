@@ -27,6 +27,7 @@ VARIANTS: list[tuple[str, dict[str, str]]] = [
     ("ktransformers", {"gpu_experts": "-1", "deferral": "1"}),
     ("monde", {"alpha": "3"}),
     ("edge-ndp", {"balance": "off"}),
+    ("hermes", {"hot": "2", "window": "1"}),
 ]
 PHASES = ("prefill", "decode")
 

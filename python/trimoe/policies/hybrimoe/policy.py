@@ -135,7 +135,7 @@ class HybriMoE(Prefetching):
         there = _Residents(state)
         moves: list[Prefetch] = []
         for one in top:
-            if there.arriving[one]:
+            if not there.may_come[one]:
                 continue
             out = there.make_room(self, layer, protected=top)
             if out is None or not self.idle.spend(self.fetch_ns):
@@ -150,11 +150,14 @@ class _Residents:
 
     Attributes:
         arriving: [E], who will be there; of those only who is there already may leave.
+        may_come: [E], who is neither there, until a copy that replaces it has ended, nor under way.
     """
 
     def __init__(self, state: Residency) -> None:
         self.arriving, _ = state.becoming
         self._may_leave = state.resident & self.arriving
+        self.may_come = ~state.resident
+        self.may_come[list(state.pending)] = False
         self._slots = state.slots
 
     def make_room(self, policy: Prefetching, layer: int, protected: Sequence[int]) -> int | None:
@@ -166,7 +169,7 @@ class _Residents:
 
     def swap(self, one: int, out: int) -> None:
         """After a decision."""
-        self.arriving[one] = True
+        self.arriving[one], self.may_come[one] = True, False
         if out >= 0:
             self.arriving[out] = self._may_leave[out] = False
 
@@ -195,7 +198,7 @@ class _Target:
         """gain_ns: the simulated time without minus with the expert there, and without whom it replaces."""
         policy, there = self._policy, self._there
         self.gain_ns, self._expert, self._out = 0.0, -1, -1
-        missing = self._order[~there.arriving[self._order]][: policy.options.candidates].tolist()
+        missing = self._order[there.may_come[self._order]][: policy.options.candidates].tolist()
         if not missing:
             return
         out = there.make_room(policy, self._layer, protected=self._order.tolist())

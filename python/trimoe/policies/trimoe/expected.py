@@ -26,7 +26,8 @@ class ExpectedLayer:
         state: as it is now, with what is under way.
 
     Attributes:
-        resident, layout: [E], as they will be. busy: [E], experts that a move is under way for.
+        resident, layout: [E], as they will be. busy: [E], experts that a move is under way for. leaving: [E],
+            experts that are there until a copy that is under way has replaced them.
         dimm_ns, host_ns: [E], of each localized on a DIMM, of each striped.
         load: [1 + DIMMs] nanoseconds: of the host, then of each DIMM; a layout + 1 is a place in it.
     """
@@ -40,6 +41,7 @@ class ExpectedLayer:
     ) -> None:
         self.index, self.expected, self.slots = index, expected, state.slots
         self.resident, self.layout = state.becoming
+        self.leaving = state.resident & ~self.resident
         self.busy = np.zeros(len(expected), np.bool_)
         self.busy[list(state.pending)] = True
         self.dimm_ns, self.host_ns = times.on_dimm(expected), times.on_host(expected)

@@ -27,7 +27,7 @@ class Proposal:
 def prefetches(layer: ExpectedLayer) -> Iterator[Proposal]:
     """The highest average outside GPU memory, for the lowest inside."""
     while layer.slots:
-        outside = np.where(layer.resident | layer.busy, 0.0, layer.expected)
+        outside = np.where(layer.resident | layer.leaving | layer.busy, 0.0, layer.expected)
         best = int(outside.argmax())
         if outside[best] <= 0:
             return
