@@ -64,7 +64,7 @@ class Executor:
         backend: that carries out.
 
     Attributes:
-        prefetched, relaid: experts whose move has begun. ended: moves by how they ended.
+        prefetched, relaid: experts whose move was queued and not cancelled. ended: moves by how they ended.
     """
 
     def __init__(self, policy: Policy, residencies: Sequence[Residency], backend: Backend) -> None:
@@ -135,6 +135,7 @@ class Executor:
         for ticket in [one for one in self._deadlines if one.deadline_ns < now_ns]:
             self._deadlines.remove(ticket)
             if ticket.progress is Progress.QUEUED and self.backend.cancel(ticket):
+                self._count(ticket, -1)
                 self._end(ticket, Progress.CANCELLED)
 
     def _begin(self, move: Move) -> None:
@@ -142,7 +143,9 @@ class Executor:
         target = move.target if isinstance(move, Relayout) else STRIPED
         must("moves within layers and to places that there are", there and target < self._places, move)
         ticket = self.residencies[move.layer].reserve(move.layer, move)
-        self._count(ticket)
+        self._count(ticket, 1)
+        if ticket.deadline_ns < float("inf"):
+            self._deadlines.append(ticket)
         self.backend.begin(ticket)
 
     def _end(self, ticket: Ticket, progress: Progress) -> None:
@@ -159,10 +162,8 @@ class Executor:
         self.ended[progress] += 1
         self.policy.observe(ticket)
 
-    def _count(self, ticket: Ticket) -> None:
+    def _count(self, ticket: Ticket, n: int) -> None:
         if isinstance(ticket.move, Prefetch):
-            self.prefetched += 1
+            self.prefetched += n
         else:
-            self.relaid += 1
-        if ticket.deadline_ns < float("inf"):
-            self._deadlines.append(ticket)
+            self.relaid += n
