@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,22 @@ def test_ctrl_c(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
     outcome = run_here(SMALL, capfd)
     assert (outcome.code, outcome.out, outcome.err) == (130, "", "trimoe: interrupted\n")
     assert len(calls) == 30
+
+
+def test_a_system_that_breaks_a_rule_is_at_fault(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the user: exit code 1."""
+    plan = NCpuMoe.plan
+
+    def twice(self: NCpuMoe, step: LayerStep) -> LayerPlan:
+        found = plan(self, step)
+        return replace(found, order=(*found.order, found.order[0]))
+
+    monkeypatch.setattr(NCpuMoe, "plan", twice)
+    run_here(SMALL, capfd).assert_one_line(
+        "decisions with each active expert once in the order", "another --system: this one has a bug", code=1
+    )
 
 
 @pytest.mark.parametrize(
