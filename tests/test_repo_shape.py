@@ -23,11 +23,14 @@ FUNCTION_CAP = 60
 
 # Imports point to the same or a lower layer. `_cpu` is the native module; the package itself is `trimoe`.
 PYTHON_LAYERS = {
+    "arrays": 0,
     "errors": 0,
     "whole_file": 0,
     "_cpu": 0,
     "_ndp": 0,
     "_plan": 0,
+    "domains": 1,
+    "placement": 1,
     "hardware": 1,
     "ndp": 1,
     "expert_layer": 2,
@@ -51,12 +54,13 @@ TORCH_FREE = (
     "trace/",
     "models/",
     "predictor/",
+    "placement/",
     "policies/",
     "simulator/",
     "errors.py",
     "whole_file.py",
 )
-TORCH_FREE += ("expert_layer.py", "runtime/prediction.py")
+TORCH_FREE += ("expert_layer.py", "runtime/executor.py", "runtime/prediction.py")
 # What in those folders deals with torch's modules and tensors.
 TORCH_USERS = {
     f"models/{name}.py" for name in ("activations", "block_scales", "experts", "load", "quantizer")
