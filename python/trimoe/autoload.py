@@ -2,17 +2,18 @@
 
 `import trimoe` installs a hook that runs after transformers' experts registry is imported, so that
 `experts_implementation="trimoe"` and `quant_method: trimoe` work while `import trimoe` itself stays
-cheap.
+cheap: importlib.abc alone would be most of it.
 """
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
-import importlib.util
 import sys
-from collections.abc import Sequence
-from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
 __all__ = ["install_hook"]
 
@@ -27,14 +28,16 @@ def _register() -> None:
     register_quantizer()
 
 
-class _AfterImport(importlib.abc.MetaPathFinder):
+class _AfterImport:
     """Finds the target module as usual, then runs the registration once it has executed."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
+    ) -> ModuleSpec | None:
         if name != _TARGET:
             return None
+        import importlib.util
+
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         if spec is None or spec.loader is None:

@@ -18,7 +18,8 @@ TRACEBACK_HINT = "try `trimoe --debug ...` for the traceback"
 FAILING = """
 import errno, sys, time
 import typer
-from trimoe.cli.main import app, main
+from trimoe.cli.app import app
+from trimoe.cli.main import main
 from trimoe.errors import FailureError, InputError
 
 @app.command()
@@ -87,7 +88,7 @@ def test_each_command_explains_itself_with_examples(command: str) -> None:
 
 
 def test_the_command_line_is_there_before_torch_is_imported() -> None:
-    code = "import sys, trimoe.cli.main; print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
+    code = "import sys, trimoe.cli.app; print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
     assert run([sys.executable, "-c", code], {}).stdout == "[]\n"
 
 

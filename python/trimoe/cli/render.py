@@ -17,6 +17,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from trimoe.cli.streams import write_result
+
 __all__ = [
     "human_bytes",
     "human_ns",
@@ -51,7 +53,7 @@ def human_ns(duration_ns: float) -> str:
 
 def print_json(value: Mapping[str, Any]) -> None:
     """One JSON object and a newline on standard output; ValueError for NaN and infinity, which JSON lacks."""
-    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
+    write_result(json.dumps(value, allow_nan=False) + "\n")
 
 
 def print_line(text: str = "") -> None:

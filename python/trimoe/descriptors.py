@@ -1,0 +1,34 @@
+"""A file descriptor that leads elsewhere for a while: for what native code writes past Python's streams."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["redirected"]
+
+
+@contextmanager
+def redirected(descriptor: int, target: int) -> Iterator[int]:
+    """`descriptor` leads where `target` does, in all threads; yields a descriptor of where it led before.
+
+    What C's stdio holds back is flushed on both sides, so that it lands where it was written to. Python's
+    streams are the caller's to flush.
+
+    Raises:
+        OSError: one of them is not open.
+    """
+    flush = ctypes.CDLL(None).fflush
+    kept = os.dup(descriptor)
+    try:
+        flush(None)
+        os.dup2(target, descriptor)
+        try:
+            yield kept
+        finally:
+            flush(None)
+            os.dup2(kept, descriptor)
+    finally:
+        os.close(kept)
