@@ -165,7 +165,7 @@ def test_without_pyarrow_one_line(
     [
         (["stats", "missing.parquet"], "nothing at missing.parquet"),
         (["stats", "a.txt"], "a whole Parquet file"),
-        (["stats", "--phase", "warm"], "--phase decode, prefill or all"),
+        (["stats", "--phase", "warm"], "--phase prefill, decode or all"),
         (["stats", "--plot", "a.pdf"], ".png"),
         (["stats", "--hot-share", "0"], "hot-share"),
         (["stats", "--window", "65"], "a window within the 64 steps"),

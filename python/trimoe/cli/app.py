@@ -7,6 +7,7 @@ subcommand) or `TRIMOE_DEBUG=1`.
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -31,7 +32,7 @@ from trimoe.cli.policy import policy_app
 from trimoe.cli.simulator import compare, plan, simulate
 from trimoe.cli.streams import discard_stdout, only_results, prepare_streams, say
 from trimoe.cli.trace import trace_app
-from trimoe.errors import FailureError, InputError, TrimoeError
+from trimoe.errors import FailureError, InputError, TrimoeError, nearest
 
 __all__ = ["app", "command_tree", "run"]
 
@@ -192,8 +193,12 @@ def _as_trimoe_error(error: BaseException) -> TrimoeError | None:
 
 
 def _as_input_error(usage_error: Any) -> InputError:
-    path = usage_error.ctx.command_path if usage_error.ctx else "trimoe"
-    message = usage_error.format_message().rstrip(".")
+    context = usage_error.ctx
+    path = context.command_path if context else "trimoe"
+    message, hint = usage_error.format_message().rstrip("."), f"`{path} --help`"
+    unknown = re.match("No such command '(.*?)'", message, re.DOTALL)
+    if unknown:
+        hint = f"`{path} {nearest(unknown[1], context.command.commands)}`, or {hint}"
     # A group that was called bare hands over its whole help, which the hint names.
     got = "no arguments" if message.startswith("Usage:") else message
-    return InputError(expected="arguments that the command knows", got=got, hint=f"`{path} --help`")
+    return InputError(expected="arguments that the command knows", got=got, hint=hint)

@@ -10,7 +10,7 @@ import typer
 
 from trimoe.cli.formats import ACTIVATIONS_OPTION, GROUP_OPTION, SHIPPED_MODEL
 from trimoe.cli.render import human_bytes, human_ns, print_facts, print_json, print_table, progress
-from trimoe.errors import InputError
+from trimoe.errors import InputError, nearest
 
 __all__ = ["bench_app"]
 
@@ -55,7 +55,9 @@ def layer(
         ("--routing", routing, ("uniform", "zipf")),
     ):
         if value not in choices:
-            raise InputError(expected=f"{name} {' or '.join(choices)}", got=value, hint=choices[0])
+            raise InputError(
+                expected=f"{name} {' or '.join(choices)}", got=value, hint=f"{name} {nearest(value, choices)}"
+            )
     spec = LayerSpec(experts, hidden, inter, dtype, group=group, activations=activations)
     _ = spec.native  # says so where it cannot be, before torch is imported
     if topk > experts:

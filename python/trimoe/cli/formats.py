@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from trimoe.errors import InputError
+from trimoe.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from trimoe.models.expert_math import Packing
@@ -32,7 +32,9 @@ def check_format(packing: Packing) -> None:
 
     if packing.weights not in ("auto", *WEIGHT_FORMATS):
         raise InputError(
-            expected=f"--format auto, {', '.join(WEIGHT_FORMATS)}", got=packing.weights, hint="--format int8"
+            expected=f"--format auto, {', '.join(WEIGHT_FORMATS)}",
+            got=packing.weights,
+            hint=f"--format {nearest(packing.weights, WEIGHT_FORMATS)}",
         )
     if packing.weights == "auto":
         if packing.group:

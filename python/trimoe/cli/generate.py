@@ -13,7 +13,7 @@ import typer
 
 from trimoe.cli.formats import ACTIVATIONS_OPTION, FORMAT_OPTION, GROUP_OPTION, SHIPPED_MODEL, check_format
 from trimoe.cli.render import human_bytes, human_ns, print_facts, print_json, print_line, print_table
-from trimoe.errors import InputError
+from trimoe.errors import InputError, nearest
 from trimoe.hardware.machine import usable_threads
 from trimoe.hardware.memory import MemoryLedger
 
@@ -70,7 +70,11 @@ def generate(
       trimoe generate --ndp-dimms 16 --cold-tokens 2
     """
     if dtype not in ("auto", "float32", "bfloat16"):
-        raise InputError(expected="--dtype auto, float32 or bfloat16", got=dtype, hint="auto")
+        raise InputError(
+            expected="--dtype auto, float32 or bfloat16",
+            got=dtype,
+            hint=f"--dtype {nearest(dtype, ('auto', 'float32', 'bfloat16'))}",
+        )
     if not math.isfinite(temperature):
         raise InputError(expected="a finite --temperature", got=str(temperature), hint="0.8")
     from trimoe.models.expert_math import Packing

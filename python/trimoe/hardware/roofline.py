@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trimoe.errors import FailureError, InputError
+from trimoe.errors import FailureError, InputError, nearest
 from trimoe.hardware.cpu import kernel_table, native
 from trimoe.hardware.machine import detect_machine
 
@@ -95,7 +95,7 @@ def measure_roofline(
             raise InputError(
                 expected=f"weights out of {', '.join(chosen.weights)}",
                 got=name,
-                hint="`trimoe doctor` for the table",
+                hint=nearest(name, chosen.weights),
             )
     size = probe_size_bytes(machine.last_level_cache_bytes, machine.memory.available_bytes)
     probe = native()

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trimoe import _ndp
-from trimoe.errors import InputError
+from trimoe.errors import InputError, nearest
 
 __all__ = ["Bandwidth", "DramSpec", "Latency", "bandwidth", "latency", "patterns", "spec", "specs"]
 
@@ -82,8 +82,10 @@ def spec(name: str) -> DramSpec:
     for one in specs():
         if one.name == name:
             return one
-    known = ", ".join(one.name for one in specs())
-    raise InputError(expected=f"a DRAM speed grade out of {known}", got=name, hint=specs()[0].name)
+    known = [one.name for one in specs()]
+    raise InputError(
+        expected=f"a DRAM speed grade out of {', '.join(known)}", got=name, hint=nearest(name, known)
+    )
 
 
 def patterns() -> tuple[str, ...]:

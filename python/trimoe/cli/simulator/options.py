@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trimoe.cli.options import HardwareOption, JsonOption, SetOption
-from trimoe.errors import InputError
+from trimoe.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from trimoe.cost import CostModel, ModelShape
@@ -79,7 +79,9 @@ def phases_of(text: str) -> tuple[str, ...]:
     """The phases that `--phase` names; InputError for another word."""
     known = {"prefill": ("prefill",), "decode": ("decode",), "all": ("prefill", "decode")}
     if text not in known:
-        raise InputError(expected="--phase prefill, decode or all", got=text, hint="--phase all")
+        raise InputError(
+            expected="--phase prefill, decode or all", got=text, hint=f"--phase {nearest(text, known)}"
+        )
     return known[text]
 
 

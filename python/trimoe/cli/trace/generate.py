@@ -9,7 +9,7 @@ import typer
 
 from trimoe.cli.render import print_facts, print_json, progress_steps
 from trimoe.cli.trace.options import JsonOption, OutputOption, print_written, trace_app, trace_facts
-from trimoe.errors import InputError
+from trimoe.errors import InputError, nearest
 
 # Of `GeneratorSpec`; given on the command line, they go before those of a preset or of a trace.
 _SHARES = ("drift", "static", "correlation")
@@ -90,7 +90,9 @@ def _parameters(
     if preset is not None and like is not None:
         raise InputError(expected="--preset or --like", got="both", hint="one of them")
     if shape not in SHAPES:
-        raise InputError(expected=f"--shape {' or '.join(SHAPES)}", got=shape, hint="--shape lognormal")
+        raise InputError(
+            expected=f"--shape {' or '.join(SHAPES)}", got=shape, hint=f"--shape {nearest(shape, SHAPES)}"
+        )
     chosen = {name: value for name, value in given.items() if value is not None}
     if preset is not None:
         one = find_preset(preset)

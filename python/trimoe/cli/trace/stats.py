@@ -9,9 +9,9 @@ import typer
 
 from trimoe.cli.plot import check_output
 from trimoe.cli.render import print_facts, print_json, print_line, print_table
+from trimoe.cli.simulator.options import phases_of
 from trimoe.cli.trace.options import JsonOption, trace_app, trace_facts
 from trimoe.cli.trace.plots import plot_stats
-from trimoe.errors import InputError
 
 if TYPE_CHECKING:
     from trimoe.trace import Trace, TraceStats
@@ -56,8 +56,7 @@ def stats(
     trace = read_trace(file)
     if model is not None:
         _check_model(trace, model)
-    if phase not in ("decode", "prefill", "all"):
-        raise InputError(expected="--phase decode, prefill or all", got=phase, hint="--phase all")
+    phases_of(phase)
     part = trace if phase == "all" else trace.decode() if phase == "decode" else trace.prefill()
     found = trace_stats(part, options)
     if plot is not None:
