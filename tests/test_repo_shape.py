@@ -57,7 +57,7 @@ TORCH_FREE = (
     "errors.py",
     "whole_file.py",
 )
-TORCH_FREE += ("descriptors.py", "expert_layer.py", "runtime/prediction.py")
+TORCH_FREE += ("descriptors.py", "expert_layer.py", "runtime/fit.py", "runtime/prediction.py")
 # What in those folders deals with torch's modules and tensors.
 TORCH_USERS = {
     f"models/{name}.py" for name in ("activations", "block_scales", "experts", "load", "quantizer")

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from trimoe.cli.formats import ACTIVATIONS_OPTION, GROUP_OPTION, SHIPPED_MODEL
+from trimoe.cli.options import check_choice
 from trimoe.cli.render import human_bytes, human_ns, print_facts, print_json, print_table, progress
-from trimoe.errors import InputError, nearest
+from trimoe.errors import InputError
 
 __all__ = ["bench_app"]
 
@@ -50,14 +51,8 @@ def layer(
     """
     from trimoe.expert_layer import WEIGHT_FORMATS, LayerSpec
 
-    for name, value, choices in (
-        ("--dtype", dtype, WEIGHT_FORMATS),
-        ("--routing", routing, ("uniform", "zipf")),
-    ):
-        if value not in choices:
-            raise InputError(
-                expected=f"{name} {' or '.join(choices)}", got=value, hint=f"{name} {nearest(value, choices)}"
-            )
+    check_choice("--dtype", dtype, WEIGHT_FORMATS)
+    check_choice("--routing", routing, ("uniform", "zipf"))
     spec = LayerSpec(experts, hidden, inter, dtype, group=group, activations=activations)
     _ = spec.native  # says so where it cannot be, before torch is imported
     if topk > experts:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from trimoe.errors import InputError, nearest
+from trimoe.cli.options import check_choice
+from trimoe.errors import InputError
 
 if TYPE_CHECKING:
     from trimoe.models.expert_math import Packing
@@ -30,12 +31,7 @@ def check_format(packing: Packing) -> None:
     """InputError, in terms of the options, for a format that there is not."""
     from trimoe.expert_layer import WEIGHT_FORMATS, LayerSpec
 
-    if packing.weights not in ("auto", *WEIGHT_FORMATS):
-        raise InputError(
-            expected=f"--format auto, {', '.join(WEIGHT_FORMATS)}",
-            got=packing.weights,
-            hint=f"--format {nearest(packing.weights, WEIGHT_FORMATS)}",
-        )
+    check_choice("--format", packing.weights, ("auto", *WEIGHT_FORMATS))
     if packing.weights == "auto":
         if packing.group:
             raise InputError(expected="--group with --format int4", got="--group alone", hint="--format int4")

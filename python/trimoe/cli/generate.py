@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from trimoe.cli.formats import ACTIVATIONS_OPTION, FORMAT_OPTION, GROUP_OPTION, SHIPPED_MODEL, check_format
+from trimoe.cli.options import check_choice
 from trimoe.cli.render import human_bytes, human_ns, print_facts, print_json, print_line, print_table
-from trimoe.errors import InputError, nearest
+from trimoe.errors import InputError
 from trimoe.hardware.machine import usable_threads
 from trimoe.hardware.memory import MemoryLedger
 
@@ -69,12 +70,7 @@ def generate(
       trimoe generate /models/Qwen3-30B-A3B --format int4 --group 64
       trimoe generate --ndp-dimms 16 --cold-tokens 2
     """
-    if dtype not in ("auto", "float32", "bfloat16"):
-        raise InputError(
-            expected="--dtype auto, float32 or bfloat16",
-            got=dtype,
-            hint=f"--dtype {nearest(dtype, ('auto', 'float32', 'bfloat16'))}",
-        )
+    check_choice("--dtype", dtype, ("auto", "float32", "bfloat16"))
     if not math.isfinite(temperature):
         raise InputError(expected="a finite --temperature", got=str(temperature), hint="0.8")
     from trimoe.models.expert_math import Packing

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trimoe.cli.options import HardwareOption, JsonOption, SetOption
-from trimoe.errors import InputError, nearest
+from trimoe.cli.options import HardwareOption, JsonOption, SetOption, check_choice
+from trimoe.errors import InputError
 
 if TYPE_CHECKING:
     from trimoe.cost import CostModel, ModelShape
@@ -78,10 +78,7 @@ SeedOption = Annotated[int, typer.Option(min=0, help="Of the routing.")]
 def phases_of(text: str) -> tuple[str, ...]:
     """The phases that `--phase` names; InputError for another word."""
     known = {"prefill": ("prefill",), "decode": ("decode",), "all": ("prefill", "decode")}
-    if text not in known:
-        raise InputError(
-            expected="--phase prefill, decode or all", got=text, hint=f"--phase {nearest(text, known)}"
-        )
+    check_choice("--phase", text, known)
     return known[text]
 
 

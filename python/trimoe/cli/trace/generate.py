@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from trimoe.cli.options import check_choice
 from trimoe.cli.render import print_facts, print_json, progress_steps
 from trimoe.cli.trace.options import JsonOption, OutputOption, print_written, trace_app, trace_facts
-from trimoe.errors import InputError, nearest
+from trimoe.errors import InputError
 
 # Of `GeneratorSpec`; given on the command line, they go before those of a preset or of a trace.
 _SHARES = ("drift", "static", "correlation")
@@ -89,10 +90,7 @@ def _parameters(
 
     if preset is not None and like is not None:
         raise InputError(expected="--preset or --like", got="both", hint="one of them")
-    if shape not in SHAPES:
-        raise InputError(
-            expected=f"--shape {' or '.join(SHAPES)}", got=shape, hint=f"--shape {nearest(shape, SHAPES)}"
-        )
+    check_choice("--shape", shape, SHAPES)
     chosen = {name: value for name, value in given.items() if value is not None}
     if preset is not None:
         one = find_preset(preset)
