@@ -22,6 +22,7 @@ from typer.main import get_command
 from trimoe import __version__
 from trimoe.cli.bench import bench_app
 from trimoe.cli.calibrate import calibrate
+from trimoe.cli.docstrings import restore_docstrings
 from trimoe.cli.doctor import doctor
 from trimoe.cli.generate import generate
 from trimoe.cli.inspect import inspect
@@ -51,7 +52,7 @@ app.add_typer(policy_app, name="policy")
 app.command()(plan)
 
 # Unknown options, missing arguments, bad values: older versions of typer have no public name for their base.
-_UsageError = typer.BadParameter.__bases__[0]
+_UsageError: Any = typer.BadParameter.__bases__[0]
 _EXIT_BROKEN_PIPE = 141
 
 
@@ -110,6 +111,7 @@ def run(arguments: Sequence[str], *, is_program: bool = False) -> int:
 
 def command_tree() -> Any:
     """The commands as click knows them; with `--json`, only results reach standard output."""
+    restore_docstrings(app)
     tree = get_command(app)
     _guard_results(tree)
     return tree
@@ -146,6 +148,11 @@ def _end_of(arguments: Sequence[str], stops: Stops) -> _End:
                 tree.invoke(context)
         except typer.Exit as stop:
             exit_code = stop.exit_code
+        except _UsageError as error:
+            # A group without a command hands over its help, which is what was wanted.
+            if not error.format_message().startswith("Usage:"):
+                raise
+            typer.echo(error.format_message())
         sys.stdout.flush()
         return _End(exit_code)
     except BrokenPipeError:
@@ -199,6 +206,4 @@ def _as_input_error(usage_error: Any) -> InputError:
     unknown = re.match("No such command '(.*?)'", message, re.DOTALL)
     if unknown:
         hint = f"`{path} {nearest(unknown[1], context.command.commands)}`, or {hint}"
-    # A group that was called bare hands over its whole help, which the hint names.
-    got = "no arguments" if message.startswith("Usage:") else message
-    return InputError(expected="arguments that the command knows", got=got, hint=hint)
+    return InputError(expected="arguments that the command knows", got=message, hint=hint)
