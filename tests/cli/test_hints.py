@@ -40,7 +40,7 @@ SMALL += ["--input", "8", "--output", "3", "--system", "n-cpu-moe"]
         (["trace", "generate", "--output", "a.parquet", "--preset", "mixtral"], "--preset mixtral-8x7b"),
         (["trace", "generate", "--output", "a.parquet", "--shape", "normal"], "--shape lognormal"),
         (["policy", "gap", "--layouts", "local"], "localized"),
-        (["bench", "layer", "--dtype", "mxfp"], "--dtype mxfp4"),
+        (["bench", "layer", "--dtype", "mxfp"], "--format mxfp4"),
         (["bench", "layer", "--routing", "zip"], "--routing zipf"),
         (["bench", "layer", "--dtype", "int4", "--activations", "fp16"], "bf16"),
         (["generate", "--format", "int"], "--format int8"),

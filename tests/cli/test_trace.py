@@ -97,7 +97,7 @@ def test_stats_for_people_and_the_plot(tmp_path: Path, capfd: pytest.CaptureFixt
         "From layer to layer",
         "like this",
     )
-    for word in (*words, f"Wrote {plot}"):
+    for word in (*words, f"plot: {plot}"):
         assert word in out
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert main(["trace", "stats", "--phase", "prefill", "--plot", str(plot)]) == 0  # one step: no drift

@@ -7,6 +7,7 @@ subcommand) or `TRIMOE_DEBUG=1`.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import traceback
@@ -37,7 +38,7 @@ from trimoe.errors import FailureError, InputError, TrimoeError, nearest
 
 __all__ = ["app", "command_tree", "run"]
 
-app = typer.Typer(name="trimoe", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(name="trimoe", rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command()(generate)
 app.command()(doctor)
 app.command()(calibrate)
@@ -54,6 +55,7 @@ app.command()(plan)
 # Unknown options, missing arguments, bad values: older versions of typer have no public name for their base.
 _UsageError: Any = typer.BadParameter.__bases__[0]
 _EXIT_BROKEN_PIPE = 141
+_COMPLETION = "_TRIMOE_COMPLETE"
 
 
 @app.callback(invoke_without_command=True)
@@ -104,7 +106,7 @@ def run(arguments: Sequence[str], *, is_program: bool = False) -> int:
         end = _end_of(arguments, stops)
     if end.error is not None:
         traceback.print_exception(end.error)
-    if end.line:
+    if end.line and _COMPLETION not in os.environ:  # nothing between a shell and its Tab
         say(f"trimoe: {end.line}")
     return end.exit_code
 
@@ -113,16 +115,33 @@ def command_tree() -> Any:
     """The commands as click knows them; with `--json`, only results reach standard output."""
     restore_docstrings(app)
     tree = get_command(app)
-    _guard_results(tree)
+    _prepare(tree)
     return tree
 
 
-def _guard_results(command: Any) -> None:
+def _prepare(command: Any) -> None:
     for one in getattr(command, "commands", {}).values():
-        _guard_results(one)
+        _prepare(one)
     for parameter in command.params:
         if "--json" in parameter.opts:
             command.callback = _guarded(command.callback, parameter.name)
+        _hide_older_names(parameter)
+
+
+def _hide_older_names(parameter: Any) -> None:
+    """Of an option's long names help shows the first; the others are older, and go on working."""
+    older = [name for name in parameter.opts if name.startswith("--")][1:]
+    record = parameter.get_help_record
+
+    def shown(context: typer.Context) -> Any:
+        every, parameter.opts = parameter.opts, [name for name in parameter.opts if name not in older]
+        try:
+            return record(context)
+        finally:
+            parameter.opts = every
+
+    if older:
+        parameter.get_help_record = shown
 
 
 def _guarded(callback: Callable[..., Any], switch: str) -> Callable[..., Any]:
@@ -143,11 +162,15 @@ def _end_of(arguments: Sequence[str], stops: Stops) -> _End:
         try:
             # Typer's own runner prints errors its way and hides Ctrl-C; these are the steps that it wraps.
             tree = command_tree()
+            if _COMPLETION in os.environ:  # a shell asks what could come next
+                tree.main(args=list(arguments), prog_name="trimoe")
             with tree.make_context("trimoe", list(arguments)) as context:
                 debug = bool(context.params["debug"])
                 tree.invoke(context)
         except typer.Exit as stop:
             exit_code = stop.exit_code
+        except SystemExit as stop:  # after what has to do with completion
+            exit_code = int(stop.code or 0)
         except _UsageError as error:
             # A group without a command hands over its help, which is what was wanted.
             if not error.format_message().startswith("Usage:"):

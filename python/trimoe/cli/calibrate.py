@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from trimoe.cli.options import JsonOption, ThreadsOption, output_option
 from trimoe.cli.render import human_ns, print_json, print_line, print_table, progress_steps
 from trimoe.errors import InputError
 
@@ -18,23 +19,22 @@ _BUSY_PCT = 15  # some percent are usual
 
 def calibrate(
     output: Annotated[
-        Path | None, typer.Option(help="Where the profile goes; the cache folder if left out.")
+        Path | None,
+        output_option("Profile to write, a JSON file; this-machine in the cache folder if left out."),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer formats, sizes and repeats: seconds.")
+        bool,
+        typer.Option("--quick", help="Measure fewer formats and sizes, less often: seconds, not minutes."),
     ] = False,
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Torch threads; all usable cores if left out.")
-    ] = None,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print the profile as one JSON object and nothing else.")
-    ] = False,
+    threads: ThreadsOption = None,
+    json_output: JsonOption = False,
 ) -> None:
-    """Measure this machine's CPU and write a hardware profile that costs are worked out from.
+    """Measure this machine's CPU into a hardware profile.
 
-    Experts of every weight format are timed on the real op, caches cold, and memory bandwidth beside them.
-    Some measurements are held out: how far the profile's predictions are off there is printed and kept in
-    the file. Other work on the machine spoils the figures.
+    Costs are worked out from such profiles (--hardware this-machine). Experts of every weight format are
+    timed on the real op, caches cold, and memory bandwidth beside them. Some measurements are held out:
+    how far the profile's predictions are off there is printed and kept in the file. Other work on the
+    machine spoils the figures.
 
     \b
     Examples:

@@ -10,7 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from trimoe import __version__
+from trimoe.cli.completion import models
 from trimoe.cli.model_fit import ModelFit, needs_of
+from trimoe.cli.options import JsonOption, MeasureOption, ThreadsOption
 from trimoe.cli.render import human_bytes, print_facts, print_json, print_line, print_table
 from trimoe.hardware.advice import advise
 from trimoe.hardware.cpu import CpuFeatures, InstructionSet, Isa, explain, features, kernel_table
@@ -34,26 +36,19 @@ def doctor(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="A model whose fit to tell: one that trimoe knows the sizes of, or a checkpoint folder.",
+            help="Model whose fit to tell: one whose sizes trimoe knows, or a checkpoint folder.",
             show_default=False,
+            autocompletion=models,
         ),
     ] = None,
-    measure: Annotated[
-        bool,
-        typer.Option(
-            "--measure/--no-measure", help="Measure memory bandwidth and peak FLOP/s (2 to 8 seconds)."
-        ),
-    ] = True,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads to measure with; all usable cores if left out.")
-    ] = None,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    measure: MeasureOption = True,
+    threads: ThreadsOption = None,
+    json_output: JsonOption = False,
 ) -> None:
-    """Show what this machine has, which instruction sets are used and why, and what it can do.
+    """Show what this machine has and what trimoe uses of it.
 
-    With MODEL also whether that fits into memory, in which format, and what bounds its speed.
+    Instruction sets are shown with the reason why each is used or not. With MODEL also whether that fits
+    into memory, in which format, and what bounds its speed.
 
     \b
     Examples:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from trimoe.cli.completion import of
 from trimoe.cli.options import check_choice
 from trimoe.errors import InputError
 
@@ -16,14 +17,19 @@ if TYPE_CHECKING:
 __all__ = ["ACTIVATIONS_OPTION", "FORMAT_OPTION", "GROUP_OPTION", "SHIPPED_MODEL", "check_format"]
 
 SHIPPED_MODEL = Path(__file__).parents[1] / "models" / "tiny"
+FORMATS = ("fp32", "bf16", "int8", "int4", "fp8", "mxfp4")  # for the shell; the core says which there are
 FORMAT_OPTION: Any = typer.Option(
-    "--format", help="Of the packed experts: auto (the checkpoint's own), fp32, bf16, int8, int4, fp8, mxfp4."
+    "--format",
+    help="Format to pack the experts in: auto (the checkpoint's own), fp32, bf16, int8, int4, fp8 or mxfp4.",
+    autocompletion=of("auto", *FORMATS),
 )
 GROUP_OPTION: Any = typer.Option(
-    "--group", help="Inputs that share a scale, for int4: 32, 64 or 128 (the default)."
+    "--group", help="Weights that share a scale in int4: 32, 64 or 128; 0 for the format's own, 128."
 )
 ACTIVATIONS_OPTION: Any = typer.Option(
-    "--activations", help="What int4 weights are multiplied with: int8 (the default) or bf16."
+    "--activations",
+    help="What int4 weights are multiplied with: auto (int8), int8 or bf16.",
+    autocompletion=of("auto", "int8", "bf16"),
 )
 
 

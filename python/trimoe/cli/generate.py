@@ -11,8 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from trimoe.cli.completion import of
 from trimoe.cli.formats import ACTIVATIONS_OPTION, FORMAT_OPTION, GROUP_OPTION, SHIPPED_MODEL, check_format
-from trimoe.cli.options import check_choice
+from trimoe.cli.options import (
+    CacheOption,
+    JsonOption,
+    MaxNewTokensOption,
+    MeasureOption,
+    ModelFolderArgument,
+    SeedOption,
+    TemperatureOption,
+    TopKOption,
+    check_choice,
+)
 from trimoe.cli.render import human_bytes, human_ns, print_facts, print_json, print_line, print_table
 from trimoe.errors import InputError
 from trimoe.hardware.machine import usable_threads
@@ -27,40 +38,40 @@ __all__ = ["generate", "load_model", "use_threads"]
 
 
 def generate(
-    model: Annotated[
-        Path,
-        typer.Argument(
-            help="Checkpoint folder; the model that ships with trimoe if left out.", show_default=False
+    model: ModelFolderArgument = SHIPPED_MODEL,
+    prompt: Annotated[str, typer.Option(help="Text to continue.")] = "And the LORD said unto Moses,",
+    max_new_tokens: MaxNewTokensOption = 128,
+    temperature: TemperatureOption = 0.8,
+    top_k: TopKOption = 50,
+    seed: SeedOption = 0,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="Type of all weights but the experts': auto (the checkpoint's), float32 or bfloat16.",
+            autocompletion=of("auto", "float32", "bfloat16"),
         ),
-    ] = SHIPPED_MODEL,
-    prompt: Annotated[str, typer.Option(help="The text to continue.")] = "And the LORD said unto Moses,",
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Stop after this many tokens.")] = 128,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")] = 0.8,
-    top_k: Annotated[int, typer.Option(min=1, help="Sample among this many tokens.")] = 50,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Same seed, same text.")] = 0,
-    dtype: Annotated[str, typer.Option(help="Of all but the experts: auto, float32, bfloat16.")] = "auto",
+    ] = "auto",
     fmt: Annotated[str, FORMAT_OPTION] = "auto",
     group: Annotated[int, GROUP_OPTION] = 0,
     activations: Annotated[str, ACTIVATIONS_OPTION] = "auto",
-    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep packed experts on disk.")] = True,
-    measure: Annotated[
-        bool,
-        typer.Option("--measure/--no-measure", help="Measure the roofline that speeds are compared with."),
-    ] = True,
+    cache: CacheOption = True,
+    measure: MeasureOption = True,
     ndp_dimms: Annotated[
-        int, typer.Option(min=0, max=256, help="Emulated DIMM-NDPs that run cold experts.")
+        int, typer.Option(min=0, max=256, help="Emulated DIMM-NDPs that run cold experts; 0 for none.")
     ] = 0,
     cold_tokens: Annotated[
-        int, typer.Option(min=0, help="An expert with at most so many tokens of a step is cold.")
+        int, typer.Option(min=0, help="Most tokens in a step of an expert that DIMM-NDPs run as a cold one.")
     ] = 4,
     ndp_arithmetic: Annotated[
-        str, typer.Option(help="Who computes for the DIMMs: host (same bits as without) or core.")
+        str,
+        typer.Option(
+            help="Who computes for the emulated DIMMs: host (the same bits as without) or core.",
+            autocompletion=of("host", "core"),
+        ),
     ] = "host",
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    json_output: JsonOption = False,
 ) -> None:
-    """Continue a prompt; print the text as it comes, then speed, domains and memory.
+    """Continue a prompt with a model; tell speed, domains and memory.
 
     \b
     Examples:

@@ -84,7 +84,7 @@ def simulate(
         raise InputError(
             expected="phases out of prefill and decode, the latter with two output tokens or more",
             got=f"{got}, {work.output} output tokens",
-            hint="--phase all --output 128",
+            hint="--phase all --output-tokens 128",
         )
     found: dict[str, PhaseResult] = {}
     engines: dict[str, Engine] = {}

@@ -7,6 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trimoe.cli.options import (
+    BATCH_HELP,
+    HardwareOption,
+    JsonOption,
+    ModelOption,
+    SeedOption,
+    SetOption,
+    ShapeOption,
+    SystemsOption,
+    WeightsOption,
+)
 from trimoe.cli.render import (
     human_bytes,
     human_ns,
@@ -18,21 +29,14 @@ from trimoe.cli.render import (
 )
 from trimoe.cli.simulator.options import (
     DriftOption,
-    HardwareOption,
     InputOption,
-    JsonOption,
-    ModelOption,
     OutputOption,
     PresetOption,
     ProfileSetOption,
-    SeedOption,
-    SetOption,
-    ShapeOption,
     SkewOption,
     StaticOption,
     StepsOption,
     TraceOption,
-    WeightsOption,
     profile_of,
     routing_of,
     settings_of,
@@ -52,16 +56,19 @@ def plan(
     model: ModelOption = "deepseek-v2",
     hardware: HardwareOption = "h100-8470-ndp16",
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Requests; by default the best of 1, 4, 16, 64, 256, 1024.")
+        int | None,
+        typer.Option(min=1, help=BATCH_HELP, show_default="the best of 1, 4, 16, 64, 256, 1024"),
     ] = None,
     input_tokens: InputOption = 512,
     output_tokens: OutputOption = 128,
-    systems: Annotated[str, typer.Option(help="Names with commas between, or all.")] = "all",
+    systems: SystemsOption = "all",
     weights: WeightsOption = "bf16",
     settings: SetOption = None,
     profile_settings: ProfileSetOption = None,
     steps: StepsOption = 16,
-    search_steps: Annotated[int, typer.Option(min=1, help="The same while searching.")] = 4,
+    search_steps: Annotated[
+        int, typer.Option(min=1, help="Decode steps to simulate while searching, as --steps for the result.")
+    ] = 4,
     trace: TraceOption = None,
     preset: PresetOption = "auto",
     shape: ShapeOption = "lognormal",
@@ -71,10 +78,11 @@ def plan(
     seed: SeedOption = 0,
     json_output: JsonOption = False,
 ) -> None:
-    """Pick the system and the batch with the highest throughput, all simulated; say what memory holds.
+    """Pick the system and the batch with the highest throughput.
 
-    Then the same machine with one GPU, one DIMM with a core on every channel, or one CPU socket more,
-    each planned anew: at the best batch and the next larger one. What a part changes is assumed and listed.
+    All is simulated. What memory holds is listed; then the same machine with one GPU, one DIMM with a
+    core on every channel, or one CPU socket more, each planned anew: at the best batch and the next
+    larger one. What a part changes is assumed and listed.
 
     \b
     Examples:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trimoe.cli.options import JsonOption, PhaseOption, PlotOption
 from trimoe.cli.plot import check_output
 from trimoe.cli.render import print_facts, print_json, print_line, print_table
 from trimoe.cli.simulator.options import phases_of
-from trimoe.cli.trace.options import JsonOption, trace_app, trace_facts
+from trimoe.cli.trace.options import trace_app, trace_facts
 from trimoe.cli.trace.plots import plot_stats
 
 if TYPE_CHECKING:
@@ -22,25 +23,39 @@ SHIPPED_TRACE = Path(__file__).parents[2] / "trace" / "tiny.parquet"
 @trace_app.command()
 def stats(
     file: Annotated[
-        Path, typer.Argument(help="A trace; that of the shipped model if left out.", show_default=False)
+        Path,
+        typer.Argument(
+            help="Trace, a Parquet file; that of the shipped model if left out.", show_default=False
+        ),
     ] = SHIPPED_TRACE,
-    phase: Annotated[str, typer.Option(help="decode, prefill or all.")] = "decode",
+    phase: PhaseOption = "decode",
     model: Annotated[
-        Path | None, typer.Option(help="Checkpoint folder that the trace must be of.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Checkpoint folder that the trace must be of; not checked if left out.", show_default=False
+        ),
     ] = None,
-    hot_share: Annotated[float, typer.Option(help="Of a layer's experts, how many are its hot set.")] = 0.1,
-    window: Annotated[int, typer.Option(min=1, help="Steps that hot sets and drift are taken over.")] = 1,
-    ema_alpha: Annotated[float, typer.Option(help="Of the moving average that predicts hot sets.")] = 0.3,
+    hot_share: Annotated[
+        float, typer.Option(help="Share of a layer's experts that are its hot set, 0 to 1.")
+    ] = 0.1,
+    window: Annotated[
+        int, typer.Option(min=1, help="Steps together that hot sets and drift are measured on.")
+    ] = 1,
+    ema_alpha: Annotated[
+        float, typer.Option(help="Weight of the last step in the average that predicts hot sets, 0 to 1.")
+    ] = 0.3,
     hot_above: Annotated[
-        float, typer.Option(help="Class hot: at least so many times the layer's mean tokens in the step.")
+        float, typer.Option(help="Hot are experts with at least so many times the mean tokens of a step.")
     ] = 4.0,
-    cold_below: Annotated[float, typer.Option(help="Class cold: at most so many times the mean.")] = 0.5,
-    plot: Annotated[
-        Path | None, typer.Option(help="Plot to write, as .png; needs pip install 'trimoe[plot]'.")
-    ] = None,
+    cold_below: Annotated[
+        float, typer.Option(help="Cold are experts with at most so many times the mean tokens of a step.")
+    ] = 0.5,
+    plot: PlotOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Measure skew, drift, predictability, classes and links between layers of a routing trace.
+    """Measure how skewed and how predictable a trace's routing is.
+
+    Skew, drift, predictability, classes of experts, and links between layers.
 
     \b
     Examples:
@@ -66,7 +81,7 @@ def stats(
         return
     _print(trace, phase, found)
     if plot is not None:
-        print_line(f"Wrote {plot}")
+        print_line(f"plot: {plot}")
 
 
 def _check_model(trace: Trace, folder: Path) -> None:
