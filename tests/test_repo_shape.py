@@ -25,6 +25,7 @@ FUNCTION_CAP = 60
 PYTHON_LAYERS = {
     "errors": 0,
     "descriptors": 0,
+    "human": 0,
     "whole_file": 0,
     "_cpu": 0,
     "_ndp": 0,
@@ -57,7 +58,7 @@ TORCH_FREE = (
     "errors.py",
     "whole_file.py",
 )
-TORCH_FREE += ("descriptors.py", "expert_layer.py", "runtime/fit.py", "runtime/prediction.py")
+TORCH_FREE += ("descriptors.py", "human.py", "expert_layer.py", "runtime/fit.py", "runtime/prediction.py")
 # What in those folders deals with torch's modules and tensors.
 TORCH_USERS = {
     f"models/{name}.py" for name in ("activations", "block_scales", "experts", "load", "quantizer")

@@ -10,19 +10,6 @@ import pytest
 from trimoe.cli import render
 
 
-def test_human_units_are_decimal() -> None:
-    assert render.human_bytes(0) == "0 B"
-    assert render.human_bytes(999) == "999 B"
-    assert render.human_bytes(1500) == "1.5 kB"
-    assert render.human_bytes(999_950) == "1.0 MB"
-    assert render.human_bytes(12.3e9) == "12.3 GB"
-    assert render.human_bytes(5e18) == "5000.0 PB"
-    assert render.human_ns(850) == "850 ns"
-    assert render.human_ns(12_340) == "12.3 µs"
-    assert render.human_ns(4_500_000) == "4.5 ms"
-    assert render.human_ns(2_100_000_000) == "2.10 s"
-
-
 def test_a_piped_table_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
     long = "word " * 60 + "end"
     render.print_table(

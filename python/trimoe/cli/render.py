@@ -18,10 +18,13 @@ from rich.table import Table
 from rich.text import Text
 
 from trimoe.cli.streams import write_result
+from trimoe.human import human_bytes, human_energy, human_ns, human_number
 
 __all__ = [
     "human_bytes",
+    "human_energy",
     "human_ns",
+    "human_number",
     "print_facts",
     "print_json",
     "print_line",
@@ -32,23 +35,6 @@ __all__ = [
 
 # Wide enough that no table wraps when nobody's terminal limits it.
 _PIPE_WIDTH = 1000
-
-
-def human_bytes(count: float) -> str:
-    """Decimal units (GB = 1e9): `512 B`, `1.5 kB`, `12.3 GB`."""
-    value, units = float(count), ["B", "kB", "MB", "GB", "TB", "PB"]
-    while abs(value) >= 999.95 and len(units) > 1:
-        value /= 1000
-        units.pop(0)
-    return f"{value:.0f} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
-
-
-def human_ns(duration_ns: float) -> str:
-    """`850 ns`, `12.3 µs`, `4.5 ms`, `2.10 s`."""
-    for limit, scale, unit, digits in ((1e3, 1.0, "ns", 0), (1e6, 1e3, "µs", 1), (1e9, 1e6, "ms", 1)):
-        if abs(duration_ns) < limit:
-            return f"{duration_ns / scale:.{digits}f} {unit}"
-    return f"{duration_ns / 1e9:.2f} s"
 
 
 def print_json(value: Mapping[str, Any]) -> None:

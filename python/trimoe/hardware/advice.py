@@ -8,6 +8,7 @@ from trimoe.hardware.cpu import InstructionSet, Isa
 from trimoe.hardware.load import Load
 from trimoe.hardware.machine import Machine
 from trimoe.hardware.roofline import Roofline
+from trimoe.human import human_bytes, human_number
 
 __all__ = ["advise"]
 
@@ -89,7 +90,8 @@ def _thread_hints(machine: Machine, torch_threads: int) -> list[str]:
     hints = []
     if machine.cpu_quota_cores is not None and machine.cpu_quota_cores < machine.n_physical_cores:
         hints.append(
-            f"a cgroup limits this process to {machine.cpu_quota_cores:g} of {machine.n_physical_cores} cores"
+            f"a cgroup limits this process to {human_number(machine.cpu_quota_cores)} "
+            f"of {machine.n_physical_cores} cores"
         )
     if torch_threads < machine.n_usable_threads:
         hints.append(
@@ -114,7 +116,7 @@ def _memory_hints(machine: Machine) -> list[str]:
             "`echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled` saves TLB misses"
         )
     if machine.memory.cgroup_limit_bytes is not None:
-        hints.append(f"a cgroup limits memory to {machine.memory.cgroup_limit_bytes / 1e9:.1f} GB")
+        hints.append(f"a cgroup limits memory to {human_bytes(machine.memory.cgroup_limit_bytes)}")
     if len(machine.numa_nodes) > 1:
         hints.append(
             f"{len(machine.numa_nodes)} NUMA nodes: trimoe keeps one copy of the weights; "

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from trimoe.errors import InputError, nearest
+from trimoe.human import human_number
 
 __all__ = ["Options", "option", "option_text", "parse_options", "parse_settings"]
 
@@ -80,7 +81,7 @@ def _value(path: str, field: dataclasses.Field[Any], text: str) -> Any:
         expected, value = " or ".join(about["choices"]), text if text in about["choices"] else None
         hint = f"{path}={nearest(text, about['choices'])}"
     else:
-        expected = f"a number of {about['low']:g} to {about['high']:g}"
+        expected = f"a number of {human_number(about['low'])} to {human_number(about['high'])}"
         try:
             value = int(text) if isinstance(default, int) else float(text)
         except ValueError:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from trimoe.errors import InputError
+from trimoe.human import human_number
 from trimoe.policies import Policy, Workload
 from trimoe.policies.deployment import check_fits
 from trimoe.policies.loads import Floats
@@ -40,7 +41,7 @@ class SimulationOptions:
         if self.steps < 1 or not 0 <= self.foresight <= 1:
             raise InputError(
                 expected="one step or more, a foresight of 0 to 1",
-                got=f"{self.steps}, {self.foresight:g}",
+                got=f"{self.steps}, {human_number(self.foresight)}",
                 hint="--steps 16 --foresight 0.8",
             )
 

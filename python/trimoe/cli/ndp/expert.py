@@ -17,7 +17,7 @@ from trimoe.cli.ndp.options import (
     ndp_app,
 )
 from trimoe.cli.options import HiddenOption, InterOption, JsonOption, TokensOption
-from trimoe.cli.render import human_bytes, human_ns, print_facts, print_json
+from trimoe.cli.render import human_bytes, human_energy, human_ns, print_facts, print_json
 
 
 @ndp_app.command()
@@ -78,7 +78,7 @@ def expert(
     if not is_striped:
         phases.remove("gather")
     times = found.as_dict()
-    link = f", link {found.link_nj * 1e-6:.3g} mJ" if is_striped else ""
+    link = f", link {human_energy(found.link_nj)}" if is_striped else ""
     over = f" and {human_bytes(found.link_bytes)} over the link" if is_striped else ""
     print_facts(
         f"H {hidden}, I {inter}, {tokens} token(s), {weights}, {layout}, "
@@ -88,6 +88,6 @@ def expert(
             **{name.replace("_", " and "): human_ns(times[f"{name}_ns"]) for name in phases},
             **({"kept of the stream": f"{100 * found.stream_share:.1f} %, {mode}"} if host_gbps else {}),
             "weights": f"{human_bytes(found.weight_bytes)}{over}, streamed {found.passes} time(s)",
-            "energy": f"DRAM {found.dram_nj * 1e-6:.3g} mJ, channel {found.channel_nj * 1e-6:.3g} mJ{link}",
+            "energy": f"DRAM {human_energy(found.dram_nj)}, channel {human_energy(found.channel_nj)}{link}",
         },
     )

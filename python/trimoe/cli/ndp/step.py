@@ -24,7 +24,7 @@ from trimoe.cli.options import (
     TokensOption,
     TopkOption,
 )
-from trimoe.cli.render import human_ns, print_facts, print_json
+from trimoe.cli.render import human_energy, human_ns, print_facts, print_json
 
 
 @ndp_app.command()
@@ -88,7 +88,7 @@ def step(
             "experts run": found.experts_run,
             "DIMMs busy": f"{100 * found.utilisation:.1f} % of the time",
             "waiting for the channel": f"{human_ns(found.channel_wait_ns)}, all DIMMs together",
-            "energy": f"DRAM {found.dram_nj * 1e-6:.3g} mJ, channel {found.channel_nj * 1e-6:.3g} mJ",
+            "energy": f"DRAM {human_energy(found.dram_nj)}, channel {human_energy(found.channel_nj)}",
             "the simulation itself": f"{human_ns(found.host_ns)} of this machine",
         },
     )

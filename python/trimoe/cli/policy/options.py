@@ -10,7 +10,7 @@ import typer
 from trimoe.cli.completion import systems
 from trimoe.cli.options import JsonOption
 from trimoe.cli.policy.options_common import policy_app
-from trimoe.cli.render import print_json, print_line, print_table
+from trimoe.cli.render import human_number, print_json, print_line, print_table
 
 
 @policy_app.command()
@@ -76,5 +76,5 @@ def _facts(field: dataclasses.Field[Any]) -> dict[str, Any]:
 def _values(facts: dict[str, Any]) -> str:
     if "choices" in facts:
         return ", ".join(facts["choices"])
-    low, high = ("" if facts[name] is None else f"{facts[name]:g}" for name in ("low", "high"))
+    low, high = ("" if facts[name] is None else human_number(facts[name]) for name in ("low", "high"))
     return f"{low} to {high}" if low or high else "any number"

@@ -21,6 +21,7 @@ from trimoe.cli.options import (
 from trimoe.cli.render import (
     human_bytes,
     human_ns,
+    human_number,
     print_facts,
     print_json,
     print_line,
@@ -234,6 +235,7 @@ def _print_gains(gains: Sequence[Mapping[str, Any]], best: Choice) -> None:
 
 
 def _change(pair: Mapping[str, Any]) -> str:
-    after = pair["to"]
-    shown = f"{after:g}" if isinstance(after, float) else str(after)
-    return f"= {shown}" if pair["from"] is None else f"{pair['from']} -> {shown}"
+    before, after = (
+        human_number(one) if isinstance(one, int | float) else str(one) for one in (pair["from"], pair["to"])
+    )
+    return f"= {after}" if pair["from"] is None else f"{before} -> {after}"

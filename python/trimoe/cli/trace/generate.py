@@ -22,7 +22,7 @@ from trimoe.cli.options import (
     ShapeOption,
     check_choice,
 )
-from trimoe.cli.render import print_facts, print_json, progress_steps
+from trimoe.cli.render import human_number, print_facts, print_json, progress_steps
 from trimoe.cli.trace.options import OutputOption, print_written, trace_app, trace_facts
 from trimoe.errors import InputError
 
@@ -90,7 +90,7 @@ def generate(
         return
     print_written(trace, output, file_bytes)
     names = ("skew", *_SHARES)
-    print_facts("Parameters", {"shape": shape, **{name: f"{getattr(spec, name):.3g}" for name in names}})
+    print_facts("Parameters", {"shape": shape, **{name: human_number(getattr(spec, name)) for name in names}})
     if origin:
         print_facts("Skew from", {"figure": origin["says"], "source": origin["source"]})
 

@@ -9,7 +9,7 @@ import typer
 
 from trimoe.cli.options import JsonOption, PhaseOption, PlotOption
 from trimoe.cli.plot import check_output
-from trimoe.cli.render import print_facts, print_json, print_line, print_table
+from trimoe.cli.render import human_number, print_facts, print_json, print_line, print_table
 from trimoe.cli.simulator.options import phases_of
 from trimoe.cli.trace.options import trace_app, trace_facts
 from trimoe.cli.trace.plots import plot_stats
@@ -146,7 +146,7 @@ def _print_predictability(found: TraceStats) -> None:
         print_line("Predictability: one step only")
         return
     texts = {
-        "ema": f"moving average, {known['ema_alpha']:g}",
+        "ema": f"moving average, {human_number(known['ema_alpha'])}",
         "last": "the step before",
         "mean": "all steps before",
         "chance": "chance",
@@ -163,9 +163,9 @@ def _print_predictability(found: TraceStats) -> None:
 def _print_classes(found: TraceStats) -> None:
     rule, changes = found.classes["rule"], found.classes["changes_per_step_share"]
     rules = {
-        "hot": f">= {rule['hot_above_mean']:g} x mean",
+        "hot": f">= {human_number(rule['hot_above_mean'])} x mean",
         "warm": "between",
-        "cold": f"<= {rule['cold_below_mean']:g} x mean",
+        "cold": f"<= {human_number(rule['cold_below_mean'])} x mean",
     }
     rows = [
         (name, text, _pct(found.classes[name]["expert_share"]), _pct(found.classes[name]["token_share"]))
