@@ -99,14 +99,14 @@ def layer(
         print_json({**shape, **packing, "routing": routing, **result})
         return
     print_facts(
-        f"{experts} experts, H {hidden}, I {inter}, top-{topk}, {tokens} token(s), "
+        f"{experts} experts, width {hidden}, {inter} inside, top {topk}, {tokens} token(s), "
         f"{spec.format_name}, {routing}",
         {
             "time": f"{result['median_ms']:.3f} ms, median of {repeats} "
             f"({result['min_ms']:.3f} to {result['max_ms']:.3f})",
             "weights read": f"{result['weights_gbps']:.1f} GB/s of {roofline.bandwidth_gbps:.1f} measured",
             "computed": f"{result['gflops']:.1f} GFLOP/s of {roofline.gflops[spec.peak_format]:.1f} measured",
-            "of roofline": f"{result['roofline_pct']:.0f} %",
+            "of roofline": f"{result['roofline_pct']:.0f} % of the speed that reading and computing permit",
             **_prediction(result),
             "error": f"{result['rel_error']:.2e} relative to fp32",
             "kernel": f"{roofline.isa}, {roofline.threads} thread(s)",
@@ -157,7 +157,8 @@ def error(
         for one, other in zip(gaussian, of_model, strict=True)
     ]
     columns = ("format", "bits per weight", "Gaussian weights", model.name)
-    print_table("Relative error of a layer", columns, rows, right=columns[1:])
+    notes = ["g32, g64, g128: weights that share a scale; W4A16: 4-bit weights, 16-bit activations (else 8)"]
+    print_table("Relative error of a layer", columns, rows, right=columns[1:], notes=notes)
 
 
 @bench_app.command()
@@ -178,7 +179,7 @@ def dispatch(json_output: JsonOption = False) -> None:
     print_facts(
         "torch.ops.trimoe.moe_forward with nothing to compute, under inference_mode",
         {
-            f"T = {name[-1]}": f"{human_ns(statistics.median(s))} ({human_ns(min(s))} at best)"
+            f"{name[-1]} tokens": f"{human_ns(statistics.median(s))} ({human_ns(min(s))} at best)"
             for name, s in results.items()
         },
     )

@@ -68,7 +68,7 @@ def calibrate(
     if json_output:
         print_json(found.profile)
         return
-    columns = ("format", "H", "I", "tokens", "predicted", "measured", "error")
+    columns = ("format", "width", "inside", "tokens", "predicted", "measured", "error")
     rows = [
         (
             *(check.weights, check.hidden, check.inter, check.tokens),
@@ -76,7 +76,10 @@ def calibrate(
         )
         for check in found.checks
     ]
-    print_table("Predicted and measured, of one expert held out", columns, rows, right=columns[1:])
+    notes = ["held out: sizes and tokens that the profile does not have, predicted from those that it has"]
+    print_table(
+        "Predicted and measured, of one expert held out", columns, rows, right=columns[1:], notes=notes
+    )
     print_line(f"error: {found.mean_error_pct:.1f} % on average, {found.worst_error_pct:.1f} % at worst")
     if found.unrest_pct > _BUSY_PCT:
         print_line(

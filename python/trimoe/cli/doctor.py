@@ -180,13 +180,18 @@ def _print_sets(findings: _Findings) -> None:
         for one in findings.instruction_sets
     ]
     print_line()
-    print_table(f"Instruction sets{xcr0}", ("set", "CPUID", "OS", "permission", "verdict"), sets)
+    notes = [
+        "CPUID: the CPU says that it has the set; OS: the system saves its registers (XCR0 says which); "
+        "permission: the system lets this process use them"
+    ]
+    print_table(f"Instruction sets{xcr0}", ("set", "CPUID", "OS", "permission", "verdict"), sets, notes=notes)
     entries = [
         (entry.isa, ", ".join(entry.weights), "<- chosen" if entry.chosen else entry.reason)
         for entry in findings.kernel_table
     ]
     print_line()
-    print_table("Kernel table, best first", ("entry", "weights", "state"), entries)
+    notes = ["entry: as TRIMOE_CPU_ISA names it; weights: formats of experts that it computes"]
+    print_table("Kernel table, best first", ("entry", "weights", "state"), entries, notes=notes)
 
 
 def _print_roofline(roofline: Roofline) -> None:

@@ -215,7 +215,11 @@ def _print_report(result: Generation, load: dict[str, Any], memory: dict[str, An
         for domain in part.domains
     ]
     columns = ("phase", "domain", "experts used", "tokens x experts", "busy", "of roofline")
-    print_table("Domains", columns, rows, right=columns[2:])
+    notes = [
+        "busy: in the experts' kernels; of roofline: of the speed that memory and arithmetic permit; "
+        "NDP: cores on the DIMMs (--ndp-dimms), emulated"
+    ]
+    print_table("Domains", columns, rows, right=columns[2:], notes=notes)
     shares = [domain.roofline_pct or 0 for part in (result.prefill, result.decode) for domain in part.domains]
     if result.decode.domains[-1].present:
         print_line("  NDP: what DIMMs would have taken; what the host took to compute it is not in there")
@@ -224,13 +228,13 @@ def _print_report(result: Generation, load: dict[str, Any], memory: dict[str, An
     print_line()
     weights, rss = memory["weights"], memory["rss"]
     print_facts(
-        "Memory",
+        "Memory of this process",
         {
             "experts, packed": human_bytes(weights["packed_expert_bytes"]),
             "other weights": human_bytes(weights["other_weight_bytes"]),
-            "peak RSS, predicted": f"{human_bytes(rss['predicted_peak_rss_bytes'])} "
+            "peak, predicted": f"{human_bytes(rss['predicted_peak_rss_bytes'])} "
             f"({human_bytes(rss['baseline_rss_bytes'])} before loading)",
-            "peak RSS, actual": human_bytes(rss["peak_rss_bytes"]),
+            "peak, actual": human_bytes(rss["peak_rss_bytes"]),
         },
     )
 

@@ -47,26 +47,31 @@ def print_line(text: str = "") -> None:
     _print(Text(text))
 
 
-def print_facts(title: str, facts: Mapping[str, object]) -> None:
-    """Two columns, name and value, under a title."""
+def print_facts(title: str, facts: Mapping[str, object], *, notes: Sequence[str] = ()) -> None:
+    """Two columns, name and value, under a title; notes say below what is not plain."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in facts.items():
         grid.add_row(Text(f"  {name}"), Text(str(value)))
-    _print(Text(title, style="bold"), grid)
+    _print(Text(title, style="bold"), grid, *map(_note, notes))
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    right: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> None:
-    """A table under a title; the columns named in `right` are set flush right (numbers)."""
+    """A table under a title; columns named in `right` are set flush right (numbers); notes as for facts."""
     table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=True, show_edge=False)
     for name in columns:
         table.add_column(Text(name), justify="right" if name in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    _print(Text(title, style="bold"), table)
+    _print(Text(title, style="bold"), table, *map(_note, notes))
 
 
 @contextmanager
@@ -103,6 +108,10 @@ def progress_steps(label: str, total: int, *, enabled: bool = True) -> Iterator[
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda: bar.update(task, advance=1)
+
+
+def _note(text: str) -> Text:
+    return Text(f"  ({text})", style="dim")
 
 
 def _print(*what: RenderableType) -> None:

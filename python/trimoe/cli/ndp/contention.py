@@ -122,6 +122,10 @@ def _title(spec: str, ranks: int, pattern: str, write_pct: int) -> str:
 
 def _print(title: str, found: Sequence[Contention]) -> None:
     columns = ("mode", "host asks", "gets", "NDP gets", "share", "in step", "read, mean", "p99", "switches")
+    notes = [
+        "NDP: the DIMM's core; share: of what it gets without a host; in step: if ranks wait for each other",
+        "read, mean: how long the host's reads take; p99: 99 % take less; switches: of turns",
+    ]
 
     def latency(value_ns: float | None) -> str:
         return "-" if value_ns is None else human_ns(value_ns)
@@ -140,7 +144,7 @@ def _print(title: str, found: Sequence[Contention]) -> None:
         )
         for one in found
     ]
-    print_table(title, columns, rows, right=columns[1:])
+    print_table(title, columns, rows, right=columns[1:], notes=notes)
 
 
 def _plot(title: str, found: Sequence[Contention], output: Path) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from trimoe.cli.completion import of
 from trimoe.cli.ndp.options import (
+    COMMANDS_NOTE,
     PATTERNS,
     READ_PCT_HELP,
     BurstsOption,
@@ -69,6 +70,7 @@ def bench(
             "lost to refresh": f"{found.refresh_loss_pct:.2f} %" if refresh else "none, it is off",
             "commands": ", ".join(f"{count} {name}" for name, count in found.commands.items()),
         },
+        notes=[COMMANDS_NOTE],
     )
 
 

@@ -81,7 +81,7 @@ def expert(
     link = f", link {human_energy(found.link_nj)}" if is_striped else ""
     over = f" and {human_bytes(found.link_bytes)} over the link" if is_striped else ""
     print_facts(
-        f"H {hidden}, I {inter}, {tokens} token(s), {weights}, {layout}, "
+        f"Expert of width {hidden}, {inter} inside, {tokens} token(s), {weights}, {layout}, "
         f"{ranks} rank(s) of {spec} (simulated)",
         {
             "total": f"{human_ns(found.total_ns)}, by formula {human_ns(found.closed_form_ns)}",
@@ -90,4 +90,9 @@ def expert(
             "weights": f"{human_bytes(found.weight_bytes)}{over}, streamed {found.passes} time(s)",
             "energy": f"DRAM {human_energy(found.dram_nj)}, channel {human_energy(found.channel_nj)}{link}",
         },
+        notes=[
+            "by formula: worked out without simulating; command, result: over the host's channel",
+            "broadcast: of the tokens to all ranks; gate and up, down: the matrices, streamed from DRAM",
+            *(["gather: parts of the expert that lie on other DIMMs, over their link"] if is_striped else []),
+        ],
     )

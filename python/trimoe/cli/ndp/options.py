@@ -10,6 +10,7 @@ from trimoe.cli.completion import of
 from trimoe.cli.options import WEIGHTS_HELP
 
 __all__ = [
+    "COMMANDS_NOTE",
     "PATTERNS",
     "READ_PCT_HELP",
     "STRIPED_DIMMS_HELP",
@@ -43,6 +44,7 @@ RanksOption = Annotated[
 BurstsOption = Annotated[
     int, typer.Option("--bursts", min=1000, max=10**8, help="Bursts of 64 bytes to simulate.")
 ]
+COMMANDS_NOTE = "RD, WR: bursts read and written; ACT, PRE: rows opened and closed; REF: refreshes"
 READ_PCT_HELP = "Share of reads in percent; the others are writes."
 
 NdpWeightsOption = Annotated[

@@ -48,7 +48,7 @@ def sweep(
     if json_output:
         print_json(found.as_dict())
         return
-    what = f"µs of H {hidden}, I {inter}, {weights}, on {spec} (a model; nothing here was measured)"
+    what = f"µs of an expert of width {hidden}, {inter} inside, {weights}, on {spec} (a model, not measured)"
     _print_localized(what, found)
     _print_striped(f"µs striped over {dimms} DIMMs, 0.5 TFLOP/s, 4 ranks", found)
 
@@ -78,7 +78,8 @@ def _print_localized(title: str, found: ExpertSweep) -> None:
         ]
         for one in found.ridge
     ]
-    print_table(title, columns, table, right=columns)
+    notes = ["ridge: tokens from which on the core's speed decides, and no longer how fast DRAM streams"]
+    print_table(title, columns, table, right=columns, notes=notes)
     print_line()
 
 
@@ -90,4 +91,5 @@ def _print_striped(title: str, found: ExpertSweep) -> None:
         rows = [row for row in found.striped if (row.tflops, row.ranks, row.link_gbps) == case]
         moved = [_us(move.time.link_ns), _us(move.time.host_ns)]
         table.append([move.link_gbps, *_times(rows), *moved])
-    print_table(title, columns, table, right=columns)
+    notes = ["relayout: bringing the whole expert to one DIMM, over the DIMMs' link or by the host"]
+    print_table(title, columns, table, right=columns, notes=notes)

@@ -9,6 +9,7 @@ import typer
 
 from trimoe.cli.completion import of
 from trimoe.cli.ndp.options import (
+    COMMANDS_NOTE,
     PATTERNS,
     READ_PCT_HELP,
     BurstsOption,
@@ -64,4 +65,5 @@ def trace(
             "slices": f"{found.events}",
             "open with": "https://ui.perfetto.dev, or chrome://tracing",
         },
+        notes=[COMMANDS_NOTE],
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from trimoe.ndp import Check
 
 _PARTS = ("commands", "dram", "published", "expert", "sharing", "conservation", "core")
-_COLUMNS = ("check", "found", "target", "unit", "")
+_COLUMNS = ("check", "found", "target", "unit", "verdict")
 
 
 @ndp_app.command()
@@ -54,6 +54,7 @@ def validate(
         for grade in dict.fromkeys(one.spec for one in checks):
             _print_grade(grade, [one for one in checks if one.spec == grade])
         print_line(f"{len(checks) - missed} of {len(checks)} checks met")
+        print_line("  (target: with what may be missed by; model: an assumption, against its own formula)")
     if missed:
         raise typer.Exit(1)
 

@@ -21,7 +21,7 @@ from trimoe.cli.options import (
     WeightsOption,
 )
 from trimoe.cli.policy.options_common import DIMMS_HELP, PolicyOption, own_settings, policy_app
-from trimoe.cli.render import print_facts, print_json, progress_steps
+from trimoe.cli.render import human_ns, print_facts, print_json, progress_steps
 
 if TYPE_CHECKING:
     from trimoe.cost import CostModel
@@ -119,6 +119,7 @@ def _print(policy: str, took_us: Any, case: dict[str, int], json_output: bool) -
     if json_output:
         print_json({"policy": policy, **case, **figures, "decisions": len(took_us)})
         return
-    facts = {name.removesuffix("_us"): f"{value:.1f} µs" for name, value in figures.items()}
+    labels = {"p50_us": "median", "p99_us": "99 % are below", "mean_us": "mean", "max_us": "longest"}
+    facts = {labels[name]: human_ns(1e3 * value) for name, value in figures.items()}
     title = f"{policy}: a decision about {case['experts']} active experts, {case['dimms']} DIMMs"
     print_facts(title, {**facts, "decisions": str(len(took_us))})

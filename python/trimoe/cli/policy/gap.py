@@ -107,7 +107,8 @@ def _print(case: dict[str, Any], found: dict[str, Any]) -> None:
         mean, median, p95, worst = (
             found[f"{name}_{prefix}gap_pct"] for name in ("mean", "median", "p95", "worst")
         )
-        share = f", none in {found[f'optimal_{prefix}share']:.1%} of the layers" if found["exact"] else ""
+        best = 100 * found[f"optimal_{prefix}share"] if found["exact"] else 0.0
+        share = f", none in {best:.1f} % of the layers" if found["exact"] else ""
         return f"mean {mean:.2f} %, median {median:.2f} %, p95 {p95:.2f} %, worst {worst:.2f} %{share}"
 
     where = f"up to {case['experts_max']} experts of {case['model']}, {case['dimms']} DIMMs with a core"
@@ -120,4 +121,10 @@ def _print(case: dict[str, Any], found: dict[str, Any]) -> None:
             "over its own ways": line("own_"),
             "its own ways": ", ".join(found["kinds"]),
         },
+        notes=[
+            "gaps: how much longer a layer takes than with the best placement; p95: 95 % of layers have less",
+            "over the machine: with any way to run an expert; over its own ways: with those that it uses",
+            "ways: on the cpu, on the gpu that holds it, on the gpu after a fetch, on the DIMM that holds it "
+            "(ndp), on one DIMM that gathers it (far)",
+        ],
     )

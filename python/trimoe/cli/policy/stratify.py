@@ -81,7 +81,11 @@ def stratify(
         )
     ]
     title = f"{found.meta.model}: {slots} of {found.meta.experts} experts preloaded"
-    print_table(title, columns, rows, right=columns[1:])
+    notes = [
+        "hit rate: of the experts that the requests not probed choose, how many are preloaded",
+        "stratified: those that the probed requests use most; oracle: those that the others will use most",
+    ]
+    print_table(title, columns, rows, right=columns[1:], notes=notes)
     print_line(f"Probed {len(chosen)} of {len(texts)} requests: {', '.join(map(str, chosen.tolist()))}")
 
 

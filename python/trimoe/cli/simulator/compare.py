@@ -145,6 +145,7 @@ def _print(results: list[dict[str, Any]], failed: dict[str, str], phases: tuple[
         )
         for one in results
     ]
-    print_table("Simulated", columns, rows, right=columns[1:])
+    notes = ["tokens/s: tokens that are generated, over the time of all phases; a step: of the whole batch"]
+    print_table("Simulated", columns, rows, right=columns[1:], notes=notes)
     for name, why in failed.items():
         print_line(f"{name}: {why}")

@@ -50,6 +50,12 @@ if TYPE_CHECKING:
 
 __all__ = ["plan"]
 
+_USES = {
+    "dense weights": "dense weights: all but the routed experts",
+    "KV buffers": "KV buffers: for keys and values that pass through from host memory",
+    "expert buffers": "expert buffers: for experts that are fetched or streamed",
+    "reserve": "reserve: left free for what is not modelled",
+}
 _BATCHES = (1, 4, 16, 64, 256, 1024)
 
 
@@ -206,7 +212,8 @@ def _print_memory(
         rows = [(use, *(human_bytes(memory[phase][where][use]) for phase in phases)) for use in uses]
         rows.append(("all", *(human_bytes(sum(memory[phase][where].values())) for phase in phases)))
         title = f"{'GPU' if where == 'gpu' else 'Host'} memory, {human_bytes(capacity)}"
-        print_table(title, ("use", *phases), rows, right=phases)
+        notes = [_USES[use] for use in uses if use in _USES]
+        print_table(title, ("use", *phases), rows, right=phases, notes=notes)
 
 
 def _print_others(found: Found) -> None:
@@ -216,7 +223,8 @@ def _print_others(found: Found) -> None:
         for one in found.choices
     ]
     columns = ("system", "batch", "tokens/s", "of the best")
-    print_table("Systems (as searched)", columns, rows, right=columns[1:])
+    notes = ["as searched: with fewer steps (--search-steps) than the result above"]
+    print_table("Systems (as searched)", columns, rows, right=columns[1:], notes=notes)
     for name, why in found.cannot.items():
         print_line(f"{name}: expected {why}")
 
@@ -228,14 +236,16 @@ def _print_gains(gains: Sequence[Mapping[str, Any]], best: Choice) -> None:
             speed = (f"{one['tokens_per_s']:.1f}", f"{one['ratio']:.2f}")
             rows.append((f"+ {one['name']}", *speed, one["system"], one["batch"]))
     columns = ("machine", "tokens/s", "ratio", "system", "batch")
-    print_table("One part more (assumed)", columns, rows, right=("tokens/s", "ratio", "batch"))
+    notes = ["ratio: to the machine as it is"]
+    print_table("One part more (assumed)", columns, rows, right=("tokens/s", "ratio", "batch"), notes=notes)
     for one in gains:
-        changes = ", ".join(f"{path} {_change(pair)}" for path, pair in one["changes"].items())
+        changes = ", ".join(f"{path} {_change(path, pair)}" for path, pair in one["changes"].items())
         print_line(f"+ {one['name']}: {one.get('why_not') or one['about']} ({changes})")
 
 
-def _change(pair: Mapping[str, Any]) -> str:
+def _change(path: str, pair: Mapping[str, Any]) -> str:
+    number = human_bytes if path.endswith("_bytes") else human_number
     before, after = (
-        human_number(one) if isinstance(one, int | float) else str(one) for one in (pair["from"], pair["to"])
+        number(one) if isinstance(one, int | float) else str(one) for one in (pair["from"], pair["to"])
     )
     return f"= {after}" if pair["from"] is None else f"{before} -> {after}"

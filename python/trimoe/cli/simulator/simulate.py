@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,6 +48,16 @@ if TYPE_CHECKING:
     from trimoe.simulator.result import PhaseResult
 
 __all__ = ["simulate"]
+
+_NOTES = (
+    "busy: share of the phase's time; with experts: share of the expert layers' time, spent on experts",
+    "h2d, d2h: PCIe to the GPU and back; link: between DIMMs; channel, dimm: of host memory, on average",
+)
+_MOVES = {
+    "experts_relaid": "experts laid out anew",
+    "other_h2d": "other data to the GPU",
+    "other_d2h": "other data from the GPU",
+}
 
 
 def simulate(
@@ -147,13 +158,15 @@ def simulate(
     print_line(
         f"{system}: {given.facts['model']} on {given.facts['hardware']}, {found.tokens_per_s:.1f} tokens/s"
     )
-    for one in found.phases.values():
+    *phases_before, last = found.phases.values()
+    for one in phases_before:
         _print_phase(one)
+    _print_phase(last, _NOTES)
     for name, path in written.items():
         print_line(f"{name}: {path}")
 
 
-def _print_phase(one: PhaseResult) -> None:
+def _print_phase(one: PhaseResult, notes: Sequence[str] = ()) -> None:
     deployment = one.deployment
     print_facts(
         f"{one.phase}, {one.tokens_per_s:.1f} tokens/s",
@@ -165,16 +178,21 @@ def _print_phase(one: PhaseResult) -> None:
             "attention on": f"{deployment.qkv}, {deployment.attention}, {deployment.out}"
             " (projections, attention, output)",
             "experts in GPU memory": f"{sum(deployment.slots(i) for i in range(len(one.makespan_ns)))}"
-            + ("" if one.gpu_hit_rate is None else f", hit {100 * one.gpu_hit_rate:.0f} % of the GPU's"),
+            + (
+                ""
+                if one.gpu_hit_rate is None
+                else f"; {100 * one.gpu_hit_rate:.0f} % of those that the GPU ran were there"
+            ),
             "experts' share of the time": f"{100 * one.expert_share:.0f} %",
-            "waits for moves": f"at most {one.moves_pct:.2f} %",
+            "waiting for moves": f"at most {one.moves_pct:.2f} % of the time",
         },
     )
     rows = [
         (name, f"{100 * share:.0f} %", f"{100 * one.expert_utilisation[name]:.0f} %")
         for name, share in one.utilisation.items()
     ]
-    print_table("Utilisation", ("resource", "whole", "experts' part"), rows, right=("whole", "experts' part"))
-    moved = {name.replace("_", " "): human_bytes(count) for name, count in one.bytes.items() if count}
+    columns = ("resource", "busy", "with experts")
+    print_table("Utilisation", columns, rows, right=columns[1:], notes=notes)
+    moved = {_MOVES.get(name, name.replace("_", " ")): human_bytes(n) for name, n in one.bytes.items() if n}
     if moved:
         print_facts("Moved", moved)

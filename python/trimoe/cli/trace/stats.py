@@ -17,6 +17,11 @@ from trimoe.cli.trace.plots import plot_stats
 if TYPE_CHECKING:
     from trimoe.trace import Trace, TraceStats
 
+_LINKS = {
+    "link_strength": "link strength (0: independent, 1: one expert names the next)",
+    "next_layer_recall": "next layer's choices foreseen by links",
+    "popularity_recall": "foreseen by popularity alone",
+}
 SHIPPED_TRACE = Path(__file__).parents[2] / "trace" / "tiny.parquet"
 
 
@@ -109,7 +114,11 @@ def _print(trace: Trace, phase: str, found: TraceStats) -> None:
         for one in found.drift
     ]
     columns = ("steps apart", "hot set kept", "correlation", "of popularity")
-    print_table("Drift", columns, rows, right=columns)
+    notes = [
+        "hot set: the busiest experts, --hot-share of a layer's; correlation: of the tokens of experts",
+        "of popularity: of the shares that tokens are drawn by, with the chance in single tokens taken out",
+    ]
+    print_table("Drift", columns, rows, right=columns, notes=notes)
     print_line()
     _print_predictability(found)
     print_line()
@@ -121,10 +130,12 @@ def _print(trace: Trace, phase: str, found: TraceStats) -> None:
     _print_classes(found)
     print_line()
     if found.layers:
-        print_facts("From layer to layer", {name: _number(value) for name, value in found.layers.items()})
+        links = {_LINKS[name]: _number(value) for name, value in found.layers.items()}
+        print_facts("From layer to layer", links)
         print_line()
     fit = {name: _number(value) for name, value in found.fit.items() if not isinstance(value, dict)}
-    print_facts("A generated trace like this: trimoe trace generate", fit)
+    notes = ["skew_lognormal, skew_zipf: --skew for that --shape; the others: options of that name"]
+    print_facts("A generated trace like this: trimoe trace generate", fit, notes=notes)
 
 
 def _print_skew(found: TraceStats) -> None:
@@ -137,7 +148,11 @@ def _print_skew(found: TraceStats) -> None:
     ]
     rows.append(("idle experts", *(_pct(part["idle_share"]) for part in _parts(found))))
     columns = ("", "in a step", "all steps")
-    print_table("Skew, mean over layers", columns, rows, right=columns[1:])
+    notes = [
+        "of the tokens per expert; coefficient of variation: deviation over mean; "
+        "gini: 0 where all are alike, 1 where one expert has all"
+    ]
+    print_table("Skew, mean over layers", columns, rows, right=columns[1:], notes=notes)
 
 
 def _print_predictability(found: TraceStats) -> None:
