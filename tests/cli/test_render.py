@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
@@ -36,23 +35,3 @@ def test_json_is_one_object_and_refuses_nan(capsys: pytest.CaptureFixture[str]) 
     assert json.loads(capsys.readouterr().out) == {"a_gbps": 1.5, "name": "é"}
     with pytest.raises(ValueError):
         render.print_json({"a": float("nan")})
-
-
-def test_progress_is_silent_unless_a_terminal_watches(capsys: pytest.CaptureFixture[str]) -> None:
-    with render.progress("load", 10) as advance:
-        advance(10)
-    assert capsys.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize("enabled", [True, False])
-def test_progress_writes_to_standard_error_only(
-    enabled: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setenv("TERM", "xterm")
-    with render.progress("load [x]", 10, enabled=enabled) as advance:
-        advance(5)
-        advance(5)
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert ("load [x]" in captured.err) == enabled

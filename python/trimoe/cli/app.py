@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from trimoe import __version__
+import trimoe
 from trimoe.cli.bench import bench_app
 from trimoe.cli.calibrate import calibrate
 from trimoe.cli.docstrings import restore_docstrings
@@ -85,7 +85,7 @@ def _trimoe(
       trimoe plan --model deepseek-v2   the best of them, its memory, and what more hardware would bring
     """
     if version:
-        typer.echo(f"trimoe {__version__}")
+        typer.echo(f"trimoe {trimoe.__version__}")
     elif context.invoked_subcommand is None:
         typer.echo(context.get_help())
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trimoe import __version__
+import trimoe
 from trimoe.cli.completion import models
 from trimoe.cli.model_fit import ModelFit, needs_of
 from trimoe.cli.options import JsonOption, MeasureOption, ThreadsOption
@@ -94,7 +94,7 @@ class _Findings:
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            "trimoe_version": __version__,
+            "trimoe_version": trimoe.__version__,
             "python_version": platform.python_version(),
             "machine": asdict(self.machine),
             "cpu": asdict(self.cpu),
@@ -152,7 +152,7 @@ def _print_machine(findings: _Findings) -> None:
         for one in machine.numa_nodes
     ]
     facts = {
-        "trimoe": f"{__version__}, Python {platform.python_version()}",
+        "trimoe": f"{trimoe.__version__}, Python {platform.python_version()}",
         "torch": torch.in_words(),
         "CPU": f"{machine.cpu_brand} ({machine.arch})",
         "cores": f"{machine.n_physical_cores} physical, {machine.n_logical_cpus} logical, "
