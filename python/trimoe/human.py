@@ -20,7 +20,7 @@ def human_ns(duration_ns: float) -> str:
         if abs(duration_ns) < limit:
             return f"{duration_ns / scale:.{digits}f} {unit}"
     seconds = duration_ns / 1e9
-    if abs(seconds) < 120:
+    if abs(seconds) < 120 or not math.isfinite(seconds):
         return f"{seconds:.2f} s"
     if abs(round(seconds)) < 7200:
         return f"{round(seconds) // 60} min {round(seconds) % 60} s"

@@ -17,6 +17,7 @@ TRACEBACK_HINT = "try `trimoe --debug ...` for the traceback"
 # Commands that fail in every way there is, registered beside the real ones.
 FAILING = """
 import errno, sys, time
+from pathlib import Path
 import typer
 from trimoe.cli.app import app
 from trimoe.cli.main import main
@@ -50,7 +51,7 @@ def pour() -> None:
         print("x" * 1000)
 
 @app.command()
-def say(text: str) -> None:
+def say(text: Path) -> None:
     print(text)
 
 sys.exit(main())
@@ -115,7 +116,7 @@ def test_help_without_docstrings() -> None:
 
 
 def test_the_command_line_is_there_before_torch_is_imported() -> None:
-    code = "import sys, trimoe.cli.app; print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
+    code = "import sys, trimoe.cli.run; print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
     assert run([sys.executable, "-c", code], {}).stdout == "[]\n"
 
 

@@ -55,7 +55,7 @@ def layer(
             autocompletion=of("uniform", "zipf"),
         ),
     ] = "uniform",
-    repeats: Annotated[int, typer.Option(min=1, help="Calls to time.")] = 20,
+    repeats: Annotated[int, typer.Option(min=1, max=10**6, help="Calls to time.")] = 20,
     threads: ThreadsOption = None,
     json_output: JsonOption = False,
 ) -> None:

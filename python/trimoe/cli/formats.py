@@ -24,7 +24,10 @@ FORMAT_OPTION: Any = typer.Option(
     autocompletion=of("auto", *FORMATS),
 )
 GROUP_OPTION: Any = typer.Option(
-    "--group", help="Weights that share a scale in int4: 32, 64 or 128; 0 for the format's own, 128."
+    "--group",
+    min=0,
+    max=2**16,
+    help="Weights that share a scale in int4: 32, 64 or 128; 0 for the format's own, 128.",
 )
 ACTIVATIONS_OPTION: Any = typer.Option(
     "--activations",

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     is_program = arguments is None
     if is_program and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, leave)
-    from trimoe.cli.app import run
+    from trimoe.cli.run import run
 
     return run(sys.argv[1:] if arguments is None else arguments, is_program=is_program)
 

@@ -13,6 +13,8 @@ from trimoe.errors import InputError, nearest
 
 __all__ = ["Bandwidth", "DramSpec", "Latency", "bandwidth", "latency", "patterns", "spec", "specs"]
 
+_LEAST_GBPS = 0.001  # a burst every 64 µs
+
 
 @dataclass(frozen=True)
 class DramSpec:
@@ -145,8 +147,14 @@ def latency(
     """Latency of single requests, and of random reads among a stream of `background_gbps` (0: saturated).
 
     Raises:
-        InputError: an unknown speed grade, or a background beyond its peak.
+        InputError: an unknown speed grade, or a background beyond its peak or next to nothing.
     """
+    if 0 < background_gbps < _LEAST_GBPS:
+        raise InputError(
+            expected=f"a background of {_LEAST_GBPS} GB/s or more",
+            got=str(background_gbps),
+            hint="0 for as much as fits",
+        )
     try:
         hit_ns, conflict_ns = _ndp.idle_latency_ns(spec)
         gbps, loaded_ns = _ndp.loaded_latency(spec, background_gbps, probes, refresh, seed)

@@ -55,11 +55,14 @@ def contention(
     row_hit_cap: Annotated[
         int,
         typer.Option(
-            min=1, help="Bursts of the core that may pass a request of the host, where both are served."
+            min=1,
+            max=10**6,
+            help="Bursts of the core that may pass a request of the host, where both are served.",
         ),
     ] = 16,
     host_outstanding: Annotated[
-        int, typer.Option(min=1, help="Requests that the host may have waiting in each sub-channel.")
+        int,
+        typer.Option(min=1, max=10**6, help="Requests that the host may have waiting in each sub-channel."),
     ] = 1024,
     duration_us: Annotated[
         float, typer.Option(min=20, max=100_000, help="Microseconds to simulate for each point.")

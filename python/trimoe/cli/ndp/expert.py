@@ -39,7 +39,7 @@ def expert(
     ] = "localized",
     dimms: Annotated[int, typer.Option(min=1, max=4096, help=STRIPED_DIMMS_HELP)] = 16,
     link_gbps: Annotated[
-        float, typer.Option(help="GB/s at which data of the other DIMMs reaches this one.")
+        float, typer.Option(min=1e-3, max=1e6, help="GB/s at which data of the other DIMMs reaches this one.")
     ] = 25.0,
     mode: Annotated[
         str,

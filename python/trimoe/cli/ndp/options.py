@@ -55,6 +55,8 @@ NdpWeightsOption = Annotated[
 ]
 
 # The core that runs an expert.
-TflopsOption = Annotated[float, typer.Option("--tflops", help="Speed of a DIMM's core in TFLOP/s.")]
+TflopsOption = Annotated[
+    float, typer.Option("--tflops", min=1e-6, max=1e6, help="Speed of a DIMM's core in TFLOP/s.")
+]
 BufferOption = Annotated[int, typer.Option("--buffer-kib", min=1, help="Buffer of a DIMM's core in KiB.")]
 STRIPED_DIMMS_HELP = "DIMMs that a striped expert is spread over."

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trimoe.cli.options import (
+    EXPERTS_HELP,
     BatchOption,
-    ExpertsOption,
     HardwareOption,
     HiddenOption,
     InterOption,
@@ -32,7 +32,7 @@ _BASE_MODEL = "deepseek-v3"
 @policy_app.command()
 def bench(
     policy: PolicyOption = "trimoe",
-    experts: ExpertsOption = 256,
+    experts: Annotated[int, typer.Option(min=1, max=4096, help=EXPERTS_HELP)] = 256,
     dimms: Annotated[int, typer.Option(min=0, max=256, help=DIMMS_HELP)] = 16,
     topk: TopkOption = 8,
     batch: BatchOption = 512,
