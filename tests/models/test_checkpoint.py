@@ -99,7 +99,7 @@ def test_missing_config(write_checkpoint: Write) -> None:
     (folder / "config.json").unlink()
     assert_refused(folder, "config.json", "no such file")
     (folder / "config.json").mkdir()
-    assert_refused(folder, "readable", "config.json")
+    assert_refused(folder, "a folder", "config.json")
 
 
 @pytest.mark.parametrize(

@@ -320,7 +320,7 @@ def change_header(folder: Path, old: bytes, new: bytes) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: (folder / PACKED_FILE).unlink(), "as config.json says; got No such file"),
+        (lambda folder: (folder / PACKED_FILE).unlink(), "as config.json says; got no such file"),
         (truncate, "a truncated or changed file"),
         (lambda folder: os.truncate(folder / PACKED_FILE, 60), "another kind of file"),
         (lambda folder: os.truncate(folder / PACKED_FILE, 0), "another kind of file"),

@@ -175,7 +175,7 @@ def test_folder_in_place_of_a_file(tmp_path: Path) -> None:
 
 def test_pipe_in_place_of_a_file_does_not_wait(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.safetensors")
-    assert_refused(tmp_path / "x.safetensors", "no regular file")
+    assert_refused(tmp_path / "x.safetensors", "a named pipe")
 
 
 def test_unreadable_file(tmp_path: Path, write_safetensors: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +184,7 @@ def test_unreadable_file(tmp_path: Path, write_safetensors: Any, monkeypatch: py
     def refuse(*args: Any, **more: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     assert_refused(tmp_path / "x.safetensors", "Permission denied", "permissions")
 
 

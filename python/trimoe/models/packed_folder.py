@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from trimoe import _cpu
 from trimoe.errors import FailureError, InputError
 from trimoe.expert_layer import ExpertLayer, LayerSpec
+from trimoe.input_file import open_input
 from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.expert_math import Packing
 from trimoe.models.packed_file import PackedFile, read_header
@@ -101,15 +102,9 @@ class PackedFolder:
             ) from error
 
 
-def _open(path: Path) -> Any:
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise InputError(
-            expected=f"packed experts in {path}, as config.json says",
-            got=error.strerror or str(error),
-            hint=f"copying the whole folder, or {_PACK_AGAIN}",
-        ) from None
+def _open(path: Path) -> BinaryIO:
+    hint = f"copying the whole folder, or {_PACK_AGAIN}"
+    return open_input(path, f"packed experts in {path}, as config.json says", hint)
 
 
 def _read_specs(path: Path) -> dict[int, LayerSpec]:

@@ -9,13 +9,12 @@ or an overlap.
 from __future__ import annotations
 
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
 from trimoe.errors import FailureError, InputError
+from trimoe.input_file import open_input
 from trimoe.models.file_mapping import FileMapping
 from trimoe.models.safetensors_header import TensorEntry, parse_header, read_header
 
@@ -85,7 +84,8 @@ class SafetensorsFile:
             FailureError: the system cannot map the file.
         """
         self.path = Path(path)
-        with _open_regular_file(self.path) as file:
+        hint = "checking the path: it must name one .safetensors file"
+        with open_input(self.path, f"a safetensors file in {path}", hint) as file:
             status = os.fstat(file.fileno())
             self.size_bytes, self.mtime_ns = status.st_size, status.st_mtime_ns
             try:
@@ -141,25 +141,3 @@ class SafetensorsFile:
     ) -> None:
         """Close."""
         self.close()
-
-
-def _open_regular_file(path: Path) -> BinaryIO:
-    """Open a file for reading; InputError where there is none, or no permission, or no plain file."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):  # before opening: opening a pipe would wait for ever
-            raise InputError(
-                expected=f"a safetensors file in {path}",
-                got="a folder" if path.is_dir() else "something that is no regular file",
-                hint="the path of one .safetensors file",
-            )
-        return path.open("rb")
-    except FileNotFoundError:
-        raise InputError(
-            expected=f"a safetensors file in {path}", got="no such file", hint="checking the path"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(
-            expected=f"a readable safetensors file in {str(path)!r}",
-            got=getattr(error, "strerror", None) or str(error),
-            hint="checking the path and its permissions (ls -l)",
-        ) from error

@@ -13,6 +13,7 @@ import numpy as np
 
 from trimoe import whole_file
 from trimoe.errors import InputError
+from trimoe.input_file import open_input
 from trimoe.trace.routing import Trace, TraceMeta
 
 if TYPE_CHECKING:
@@ -70,10 +71,9 @@ def read_trace(path: Path) -> Trace:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if not path.is_file():
-        raise InputError(expected="a trace file", got=f"nothing at {path}", hint="`trimoe trace record`")
     try:
-        table = pq.read_table(path, memory_map=True)
+        with open_input(path, f"a trace file at {path}", "`trimoe trace record`") as file:
+            table = pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, "a whole Parquet file", str(error)) from None
     meta = _read_meta(path, table.schema.metadata or {})
