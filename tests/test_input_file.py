@@ -203,8 +203,8 @@ OPENERS = {
     "cli/main.py",
     "models/cache.py",
     "models/folder_writer.py",
-    "models/pack.py",
-    "models/packed_file.py",
+    "models/new_folder.py",
+    "own_files.py",
     "whole_file.py",
 }
 OPENING = re.compile(r"open|os\.open|np\.load|shutil\.copy.*|.*\.(read_text|read_bytes)|\w*path\.open")

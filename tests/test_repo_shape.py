@@ -25,6 +25,7 @@ FUNCTION_CAP = 60
 PYTHON_LAYERS = {
     "errors": 0,
     "input_file": 0,
+    "own_files": 0,
     "whole_file": 0,
     "_cpu": 0,
     "_ndp": 0,
@@ -56,6 +57,7 @@ TORCH_FREE = (
     "simulator/",
     "errors.py",
     "input_file.py",
+    "own_files.py",
     "whole_file.py",
 )
 TORCH_FREE += ("expert_layer.py", "runtime/prediction.py")

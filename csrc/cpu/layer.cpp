@@ -97,8 +97,8 @@ std::shared_ptr<Layer> find_layer(int64_t handle) {
 }
 
 void unregister_layer(int64_t handle) {
-  std::shared_ptr<Layer>
-      last;  // freed after the lock: its owner may run Python, which other threads wait for
+  // Freed after the lock: its owner may run Python, which other threads wait for.
+  std::shared_ptr<Layer> last;
   std::unique_lock lock(registry().mutex);
   const auto found = registry().layers.find(handle);
   if (found == registry().layers.end()) return;

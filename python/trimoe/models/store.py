@@ -25,6 +25,7 @@ from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.dimensions import packed_format
 from trimoe.models.expert_math import ExpertMath, Packing
 from trimoe.models.expert_tensors import ExpertSource, Matrix, MoeLayerTensors, Vector, find_moe_layers
+from trimoe.models.packed_file import FILE_VERSION
 from trimoe.models.packed_folder import PackedFolder
 
 __all__ = ["ExpertStore", "Progress", "cache_of", "layer_specs", "pack_layers"]
@@ -105,7 +106,7 @@ def cache_of(checkpoint: Checkpoint, specs: Mapping[int, LayerSpec]) -> PackedCa
     """The packed cache of a checkpoint in the format of `specs`, whether it is written yet or not."""
     # Checkpoint content, formats and layout version: whatever would change a packed byte.
     packings = [(index, spec.packing) for index, spec in sorted(specs.items())]
-    text = f"{checkpoint.fingerprint()} {_cpu.LAYOUT_VERSION} {packings}"
+    text = f"{checkpoint.fingerprint()} {_cpu.LAYOUT_VERSION} {FILE_VERSION} {packings}"
     key = hashlib.sha256(text.encode()).hexdigest()[:32]
     return PackedCache(key, specs, origin=os.path.realpath(checkpoint.path))
 
