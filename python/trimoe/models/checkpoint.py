@@ -78,7 +78,7 @@ class Checkpoint:
         """
         digest = hashlib.sha256(_FINGERPRINT_VERSION)
 
-        def add(part: bytes) -> None:
+        def add(part: bytes | bytearray) -> None:
             digest.update(len(part).to_bytes(8, "little") + part)
 
         add(self._config_raw)

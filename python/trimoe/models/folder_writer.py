@@ -31,6 +31,7 @@ _WEIGHTS = (
     "*.msgpack",
     "*.onnx",
 )
+_CHUNK_BYTES = 16 << 20
 
 
 class FolderWriter:
@@ -86,10 +87,10 @@ class FolderWriter:
             os.posix_fallocate(descriptor, 0, begin + offset)
             write_at(descriptor, 0, memoryview(len(text).to_bytes(8, "little") + text))
             for name in self._names:
-                view = self._checkpoint.tensor(name)
-                if view.nbytes:
-                    write_at(descriptor, begin + header[name]["data_offsets"][0], view.memory())
-                    view.release()
+                at = begin + header[name]["data_offsets"][0]
+                for chunk in self._checkpoint.tensor(name).chunks(_CHUNK_BYTES):
+                    write_at(descriptor, at, memoryview(chunk))
+                    at += len(chunk)
 
     def _config(self) -> dict[str, Any]:
         """The original's config.json, which now says how the experts are packed."""
