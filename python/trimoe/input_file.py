@@ -6,8 +6,10 @@ Every reader of the package goes through here, but for those of /proc and /sys.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import stat
+from collections.abc import Callable
 from typing import BinaryIO
 
 from trimoe.errors import InputError
@@ -24,6 +26,7 @@ __all__ = [
 
 MAX_JSON_BYTES = 64_000_000  # the index of half a million tensors
 _MAX_TEXT_BYTES = 64_000_000
+Check = Callable[[os.stat_result], None]
 
 _KINDS = {
     stat.S_IFREG: "a file",
@@ -36,22 +39,32 @@ _KINDS = {
 }
 
 
-def open_input(path: str | os.PathLike[str], expected: str, hint: str) -> BinaryIO:
+def open_input(
+    path: str | os.PathLike[str], expected: str, hint: str, check: Check = lambda status: None
+) -> BinaryIO:
     """Opens a regular file, links followed; `expected` and `hint` are of the error where that cannot be.
+
+    check: raises OSError for what else is not wanted.
 
     Raises:
         InputError: there is none, it may not be read, or it is a folder, a pipe, a device, ...
     """
     try:
         check_regular(os.stat(path))  # before opening, since that alone may have effects on a device
-        return open(path, "rb", opener=open_regular)
+        return open(path, "rb", opener=functools.partial(open_regular, check=check))
     except (OSError, ValueError) as error:  # ValueError: no path at all, such as one with a zero byte
         raise _unreadable(path, error, expected, hint) from None
 
 
-def read_input(path: str | os.PathLike[str], expected: str, hint: str, limit_bytes: int) -> bytes:
-    """All bytes of a regular file of at most `limit_bytes`; InputError as for `open_input`."""
-    with open_input(path, expected, hint) as file:
+def read_input(
+    path: str | os.PathLike[str],
+    expected: str,
+    hint: str,
+    limit_bytes: int,
+    check: Check = lambda status: None,
+) -> bytes:
+    """All bytes of a regular file of at most `limit_bytes`; check, InputError as for `open_input`."""
+    with open_input(path, expected, hint, check) as file:
         try:
             content = file.read(limit_bytes + 1)
         except OSError as error:
@@ -73,12 +86,19 @@ def read_lines(path: str | os.PathLike[str], hint: str) -> list[str]:
     return [line for line in text.splitlines() if line.strip()]
 
 
-def open_regular(path: str | os.PathLike[str], flags: int, folder: int | None = None) -> int:
-    """A descriptor of a regular file, below the open folder if there is one; OSError for another kind."""
+def open_regular(
+    path: str | os.PathLike[str], flags: int, folder: int | None = None, check: Check = lambda status: None
+) -> int:
+    """A descriptor of a regular file, below the open folder if there is one; OSError for another kind.
+
+    check: as for `open_input`.
+    """
     safe = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     descriptor = os.open(path, flags | safe, 0o644, dir_fd=folder)
     try:
-        check_regular(os.fstat(descriptor))
+        status = os.fstat(descriptor)
+        check_regular(status)
+        check(status)
     except OSError:
         os.close(descriptor)
         raise

@@ -40,15 +40,9 @@ def own_folder(path: Path, *, create: bool = False) -> Iterator[int]:
 def open_own(name: str, folder: int, flags: int = os.O_RDONLY) -> int:
     """A descriptor of the regular file `name` in an open folder; OSError where others may have written it."""
     try:
-        descriptor = open_regular(name, flags | os.O_NOFOLLOW, folder)
+        return open_regular(name, flags | os.O_NOFOLLOW, folder, check_own)
     except OSError as error:
         raise OSError(error.errno, "a link") if error.errno == errno.ELOOP else error from None
-    try:
-        check_own(os.fstat(descriptor))
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def check_own(status: os.stat_result) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from support.command_line import drop_file_capabilities
 from support.others import give_to
 from trimoe.expert_layer import ExpertLayer, LayerSpec
 from trimoe.models.cache import PackedCache
@@ -83,6 +84,13 @@ def test_new_folders_and_files_are_for_this_user(private_cache: Path) -> None:
     assert cache_of().load() is not None
 
 
+def small_model(write_checkpoint: Callable[..., Path]) -> Path:
+    config = {"model_type": "qwen3_moe", "num_hidden_layers": 1, "num_experts": 2, "num_experts_per_tok": 1}
+    names, prefix = ("gate_proj", "up_proj", "down_proj"), "model.layers.0.mlp.experts"
+    tensors = {f"{prefix}.{e}.{name}.weight": ("BF16", (64, 64)) for e in range(2) for name in names}
+    return write_checkpoint(config, {"model.safetensors": tensors})
+
+
 AS_USER = """
 import os, sys
 from support import fill_cache
@@ -97,11 +105,8 @@ def test_two_real_users(
     writer: int, reader: int, from_cache: bool, write_checkpoint: Callable[..., Path]
 ) -> None:
     """What root packed serves everybody who may read it; what a user packed is nothing to root."""
-    config = {"model_type": "qwen3_moe", "num_hidden_layers": 1, "num_experts": 2, "num_experts_per_tok": 1}
-    names, prefix = ("gate_proj", "up_proj", "down_proj"), "model.layers.0.mlp.experts"
-    tensors = {f"{prefix}.{e}.{name}.weight": ("BF16", (64, 64)) for e in range(2) for name in names}
     with tempfile.TemporaryDirectory() as folder:  # everybody may go there
-        shutil.copytree(write_checkpoint(config, {"model.safetensors": tensors}), f"{folder}/model")
+        shutil.copytree(small_model(write_checkpoint), f"{folder}/model")
         os.chmod(folder, 0o755)
         os.chown(folder, writer, -1)
 
@@ -230,3 +235,55 @@ def test_a_file_without_its_checksums_is_not_whole(
         assert cache_of().load() is None
     cache_of().path.write_bytes(whole)
     assert cache_of().load() is not None
+
+
+NO_FOLDER = {"HOME": None, "TRIMOE_CACHE": None, "XDG_CACHE_HOME": None}
+ODD_PLACES: dict[str, tuple[dict[str, str | None], str | None]] = {
+    "no such user": ({"TRIMOE_CACHE": "~no-such-user/x"}, "the home of no user"),
+    "no home": (NO_FOLDER, "neither HOME nor TRIMOE_CACHE"),
+    "a file": ({"TRIMOE_CACHE": "{tmp}/file"}, "Not a directory"),
+    "below a file": ({"TRIMOE_CACHE": "{tmp}/file/x"}, "File exists"),
+    "a pipe": ({"TRIMOE_CACHE": "{tmp}/pipe"}, "Not a directory"),
+    "a device": ({"TRIMOE_CACHE": "/dev/null"}, ""),
+    "no permission": ({**NO_FOLDER, "HOME": "{tmp}/closed"}, "Permission denied"),
+    "proc": ({"TRIMOE_CACHE": "/proc/self/x"}, ""),
+    "too long": ({"TRIMOE_CACHE": "{tmp}/" + 300 * "x"}, "File name too long"),
+    "link to itself": ({"TRIMOE_CACHE": "{tmp}/loop"}, ""),
+    "not UTF-8": ({"TRIMOE_CACHE": "{tmp}/\udcff"}, None),
+}
+
+
+@pytest.mark.parametrize("place", ODD_PLACES)
+def test_a_model_runs_wherever_the_cache_cannot_be(
+    place: str, write_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """One line says so; whatever lies there stays."""
+    changes, said = ODD_PLACES[place]
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "closed").mkdir(mode=0o555)
+    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    for name, value in changes.items():
+        environment.pop(name, None)
+        if value is not None:
+            environment[name] = value.format(tmp=tmp_path)
+    code = "import pwd; from support import fill_cache; fill_cache.main()"
+    if place == "no home":
+        code = code.replace(";", "; pwd.getpwuid = lambda _: {}['unknown'];", 1)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(small_model(write_checkpoint))],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=drop_file_capabilities,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["from_cache"] is False
+    if said is None:
+        assert done.stderr == ""
+    else:
+        assert done.stderr.count("\n") == 1 and done.stderr.startswith("trimoe: expected "), done.stderr
+        assert said in done.stderr and "; try " in done.stderr
+    assert (tmp_path / "file").read_text() == "precious" and os.listdir(tmp_path / "closed") == []

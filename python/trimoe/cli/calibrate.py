@@ -10,6 +10,7 @@ import typer
 
 from trimoe.cli.render import human_ns, print_json, print_line, print_table, progress_steps
 from trimoe.errors import InputError
+from trimoe.own_files import own_folder
 from trimoe.whole_file import target_of
 
 __all__ = ["calibrate"]
@@ -53,6 +54,9 @@ def calibrate(
             hint="without the emulation",
         )
     path = output or cache_folder() / f"{CALIBRATED}.json"
+    if output is None:
+        with own_folder(path.parent, create=True):
+            pass
     _check_writable(target_of(path))
     import torch
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trimoe.errors import InputError
-from trimoe.input_file import read_input
+from trimoe.input_file import Check, read_input
 
 __all__ = ["LIMITS", "NUMBER_FORMATS", "SectionReader", "read_json"]
 
@@ -44,10 +44,10 @@ _WORDS: Mapping[str, tuple[str, ...]] = {"sharing": ("exclusive", "concurrent"),
 _TABLE_KEYS = {"domain", "weights", "hidden", "inter", "tokens", "ns", "source"}
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object that a file holds; InputError where it holds none."""
+def read_json(path: Path, check: Check = lambda status: None) -> dict[str, Any]:
+    """The object that a file holds; InputError where it holds none. check: as for `open_input`."""
     expected, hint = f"a JSON object in {path}", "a profile as `trimoe calibrate` writes it"
-    raw = read_input(path, expected, hint, _MAX_FILE_BYTES)
+    raw = read_input(path, expected, hint, _MAX_FILE_BYTES, check)
     try:
         value = json.loads(raw.decode("utf-8"))
         if not isinstance(value, dict):

@@ -8,6 +8,7 @@ the files before any byte is read, and a file that becomes shorter then is an er
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,7 @@ from trimoe.models.packed_folder import PackedFolder
 
 __all__ = ["ExpertStore", "Progress", "cache_of", "layer_specs", "pack_layers"]
 
+_log = logging.getLogger("trimoe")
 _IN_FLIGHT = 4  # experts per thread that are read ahead
 _BUFFER_BYTES = 2 << 30  # for experts being packed, all threads together
 
@@ -73,7 +75,7 @@ class ExpertStore:
             tensors = find_moe_layers(checkpoint)
             specs = layer_specs(tensors, math, packing)
             source_bytes = sum(tensors[index].nbytes for index in specs)
-            cache = cache_of(checkpoint, specs) if use_cache else None
+            cache = _cache_if_any(checkpoint, specs) if use_cache else None
             layers = cache.load() if cache else None
             from_cache = layers is not None
             if layers is None:
@@ -106,6 +108,14 @@ def cache_of(checkpoint: Checkpoint, specs: Mapping[int, LayerSpec]) -> PackedCa
     text = f"{checkpoint.fingerprint()} {_cpu.LAYOUT_VERSION} {FILE_VERSION} {packings}"
     key = hashlib.sha256(text.encode()).hexdigest()[:32]
     return PackedCache(key, specs, origin=os.path.realpath(checkpoint.path))
+
+
+def _cache_if_any(checkpoint: Checkpoint, specs: Mapping[int, LayerSpec]) -> PackedCache | None:
+    try:
+        return cache_of(checkpoint, specs)
+    except InputError as error:
+        _log.warning("trimoe: %s (the model runs, the next start packs again)", error)
+        return None
 
 
 def pack_layers(
