@@ -18,7 +18,7 @@ import errno
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -58,12 +58,15 @@ class PackedCache:
         )
         self.file_bytes = self._file.file_bytes
 
-    def load(self) -> dict[int, ExpertLayer] | None:
-        """Maps the file; None when there is none. A file that is not whole is removed and counts as none."""
+    def load(self, check_all: Callable[[int], None] | None = None) -> dict[int, ExpertLayer] | None:
+        """Maps the file; None when there is none. A file that is not whole is removed and counts as none.
+
+        check_all: compare every byte with its checksum; called with the bytes that were just read.
+        """
         try:
             with own_folder(self.folder) as folder, self._opened(folder) as file:
                 try:
-                    found = self._whole(file)
+                    found = self._whole(file, check_all)
                 except ValueError as error:
                     self._drop(file, folder, str(error))
                     return None
@@ -116,12 +119,13 @@ class PackedCache:
     def _opened(self, folder: int) -> BinaryIO:
         return os.fdopen(open_own(self.path.name, folder), "rb")
 
-    def _whole(self, file: BinaryIO) -> PackedFile:
+    def _whole(self, file: BinaryIO, check_all: Callable[[int], None] | None = None) -> PackedFile:
         """What the file holds; ValueError, whose text says what it is else."""
         found = PackedFile.read(file)
         if (found.header.get("key"), found.layer_bytes) != (self._key, self._file.layer_bytes):
             raise ValueError("that of another checkpoint")
-        damaged = found.damaged(file.fileno())
+        descriptor = file.fileno()
+        damaged = found.damaged_anywhere(descriptor, check_all) if check_all else found.damaged(descriptor)
         if damaged:
             raise ValueError(f"damaged experts in layer {damaged[0]}")
         return found

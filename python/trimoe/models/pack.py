@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from trimoe.models.packed_folder import PackedFolder
 from trimoe.models.rest_tensors import find_rest
 from trimoe.models.store import Progress, cache_of, layer_specs, pack_layers
 
-__all__ = ["PackReport", "pack_to_cache", "pack_to_folder", "packable_bytes"]
+__all__ = ["PackReport", "pack_to_cache", "pack_to_folder", "packable_bytes", "verify_packed"]
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,26 @@ def pack_to_folder(
                 )
             writer.write(pack_layers(tensors, specs, progress))
     return _report(target, tensors, specs, start_ns, already_there=False)
+
+
+def verify_packed(
+    path: str | os.PathLike[str],
+    math: Mapping[int, ExpertMath],
+    packing: Packing,
+    advance: Callable[[int], None] = lambda nbytes: None,
+) -> bool:
+    """Compares every byte of what a load in this format would map with its checksum; whether there is any.
+
+    A damaged file of the packed cache is removed, with a warning, so that the load packs again; InputError
+    for a damaged folder of `pack_to_folder`. advance: called with the bytes that were just read.
+    """
+    with Checkpoint(path) as checkpoint:
+        folder = PackedFolder.of(checkpoint)
+        if folder is not None:
+            folder.verify(advance)
+            return True
+        specs = layer_specs(find_moe_layers(checkpoint), math, packing)
+        return cache_of(checkpoint, specs).load(advance) is not None
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.expert_math import Packing
 from trimoe.models.packed_file import PackedFile
 
-__all__ = ["PACKED_FILE", "PackedFolder", "folder_file"]
+__all__ = ["PACKED_FILE", "PackedFolder", "folder_file", "problem_in_folder"]
 
 PACKED_FILE = "experts.trimoe"
 _PACK_AGAIN = "`trimoe pack` again, from the original checkpoint"
@@ -118,6 +118,18 @@ class PackedFolder:
             got=got,
             hint=f"copying the folder again, or {_PACK_AGAIN}",
         )
+
+
+def problem_in_folder(folder: Path, advance: Callable[[int], None]) -> str:
+    """Why the packed experts of a model folder are not as they were written; "" where every byte is.
+
+    advance: as for `verify`.
+    """
+    try:
+        PackedFolder(folder / PACKED_FILE).verify(advance)
+    except InputError as error:
+        return error.got
+    return ""
 
 
 def _open(path: Path) -> BinaryIO:
