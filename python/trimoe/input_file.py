@@ -16,6 +16,7 @@ from trimoe.errors import InputError
 
 __all__ = [
     "MAX_JSON_BYTES",
+    "Check",
     "check_regular",
     "kind_of",
     "open_input",
@@ -40,7 +41,7 @@ _KINDS = {
 
 
 def open_input(
-    path: str | os.PathLike[str], expected: str, hint: str, check: Check = lambda status: None
+    path: str | os.PathLike[str], expected: str, hint: str, check: Check | None = None
 ) -> BinaryIO:
     """Opens a regular file, links followed; `expected` and `hint` are of the error where that cannot be.
 
@@ -57,11 +58,7 @@ def open_input(
 
 
 def read_input(
-    path: str | os.PathLike[str],
-    expected: str,
-    hint: str,
-    limit_bytes: int,
-    check: Check = lambda status: None,
+    path: str | os.PathLike[str], expected: str, hint: str, limit_bytes: int, check: Check | None = None
 ) -> bytes:
     """All bytes of a regular file of at most `limit_bytes`; check, InputError as for `open_input`."""
     with open_input(path, expected, hint, check) as file:
@@ -87,18 +84,19 @@ def read_lines(path: str | os.PathLike[str], hint: str) -> list[str]:
 
 
 def open_regular(
-    path: str | os.PathLike[str], flags: int, folder: int | None = None, check: Check = lambda status: None
+    path: str | os.PathLike[str], flags: int, folder: int | None = None, check: Check | None = None
 ) -> int:
     """A descriptor of a regular file, below the open folder if there is one; OSError for another kind.
 
     check: as for `open_input`.
     """
     safe = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    descriptor = os.open(path, flags | safe, 0o644, dir_fd=folder)
+    descriptor = os.open(path, flags | safe, dir_fd=folder)
     try:
         status = os.fstat(descriptor)
         check_regular(status)
-        check(status)
+        if check is not None:
+            check(status)
     except OSError:
         os.close(descriptor)
         raise

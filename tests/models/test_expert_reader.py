@@ -44,7 +44,7 @@ def test_parts_at_the_same_place_of_different_files(checkpoint: Path) -> None:
         addresses = [owner.address for owner in expert.owners]
         assert len(addresses) == 3 and len(set(addresses)) < 3
         assert expert.nbytes == 3 * I * H * 2
-        with ExpertReader(1, expert).read(expert) as sources:
+        with ExpertReader(1).read(expert) as sources:
             for name, source in zip(NAMES, sources, strict=False):
                 assert source is not None
                 want = opened.tensor(f"model.layers.0.mlp.experts.2.{name}.weight").read()
@@ -56,7 +56,7 @@ def test_one_expert_at_a_time_in_a_buffer(checkpoint: Path) -> None:
     """As many buffers as there are, whoever asks; a third reader waits."""
     with Checkpoint(checkpoint) as opened:
         layer = find_moe_layers(opened)[0]
-        reader, inside, most = ExpertReader(2, layer.expert(0)), set[int](), []
+        reader, inside, most = ExpertReader(2), set[int](), list[int]()
         lock = threading.Lock()
 
         def read(expert: int) -> None:
@@ -80,7 +80,7 @@ def test_one_expert_at_a_time_in_a_buffer(checkpoint: Path) -> None:
 def test_a_buffer_is_free_again_after_an_error(checkpoint: Path) -> None:
     with Checkpoint(checkpoint) as opened:
         layer = find_moe_layers(opened)[0]
-        reader = ExpertReader(1, layer.expert(0))
+        reader = ExpertReader(1)
         os.truncate(checkpoint / "u.safetensors", 5000)
         for _ in range(3):
             with pytest.raises(FailureError, match="shortened meanwhile"), reader.read(layer.expert(E - 1)):
@@ -91,9 +91,9 @@ def test_huge_experts_are_packed_by_fewer_threads(checkpoint: Path, monkeypatch:
     expected, made = contents(open_store(checkpoint, use_cache=False)), []
 
     class Recorded(ExpertReader):
-        def __init__(self, buffers: int, largest: Any) -> None:
+        def __init__(self, buffers: int) -> None:
             made.append(buffers)
-            super().__init__(buffers, largest)
+            super().__init__(buffers)
 
     monkeypatch.setattr(store_module, "ExpertReader", Recorded)
     monkeypatch.setattr(store_module, "usable_threads", lambda: 8)

@@ -100,7 +100,7 @@ def rm(
     elif older_than is not None:
         before_s = time.time() - _seconds(older_than)
         files = [one for one in files if one.used_s < before_s]
-    removed = remove_files(folder, files) if files else []
+    removed = remove_files(folder, files)
     freed_bytes = sum(one.nbytes for one in removed)
     if json_output:
         print_json({"removed": [one.name for one in removed], "freed_bytes": freed_bytes})

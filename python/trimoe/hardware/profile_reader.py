@@ -44,7 +44,7 @@ _WORDS: Mapping[str, tuple[str, ...]] = {"sharing": ("exclusive", "concurrent"),
 _TABLE_KEYS = {"domain", "weights", "hidden", "inter", "tokens", "ns", "source"}
 
 
-def read_json(path: Path, check: Check = lambda status: None) -> dict[str, Any]:
+def read_json(path: Path, check: Check | None = None) -> dict[str, Any]:
     """The object that a file holds; InputError where it holds none. check: as for `open_input`."""
     expected, hint = f"a JSON object in {path}", "a profile as `trimoe calibrate` writes it"
     raw = read_input(path, expected, hint, _MAX_FILE_BYTES, check)

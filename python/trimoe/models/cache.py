@@ -149,8 +149,9 @@ class PackedCache:
         with own_folder(self.folder, create=True) as folder:
             remove_leftovers(folder)
             with _part_file(part, folder) as descriptor:
-                if descriptor is None or self._is_there(folder):
-                    return self._is_there(folder)
+                there = self._is_there(folder)
+                if descriptor is None or there:
+                    return there
                 self._file.write(descriptor, layers)
                 os.rename(part, self.path.name, src_dir_fd=folder, dst_dir_fd=folder)
                 os.fsync(folder)
@@ -198,16 +199,13 @@ def _part_file(name: str, folder: int) -> Iterator[int | None]:
         os.close(descriptor)
 
 
-def remove_leftovers(folder: int) -> int:
-    """Removes the part files, of any key, whose writers are dead; the bytes that frees."""
-    freed = 0
+def remove_leftovers(folder: int) -> None:
+    """Removes the part files, of any key, whose writers are dead; frees what they took of the disk."""
     for name in os.listdir(folder):
         if name.endswith(".part"):
             with contextlib.suppress(OSError), os.fdopen(open_own(name, folder, os.O_RDWR), "rb") as file:
-                nbytes = os.fstat(file.fileno()).st_size
-                if lock(file.fileno()) and remove_packed(file.fileno(), name, folder):
-                    freed += nbytes
-    return freed
+                if lock(file.fileno()):
+                    remove_packed(file.fileno(), name, folder)
 
 
 def remove_packed(descriptor: int, name: str, folder: int) -> bool:

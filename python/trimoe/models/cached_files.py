@@ -94,7 +94,7 @@ def remove_files(folder: Path, files: Sequence[CachedFile]) -> list[CachedFile]:
     have.
     """
     removed = []
-    with own_folder(folder) as opened:
+    with contextlib.suppress(FileNotFoundError), own_folder(folder) as opened:
         for one in files:
             name = one.path.name
             with contextlib.suppress(FileNotFoundError), os.fdopen(open_own(name, opened), "rb") as file:

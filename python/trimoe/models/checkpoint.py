@@ -138,7 +138,7 @@ def _check_folder(path: Path) -> Path:
 def _check_entries(folder: Path) -> None:
     """InputError for a pipe or a device: transformers would wait for it, or read it without end."""
     for name in os.listdir(folder):
-        with contextlib.suppress(FileNotFoundError):  # a link to nothing is no harm until it is needed
+        with contextlib.suppress(OSError):  # a link to nothing is no harm until it is needed
             kind = kind_of(os.stat(folder / name).st_mode)
             if kind not in ("a file", "a folder"):
                 raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -20,14 +21,12 @@ _LINE_BYTES = 64
 
 
 class ExpertReader:
-    """So many buffers for experts of so many bytes; any thread may read, and waits for a free one."""
+    """So many buffers; any thread may read, and waits for a free one."""
 
-    def __init__(self, buffers: int, largest: ExpertSource) -> None:
-        """largest: no expert may take more."""
-        nbytes = largest.nbytes + _LINE_BYTES * len(largest.owners)
+    def __init__(self, buffers: int) -> None:
         self._free = SimpleQueue[bytearray]()
         for _ in range(buffers):
-            self._free.put(bytearray(nbytes))
+            self._free.put(bytearray())
 
     @contextmanager
     def read(self, expert: ExpertSource) -> Iterator[tuple[Source | None, ...]]:
@@ -35,17 +34,24 @@ class ExpertReader:
 
         Raises FailureError where a file became shorter, or cannot be read.
         """
+        owners = expert.owners
+        begins = list(itertools.accumulate((_whole_lines(owner.nbytes) for owner in owners), initial=0))
         buffer = self._free.get()
         try:
-            at, address = 0, ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+            if len(buffer) < begins[-1]:
+                buffer = bytearray(begins[-1])
+            address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
             moved_by = dict[TensorView, int]()
-            for owner in expert.owners:
-                owner.file.read_into(owner.address, memoryview(buffer)[at : at + owner.nbytes])
-                moved_by[owner] = address + at - owner.address
-                at += -(-owner.nbytes // _LINE_BYTES) * _LINE_BYTES
+            for owner, begin in zip(owners, begins, strict=False):
+                owner.file.read_into(owner.address, memoryview(buffer)[begin : begin + owner.nbytes])
+                moved_by[owner] = address + begin - owner.address
             yield tuple(None if part is None else _source(part, moved_by) for part in expert.parts)
         finally:
             self._free.put(buffer)
+
+
+def _whole_lines(nbytes: int) -> int:
+    return -(-nbytes // _LINE_BYTES) * _LINE_BYTES
 
 
 def _source(part: Matrix | Vector, moved_by: Mapping[TensorView, int]) -> Source:

@@ -33,14 +33,12 @@ class FileMapping:
 
     Attributes:
         address: absolute memory address of the file's first byte; a multiple of the page size.
-        nbytes: size of the mapping.
     """
 
     def __init__(self, descriptor: int, nbytes: int) -> None:
         """Map the first `nbytes` > 0 bytes of an open file; OSError where the system cannot."""
         self._map = mmap.mmap(descriptor, nbytes, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
         self.address = _address_of(self._map)
-        self.nbytes = nbytes
 
 
 def _address_of(mapping: mmap.mmap) -> int:

@@ -26,18 +26,19 @@ from trimoe.hardware.machine import usable_threads
 from trimoe.input_file import MAX_JSON_BYTES
 from trimoe.models.file_mapping import FileMapping
 
-__all__ = ["FILE_VERSION", "OWNER_BYTES", "PackedFile", "is_packed", "owner_of", "write_at"]
+__all__ = ["FILE_VERSION", "PackedFile", "is_packed", "owner_of", "write_at"]
 
 FILE_VERSION = 2
-OWNER_BYTES = 32
+_OWNER_BYTES = 32
 _FAMILY = b"trimoe packed "  # what the magic of every version begins with
 _MAGIC = _FAMILY + b"%d\n" % FILE_VERSION
-_START = struct.Struct(f"<{len(_MAGIC)}s{OWNER_BYTES}sQ")
+_START = struct.Struct(f"<{len(_MAGIC)}s{_OWNER_BYTES}sQ")
 _CRC_BYTES = 4
 _BROKEN = "a truncated or changed file"
 _PAGE = 4096
 _SAMPLES = 16  # blocks of a page, of each layer
 _CHUNK_BYTES = 16 << 20
+_CHECK_BYTES = 1 << 20  # in each of many threads
 
 _Read = Callable[[int, int], bytes | memoryview]  # (offset in the layer, bytes); fewer where it ends
 
@@ -56,7 +57,7 @@ class PackedFile:
         """A file to be written; owner: up to 32 bytes."""
         self.layer_bytes = dict(sorted(layer_bytes.items()))
         text = json.dumps({**header, "layer_bytes": self.layer_bytes}).encode()
-        self._set(header, owner.ljust(OWNER_BYTES, b"\0"), text)
+        self._set(header, owner.ljust(_OWNER_BYTES, b"\0"), text)
 
     def _set(self, header: Mapping[str, Any], owner: bytes, text: bytes) -> None:
         self.header, self.owner, self._text = dict(header), owner, text
@@ -118,8 +119,8 @@ class PackedFile:
 
         def is_damaged(index: int) -> bool:
             read, found, end = _reader(descriptor, self._offsets[index]), 0, self.layer_bytes[index]
-            for at in range(0, end, _CHUNK_BYTES):
-                chunk = read(at, min(_CHUNK_BYTES, end - at))
+            for at in range(0, end, _CHECK_BYTES):
+                chunk = read(at, min(_CHECK_BYTES, end - at))
                 found = zlib.crc32(chunk, found)
                 advance(len(chunk))
             return found != self._checksums[index][1]
@@ -180,7 +181,7 @@ def is_packed(descriptor: int) -> bool:
 
 def owner_of(descriptor: int) -> bytes:
     """The owner that an open packed file, of any version, names."""
-    return os.pread(descriptor, OWNER_BYTES, len(_MAGIC))
+    return os.pread(descriptor, _OWNER_BYTES, len(_MAGIC))
 
 
 def write_at(descriptor: int, offset: int, data: memoryview) -> None:

@@ -186,10 +186,10 @@ def _pack_all(
     tensors: Mapping[int, MoeLayerTensors], specs: Mapping[int, LayerSpec], advance: Callable[[int], None]
 ) -> dict[int, ExpertLayer]:
     layers = {index: ExpertLayer(spec) for index, spec in specs.items()}  # memory is touched as it is filled
-    largest = max((tensors[index].expert(0) for index in specs), key=lambda expert: expert.nbytes)
+    largest_bytes = max((tensors[index].expert(0).nbytes for index in specs), default=1)
     buffer_bytes = min(_BUFFER_BYTES, memory().available_bytes // 8)
-    threads = max(1, min(usable_threads(), buffer_bytes // max(1, largest.nbytes)))
-    reader = ExpertReader(threads, largest)
+    threads = max(1, min(usable_threads(), buffer_bytes // largest_bytes))
+    reader = ExpertReader(threads)
     pending: set[Future[int]] = set()
     executor = ThreadPoolExecutor(threads, thread_name_prefix="trimoe-pack")
     try:
