@@ -24,6 +24,8 @@ FUNCTION_CAP = 60
 # Imports point to the same or a lower layer. `_cpu` is the native module; the package itself is `trimoe`.
 PYTHON_LAYERS = {
     "errors": 0,
+    "input_file": 0,
+    "own_files": 0,
     "whole_file": 0,
     "_cpu": 0,
     "_ndp": 0,
@@ -54,6 +56,8 @@ TORCH_FREE = (
     "policies/",
     "simulator/",
     "errors.py",
+    "input_file.py",
+    "own_files.py",
     "whole_file.py",
 )
 TORCH_FREE += ("expert_layer.py", "runtime/prediction.py")

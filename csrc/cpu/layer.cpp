@@ -97,8 +97,13 @@ std::shared_ptr<Layer> find_layer(int64_t handle) {
 }
 
 void unregister_layer(int64_t handle) {
+  // Freed after the lock: its owner may run Python, which other threads wait for.
+  std::shared_ptr<Layer> last;
   std::unique_lock lock(registry().mutex);
-  registry().layers.erase(handle);
+  const auto found = registry().layers.find(handle);
+  if (found == registry().layers.end()) return;
+  last = std::move(found->second);
+  registry().layers.erase(found);
 }
 
 }  // namespace trimoe::cpu

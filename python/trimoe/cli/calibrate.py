@@ -10,6 +10,8 @@ import typer
 
 from trimoe.cli.render import human_ns, print_json, print_line, print_table, progress_steps
 from trimoe.errors import InputError
+from trimoe.own_files import own_folder
+from trimoe.whole_file import target_of
 
 __all__ = ["calibrate"]
 
@@ -52,9 +54,10 @@ def calibrate(
             hint="without the emulation",
         )
     path = output or cache_folder() / f"{CALIBRATED}.json"
-    if path.is_dir():
-        raise InputError(expected="a file for --output", got=f"the folder {path}", hint=f"{path}/here.json")
-    _check_writable(path)
+    if output is None:
+        with own_folder(path.parent, create=True):
+            pass
+    _check_writable(target_of(path))
     import torch
 
     from trimoe.runtime.calibration import FULL, QUICK, write_json

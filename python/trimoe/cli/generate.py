@@ -42,6 +42,9 @@ def generate(
     group: Annotated[int, GROUP_OPTION] = 0,
     activations: Annotated[str, ACTIVATIONS_OPTION] = "auto",
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep packed experts on disk.")] = True,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check every byte of experts packed before; else some of them.")
+    ] = False,
     measure: Annotated[
         bool,
         typer.Option("--measure/--no-measure", help="Measure the roofline that speeds are compared with."),
@@ -87,7 +90,7 @@ def generate(
     # Before the ledger opens: the probe needs memory too.
     roofline = measure_roofline(threads=threads, weights=prediction.peak_formats) if measure else None
     loaded, tokenizer, ledger = load_model(
-        model, dtype, packing, cache, prediction.total_bytes, quiet=json_output
+        model, dtype, packing, cache, prediction.total_bytes, quiet=json_output, verify=verify
     )
     store = loaded.trimoe_store
     ndp = _ndp_domain(loaded, ndp_dimms, cold_tokens, ndp_arithmetic) if ndp_dimms else None
@@ -136,14 +139,25 @@ def use_threads() -> int:
 
 
 def load_model(
-    folder: Path, dtype: str, packing: Packing, cache: bool, predicted_bytes: int, *, quiet: bool
+    folder: Path,
+    dtype: str,
+    packing: Packing,
+    cache: bool,
+    predicted_bytes: int,
+    *,
+    quiet: bool,
+    verify: bool = False,
 ) -> tuple[Any, Any, MemoryLedger]:
-    """The model and tokenizer in a folder, and the memory they may take; InputError as `trimoe.load`."""
+    """The model and tokenizer in a folder, and the memory they may take; InputError as `trimoe.load`.
+
+    verify: compare every byte of what was packed before with its checksum.
+    """
     import torch
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
-    from trimoe.models.load import load
+    from trimoe.models.load import load, read_expert_math
+    from trimoe.models.pack import verify_packed
 
     logging.set_verbosity_error()
     if quiet or not sys.stderr.isatty():
@@ -160,6 +174,8 @@ def load_model(
             hint="the tokenizer files that came with the weights",
         ) from error
     _check_generation_config(folder)
+    if verify:
+        verify_packed(folder, read_expert_math(folder), packing)
     torch_dtype: torch.dtype | Literal["auto"] = "auto" if dtype == "auto" else getattr(torch, dtype)
     model = load(folder, dtype=torch_dtype, cache=cache, **asdict(packing))
     return model, tokenizer, ledger

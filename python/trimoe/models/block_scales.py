@@ -53,7 +53,7 @@ def apply_scales(model: Any, checkpoint: Checkpoint, scales: Mapping[str, str]) 
 def _read(checkpoint: Checkpoint, name: str) -> torch.Tensor:
     """A few numbers [N / 128, K / 128] as fp32."""
     view = checkpoint.tensor(name)
-    copied = torch.frombuffer(bytearray(view.memory()), dtype=_DTYPES[view.dtype])
+    copied = torch.frombuffer(view.read(), dtype=_DTYPES[view.dtype])
     return copied.view(view.shape).float()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
 from types import TracebackType
 
 from trimoe.errors import InputError
+from trimoe.input_file import kind_of
 from trimoe.models.json_file import read_json_object
 from trimoe.models.safetensors_reader import SafetensorsFile, TensorEntry, TensorView
 
@@ -76,7 +78,7 @@ class Checkpoint:
         """
         digest = hashlib.sha256(_FINGERPRINT_VERSION)
 
-        def add(part: bytes) -> None:
+        def add(part: bytes | bytearray) -> None:
             digest.update(len(part).to_bytes(8, "little") + part)
 
         add(self._config_raw)
@@ -120,9 +122,9 @@ def _check_folder(path: Path) -> Path:
         if not path.exists():
             problem = "no such folder"
         elif not path.is_dir():
-            problem = "a file"
+            problem = kind_of(path.stat().st_mode)
         else:
-            os.listdir(path)
+            _check_entries(path)
     except (OSError, ValueError) as error:
         problem = getattr(error, "strerror", None) or str(error)
     if problem:
@@ -131,6 +133,17 @@ def _check_folder(path: Path) -> Path:
             hint = f"the folder that holds it: {path.parent}"
         raise InputError(expected=f"a checkpoint folder at {str(path)!r}", got=problem, hint=hint)
     return path
+
+
+def _check_entries(folder: Path) -> None:
+    """InputError for a pipe or a device: transformers would wait for it, or read it without end."""
+    for name in os.listdir(folder):
+        with contextlib.suppress(OSError):  # a link to nothing is no harm until it is needed
+            kind = kind_of(os.stat(folder / name).st_mode)
+            if kind not in ("a file", "a folder"):
+                raise InputError(
+                    expected=f"only files and folders in {folder}", got=f"{kind}, {name}", hint="removing it"
+                )
 
 
 def _find_files(folder: Path) -> tuple[dict[str, str] | None, list[str]]:
