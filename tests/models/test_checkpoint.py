@@ -189,8 +189,11 @@ def test_fingerprint_is_stable_and_notices_changes(write_checkpoint: Write) -> N
         assert changed()
     os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     assert changed()
-    config.write_text(config.read_text() + " ")
-    assert changed()
+    for key, value in (("model_type", "gpt_oss"), ("quantization_config", {"quant_method": "fp8"})):
+        config.write_text(json.dumps({**json.loads(config.read_text()), key: value}))
+        assert changed()
+    config.write_text(json.dumps({**json.loads(config.read_text()), "rope_theta": 1.0}))
+    assert not changed()  # it says nothing of how the weights are read
     shard.rename(folder / "other.safetensors")
     assert changed()
 

@@ -36,7 +36,7 @@ def expert_math(module: Any) -> ExpertMath:
     from transformers.integrations.moe import _default_apply_gate
 
     kind = type(module)
-    if module.has_post_expert_norm:
+    if getattr(module, "has_post_expert_norm", False):  # transformers before 5.20 has no such experts
         raise _unsupported(kind, "a norm after each expert")
     if kind.__name__ in _CLAMPED_SWIGLU:
         alpha, limit = (float(getattr(module, name)) for name in _CLAMPED_SWIGLU[kind.__name__])

@@ -12,9 +12,10 @@ import torch
 from trimoe.errors import InputError
 from trimoe.models.activations import expert_math
 from trimoe.models.checkpoint import Checkpoint
-from trimoe.models.config_keys import find_int, text_config
+from trimoe.models.checkpoint_files import find_files
 from trimoe.models.expert_math import ExpertMath
-from trimoe.models.quantizer import TrimoeConfig, check_device_map, expert_modules, register
+from trimoe.models.load_arguments import LoadArguments
+from trimoe.models.quantizer import TrimoeConfig, expert_modules, offered, register
 from trimoe.models.rest_tensors import find_rest
 
 __all__ = ["load", "read_expert_math"]
@@ -37,36 +38,36 @@ def load(
     there becomes that dtype too, multiplied by its scales. weights: packed format of the experts, one of
     `trimoe.expert_layer.WEIGHT_FORMATS`; "auto" keeps the checkpoint's own, fp8 and mxfp4 bit for bit.
     group: inputs that share a scale (int4: 32, 64 or 128, the default). activations: what int4 weights
-    are multiplied with, "int8" (the default) or "bf16". cache: keep the packed experts on disk; further
-    arguments go to `AutoModelForCausalLM.from_pretrained`. The store is `model.trimoe_store`.
+    are multiplied with, "int8" (the default) or "bf16". cache: keep the packed experts on disk. Further
+    arguments: a `config`, a `variant` or `subfolder` of the files, what config.json says with another
+    value (`num_experts_per_tok=4`), and others of `AutoModelForCausalLM.from_pretrained`; one that cannot
+    be honoured is an error. The store is `model.trimoe_store`.
 
-    Raises InputError for a path, model or file that is not as it should be, FailureError when memory
-    does not suffice.
+    Raises InputError for a path, model, file or argument that is not as it should be, FailureError when
+    memory does not suffice.
     """
     from transformers import AutoModelForCausalLM
 
-    _check_arguments(dtype, kwargs)
+    arguments = LoadArguments.of(path, dtype, kwargs)
     register()
-    folder = os.fspath(path)
-    with Checkpoint(folder) as checkpoint:  # every file is whole before anything is built
-        _check_topk(folder, checkpoint.config)
-        find_rest(checkpoint)
-        own = checkpoint.config.get("quantization_config")
-    quantization = TrimoeConfig(folder, weights, cache, group, activations)
-    if isinstance(own, dict) and own.get("quant_method") == "trimoe":
-        quantization = _completed(quantization, TrimoeConfig(**own))
-    config, more, _ = _read_config(folder, kwargs)
-    model, info = AutoModelForCausalLM.from_pretrained(
-        folder,
-        config=config,
-        dtype=dtype,
-        quantization_config=quantization,
-        local_files_only=True,
-        ignore_mismatched_sizes=True,  # found below; transformers' own error is a table
-        output_loading_info=True,
-        **more,
-    )
-    _check_complete(folder, info)
+    config, _ = _read_config(arguments)
+    quantization = TrimoeConfig(None, weights, cache, group, activations, source=_take_quantization(config))
+    if quantization.source is not None and quantization.source.get("quant_method") == "trimoe":
+        quantization = _completed(quantization, TrimoeConfig(**quantization.source))
+    facts = {**config.to_dict(), "quantization_config": quantization.to_dict()}
+    files = find_files(arguments.folder, facts, arguments.variant)
+    with Checkpoint(files, facts) as checkpoint, offered(checkpoint):
+        find_rest(checkpoint)  # every file is whole before anything is built
+        model, info = AutoModelForCausalLM.from_pretrained(
+            str(arguments.folder),
+            config=config,
+            dtype=dtype,
+            quantization_config=quantization,
+            ignore_mismatched_sizes=True,  # found below; transformers' own error is a table
+            output_loading_info=True,
+            **arguments.handed_on,
+        )
+    _check_complete(arguments.folder, info)
     return model.eval()
 
 
@@ -74,7 +75,7 @@ def _completed(asked: TrimoeConfig, own: TrimoeConfig) -> TrimoeConfig:
     """What was asked for; what was left open as the checkpoint's config.json says."""
     packing = asked.packing
     return TrimoeConfig(
-        checkpoint=own.checkpoint or asked.checkpoint,
+        checkpoint=own.checkpoint,
         weights=own.weights if packing.weights == "auto" else packing.weights,
         group=packing.group or (own.group if packing.weights in ("auto", own.weights) else 0),
         activations=own.activations if packing.activations == "auto" else packing.activations,
@@ -84,70 +85,44 @@ def _completed(asked: TrimoeConfig, own: TrimoeConfig) -> TrimoeConfig:
     )
 
 
-def _check_arguments(dtype: torch.dtype | str, kwargs: Mapping[str, Any]) -> None:
-    if dtype != "auto" and dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        raise InputError(
-            expected="dtype 'auto', torch.float32, torch.bfloat16 or torch.float16",
-            got=repr(dtype),
-            hint="dtype='auto'",
-        )
-    check_device_map(kwargs.get("device_map"))
-    reserved = {"quantization_config", "local_files_only", "output_loading_info", "ignore_mismatched_sizes"}
-    if reserved & set(kwargs):
-        raise InputError(
-            expected="arguments that trimoe.load leaves open",
-            got=", ".join(sorted(reserved & set(kwargs))),
-            hint="AutoModelForCausalLM.from_pretrained with quantization_config=trimoe.TrimoeConfig()",
-        )
-
-
-def _check_topk(folder: str, config: Mapping[str, Any]) -> None:
-    topk, experts = (find_int(text_config(config), fact) for fact in ("topk", "experts"))
-    if topk is not None and experts is not None and not 1 <= topk <= experts:
-        raise InputError(
-            expected=f"1 to {experts} experts per token in {folder}/config.json",
-            got=str(topk),
-            hint="the config.json that came with the weights",
-        )
-
-
 def read_expert_math(path: str | os.PathLike[str]) -> dict[int, ExpertMath]:
     """How the experts of each layer of the model in the folder `path` are computed; InputError as `load`."""
-    _, _, model = _read_config(os.fspath(path), {})
+    _, model = _read_config(LoadArguments.of(path, "auto", {}))
     return {index: expert_math(module) for index, (_, module) in expert_modules(model).items()}
 
 
-def _read_config(folder: str, kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, Any], Any]:
-    """The model's config without its quantization, the arguments left for `from_pretrained`, and the model.
+def _read_config(arguments: LoadArguments) -> tuple[Any, Any]:
+    """The model's config, and the model built without memory; what breaks there is config.json's fault."""
+    from transformers import AutoModelForCausalLM
 
-    With another quantization than ours in it, transformers would set out to undo that one itself. The
-    model is built without memory: what breaks there is config.json, whatever exception it raises.
-    """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    more = dict(kwargs)
-    trust = bool(more.pop("trust_remote_code", False))
-    config = copy.deepcopy(more.pop("config", None))
     try:
-        if config is None:
-            config, more = AutoConfig.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=trust, return_unused_kwargs=True, **more
-            )
-        for part in (config, config.get_text_config(decoder=True)):
-            if hasattr(part, "quantization_config"):
-                del part.quantization_config
+        config = arguments.read_config()
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=trust)
+            plain = copy.deepcopy(config)
+            _take_quantization(plain)
+            model = AutoModelForCausalLM.from_config(plain, trust_remote_code=arguments.trust_remote_code)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(
-            expected=f"a language model that transformers can build from {folder}/config.json",
+            expected=f"a language model that transformers can build from {arguments.folder}/config.json",
             got=f"{type(error).__name__}: {str(error)[:200]}",
             hint="the config.json that came with the weights, or a newer transformers",
         ) from error
-    return config, {**more, "trust_remote_code": trust}, model
+    return config, model
 
 
-def _check_complete(folder: str, info: Mapping[str, Any]) -> None:
+def _take_quantization(config: Any) -> dict[str, Any] | None:
+    """Removes the quantization from a config: with another than ours, transformers would undo that."""
+    found = None
+    for part in (config.get_text_config(decoder=True), config):
+        found = getattr(part, "quantization_config", None) or found
+        if hasattr(part, "quantization_config"):
+            del part.quantization_config
+    return found
+
+
+def _check_complete(folder: os.PathLike[str], info: Mapping[str, Any]) -> None:
     """transformers fills what it did not find with random numbers, and the text with noise."""
     missing = sorted(info["missing_keys"])
     mismatched = sorted(f"{name} of shape {tuple(got)}" for name, got, _ in info["mismatched_keys"])
