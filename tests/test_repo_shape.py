@@ -69,6 +69,7 @@ TORCH_USERS = {
         "model_checks",
         "quantizer",
         "tensor_targets",
+        "tokenizer",
     )
 }
 TORCH_MODULES = ("torch", "transformers", "trimoe.ops")

@@ -20,6 +20,9 @@ from trimoe.models.rest_tensors import find_rest
 
 __all__ = ["load", "read_expert_math"]
 
+_OTHER_CONFIG = "the config.json that came with the weights, or a newer transformers"
+_TRUST = "trimoe.load(..., trust_remote_code=True), if you trust the code that lies there"
+
 
 def load(
     path: str | os.PathLike[str],
@@ -63,6 +66,7 @@ def load(
             config=config,
             dtype=dtype,
             quantization_config=quantization,
+            trust_remote_code=arguments.trust_remote_code,
             ignore_mismatched_sizes=True,  # found below; transformers' own error is a table
             output_loading_info=True,
             **arguments.handed_on,
@@ -107,7 +111,7 @@ def _read_config(arguments: LoadArguments) -> tuple[Any, Any]:
         raise InputError(
             expected=f"a language model that transformers can build from {arguments.folder}/config.json",
             got=f"{type(error).__name__}: {str(error)[:200]}",
-            hint="the config.json that came with the weights, or a newer transformers",
+            hint=_TRUST if "trust_remote_code" in str(error) else _OTHER_CONFIG,
         ) from error
     return config, model
 

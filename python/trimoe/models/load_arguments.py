@@ -28,7 +28,7 @@ _CONSTANT: Mapping[str, Any] = {
 }  # fmt: skip
 _HANDED_ON = (
     "variant", "generation_config", "attn_implementation", "experts_implementation",
-    "trust_remote_code", "code_revision", "disable_mmap", "tqdm_class",
+    "code_revision", "disable_mmap", "tqdm_class",
     "revision", "cache_dir", "force_download", "proxies", "token",  # of no effect on a folder
     "max_memory", "offload_folder", "offload_buffers", "low_cpu_mem_usage",  # nor these without a device map
 )  # fmt: skip
@@ -44,12 +44,14 @@ class LoadArguments:
         folder: where the files lie.
         config: a config of transformers, or None for that in `folder`.
         overrides: what the config is to say instead.
+        trust_remote_code: whether the caller trusts Python code that lies beside the weights.
         handed_on: arguments for `from_pretrained`.
     """
 
     folder: Path
     config: Any
     overrides: Mapping[str, Any]
+    trust_remote_code: bool
     handed_on: Mapping[str, Any]
 
     @classmethod
@@ -72,13 +74,8 @@ class LoadArguments:
             if rest.setdefault(name, value) != value:
                 raise _refused(f"{name}={rest[name]!r}", f"leaving out {name}")
         handed_on = {name: rest.pop(name) for name in (*_CONSTANT, *_HANDED_ON) if name in rest}
-        handed_on["trust_remote_code"] = bool(handed_on.get("trust_remote_code", False))
-        return cls(Path(folder, subfolder), rest.pop("config", None), rest, handed_on)
-
-    @property
-    def trust_remote_code(self) -> bool:
-        """Whether the caller trusts Python code that lies beside the weights."""
-        return bool(self.handed_on["trust_remote_code"])
+        config, trust = rest.pop("config", None), bool(rest.pop("trust_remote_code", False))
+        return cls(Path(folder, subfolder), config, rest, trust, handed_on)
 
     @property
     def variant(self) -> str | None:
@@ -103,12 +100,28 @@ class LoadArguments:
             _check_names(self.overrides, ())  # transformers would hand them to the model's class
             return copy.deepcopy(self.config)
         read_config(self.folder)  # which tells better than transformers what is wrong with the file
-        options = {"local_files_only": True, "trust_remote_code": self.trust_remote_code}
-        config = AutoConfig.from_pretrained(self.folder, **options)
+        trust = self.trust_remote_code
+        config = AutoConfig.from_pretrained(self.folder, local_files_only=True, trust_remote_code=trust)
         if self.overrides:
             _check_names(self.overrides, {*config.to_dict(), *config.attribute_map})
-            config = AutoConfig.from_pretrained(self.folder, **options, **self.overrides)
+            config = AutoConfig.from_pretrained(
+                self.folder, local_files_only=True, trust_remote_code=trust, **self.overrides
+            )
+        for part in (config, config.get_text_config(decoder=True)):
+            _check_kernels(part, self.folder)
         return config
+
+
+def _check_kernels(config: Any, folder: Path) -> None:
+    """A name with a slash is a place to download code from; only the caller may ask for that."""
+    for name in ("_attn_implementation", "_experts_implementation"):
+        found = getattr(config, name, None)
+        if "/" in str(found):
+            raise InputError(
+                expected=f"no code from elsewhere in {folder}/config.json",
+                got=f"{name} {found!r}",
+                hint="removing it; attention runs in torch",
+            )
 
 
 def _check_names(overrides: Iterable[str], known: Collection[str]) -> None:
