@@ -10,12 +10,12 @@ from trimoe.errors import InputError
 from trimoe.expert_layer import LayerSpec
 from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.config_keys import family_of, find_int, moe_layer_indices, text_config
+from trimoe.models.expert_math import ACTIVATIONS
 from trimoe.models.expert_tensors import MoeLayerTensors, find_moe_layers
 
 __all__ = ["MoeDimensions", "packed_expert_bytes", "packed_format"]
 
 _TORCH_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-_ACTIVATIONS = {"swish": "silu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _activation(config: Mapping[str, Any]) -> str | None:
         return family.activation
     for key in ("hidden_act", "mlp_hidden_act", "hidden_activation"):
         if isinstance(config.get(key), str):
-            return _ACTIVATIONS.get(config[key], str(config[key]))
+            return ACTIVATIONS.get(config[key], str(config[key]))
     return "silu" if family else None
 
 
