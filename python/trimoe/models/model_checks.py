@@ -10,8 +10,16 @@ import torch
 from trimoe.errors import InputError
 from trimoe.expert_layer import ExpertLayer
 from trimoe.models.config_keys import find_int, text_config
+from trimoe.models.weight_parts import is_router
 
-__all__ = ["check_device_map", "check_one_process", "check_routers", "check_shape", "check_topk"]
+__all__ = [
+    "check_device_map",
+    "check_one_process",
+    "check_routers",
+    "check_shape",
+    "check_shapes",
+    "check_topk",
+]
 
 
 def check_device_map(device_map: Any) -> None:
@@ -58,10 +66,21 @@ def check_shape(name: str, module: Any, layer: ExpertLayer) -> None:
         )
 
 
+def check_shapes(model: Any, shapes: Mapping[str, torch.Size]) -> None:
+    """transformers before 5.23 puts a tensor of any shape into a model that has a quantizer."""
+    for name, tensor in model.state_dict().items():
+        if tensor.shape != shapes[name]:
+            raise InputError(
+                expected=f"{name} of shape {tuple(shapes[name])}, as the model's config says",
+                got=f"1 of another shape, {tuple(tensor.shape)}",
+                hint="downloading the checkpoint again, from one revision",
+            )
+
+
 def check_routers(model: Any) -> None:
     """A NaN in a router sends every token to nowhere: better found now than in the output."""
     for name, parameter in model.state_dict().items():
-        if ".gate." in f".{name}." or ".router." in f".{name}.":
+        if is_router(name):
             bad = int((~torch.isfinite(parameter)).sum())
             if bad:
                 raise InputError(

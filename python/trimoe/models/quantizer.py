@@ -30,6 +30,7 @@ from trimoe.models.model_checks import (
     check_one_process,
     check_routers,
     check_shape,
+    check_shapes,
     check_topk,
 )
 from trimoe.models.rest_tensors import find_rest
@@ -115,7 +116,7 @@ class TrimoeQuantizer(HfQuantizer):  # type: ignore[misc]
     requires_calibration = False
     _checkpoint: Checkpoint | None  # the files that transformers chose, while it loads; None: a state dict
     _modules: dict[int, str]  # layer to path of its experts
-    _parameters: list[str]  # names of all, the experts' included
+    _shapes: dict[str, torch.Size]  # of all parameters and buffers, the experts' included
     _prefix: str
     _targets: dict[str, Target]
 
@@ -143,7 +144,8 @@ class TrimoeQuantizer(HfQuantizer):  # type: ignore[misc]
         self._checkpoint = _open(checkpoint_files, config) if checkpoint_files else None
         experts = expert_modules(model)
         self._modules = {index: name for index, (name, _) in experts.items()}
-        self._parameters, self._prefix = list(model.state_dict()), model.base_model_prefix
+        self._shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        self._prefix = model.base_model_prefix
         math = {index: expert_math(module) for index, (_, module) in experts.items()}
         store = _open_store(self._checkpoint, asked, math)
         for index, (name, module) in experts.items():
@@ -158,16 +160,17 @@ class TrimoeQuantizer(HfQuantizer):  # type: ignore[misc]
     def update_weight_conversions(self, weight_conversions: Any, *model: Any) -> Any:
         """Called with what transformers will do to the tensors' names and values."""
         if self._checkpoint is not None:
-            names, known = self._checkpoint.names, self._parameters
-            self._targets = tensor_targets(names, weight_conversions, self._prefix, known)
+            names, shapes = self._checkpoint.names, self._shapes
+            self._targets = tensor_targets(names, weight_conversions, self._prefix, shapes)
             check_expert_targets(self._targets, self._modules)
         return super().update_weight_conversions(weight_conversions, *model)
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+        check_shapes(model, self._shapes)
         if self._checkpoint is not None:
             apply_scales(model, self._checkpoint, find_rest(self._checkpoint).scales, self._targets)
             self._checkpoint.close()
-        self._checkpoint, self._parameters, self._targets = None, [], {}  # the quantizer stays with the model
+        self._checkpoint, self._shapes, self._targets = None, {}, {}  # the quantizer stays with the model
         check_routers(model)
         return model
 
