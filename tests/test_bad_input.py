@@ -136,7 +136,7 @@ CASES: list[tuple[Callable[[Path], None], str]] = [
     (corrupt_length, "corrupted"),
     (missing_shard, "two.safetensors"),
     (missing_expert, EXPERT),
-    (no_experts, "Mixture-of-Experts"),
+    (no_experts, "experts in tensors that trimoe knows"),
     (pickled_weights, "another format"),
 ]
 

@@ -179,14 +179,15 @@ def auto_calls() -> Iterator[tuple[str, ast.Call]]:
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                owner = node.func.value
-                if isinstance(owner, ast.Name) and owner.id.startswith("Auto"):
-                    yield f"{path.relative_to(PACKAGE)}:{node.lineno} {owner.id}.{node.func.attr}", node
+                owner = ast.unparse(node.func.value)
+                if owner.startswith(("Auto", "_auto_class(")):
+                    yield f"{path.relative_to(PACKAGE)}:{node.lineno} {owner}.{node.func.attr}", node
 
 
 def test_every_auto_class_is_told_whom_to_trust() -> None:
     """Left open, transformers asks on standard input, and takes yes for an answer."""
     calls = dict(auto_calls())
-    assert any("AutoTokenizer" in place for place in calls) and any("AutoConfig" in place for place in calls)
+    for owner in ("AutoTokenizer", "AutoConfig", "_auto_class(config).from_pretrained"):
+        assert any(owner in place for place in calls)
     for place, call in calls.items():
         assert "trust_remote_code" in {keyword.arg for keyword in call.keywords}, place

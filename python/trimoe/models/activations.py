@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import isfunction
 from typing import Any
 
 from trimoe.errors import InputError
@@ -32,17 +33,23 @@ def expert_math(module: Any) -> ExpertMath:
         return ExpertMath("swiglu_oai", True, module.has_bias, alpha, limit)
     if module.has_gate and getattr(kind, "_apply_gate", None) is not _default_apply_gate:
         raise _unsupported(kind, "its own way to apply the gate")
-    name = _native_names().get(type(module.act_fn))
+    function = module.act_fn
+    name = _native_names().get(function if isfunction(function) else type(function))
     if name is None:
-        raise _unsupported(kind, f"the activation {type(module.act_fn).__name__}")
+        raise _unsupported(kind, f"the activation {getattr(function, '__name__', type(function).__name__)}")
     return ExpertMath(name, module.has_gate, module.has_bias)
 
 
-def _native_names() -> dict[type, str]:
-    """transformers' class of an activation to ours; a class computes one function, however it is asked to."""
+def _native_names() -> dict[Any, str]:
+    """transformers' class of an activation, or torch's function, to ours.
+
+    A class computes one function, however it is asked to.
+    """
+    from torch.nn import functional
     from transformers.activations import ACT2FN
 
-    return {type(ACT2FN[name]): native for name, native in ACTIVATIONS.items()}
+    classes = {type(ACT2FN[name]): native for name, native in ACTIVATIONS.items()}
+    return {functional.silu: "silu", **classes}
 
 
 def _unsupported(kind: type, what: str) -> InputError:

@@ -9,7 +9,7 @@ from typing import Any
 from trimoe.errors import InputError
 from trimoe.expert_layer import LayerSpec
 from trimoe.models.checkpoint import Checkpoint
-from trimoe.models.config_keys import family_of, find_int, moe_layer_indices, text_config
+from trimoe.models.config_keys import family_of, find_expert_key, find_int, moe_layer_indices, text_config
 from trimoe.models.expert_math import ACTIVATIONS
 from trimoe.models.expert_tensors import MoeLayerTensors, find_moe_layers
 
@@ -178,7 +178,13 @@ def _check_layers(expected: tuple[int, ...], found: tuple[int, ...]) -> None:
 
 
 def _no_moe_config(config: Mapping[str, Any], fact: str) -> InputError:
-    model_type = config.get("model_type", "unknown")
+    model_type, said = config.get("model_type", "unknown"), find_expert_key(config)
+    if fact == "experts" and said is not None:
+        return InputError(
+            expected="the number of experts under a key that trimoe knows (num_experts, ...)",
+            got=f"{said} in config.json (model type {model_type!r})",
+            hint="another model: this type is not read",
+        )
     if fact == "experts":
         return InputError(
             expected="the config.json of a Mixture-of-Experts model (num_experts, n_routed_experts, ...)",

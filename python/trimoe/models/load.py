@@ -34,7 +34,9 @@ def load(
     cache: bool = True,
     **kwargs: Any,
 ) -> Any:
-    """Loads the causal language model in the folder `path`, ready for `generate`.
+    """Loads the language model in the folder `path`, ready for `generate`.
+
+    Of a model for images and text that is the part for text, where transformers has a class for it, else all.
 
     The experts are packed from the safetensors files (or mapped, where they were packed before) and are
     never parameters of the model. dtype: of everything else, "auto" is the checkpoint's; what is fp8
@@ -49,8 +51,6 @@ def load(
     Raises InputError for a path, model, file or argument that is not as it should be, FailureError when
     memory does not suffice.
     """
-    from transformers import AutoModelForCausalLM
-
     arguments = LoadArguments.of(path, dtype, kwargs)
     register()
     config, _ = _read_config(arguments)
@@ -61,7 +61,7 @@ def load(
     files = find_files(arguments.folder, facts, arguments.variant)
     with Checkpoint(files, facts) as checkpoint, offered(checkpoint):
         find_rest(checkpoint)  # every file is whole before anything is built
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = _auto_class(config).from_pretrained(
             str(arguments.folder),
             config=config,
             dtype=dtype,
@@ -97,14 +97,12 @@ def read_expert_math(path: str | os.PathLike[str]) -> dict[int, ExpertMath]:
 
 def _read_config(arguments: LoadArguments) -> tuple[Any, Any]:
     """The model's config, and the model built without memory; what breaks there is config.json's fault."""
-    from transformers import AutoModelForCausalLM
-
     try:
         config = arguments.read_config()
         with torch.device("meta"):
             plain = copy.deepcopy(config)
             _take_quantization(plain)
-            model = AutoModelForCausalLM.from_config(plain, trust_remote_code=arguments.trust_remote_code)
+            model = _auto_class(plain).from_config(plain, trust_remote_code=arguments.trust_remote_code)
     except InputError:
         raise
     except Exception as error:
@@ -114,6 +112,16 @@ def _read_config(arguments: LoadArguments) -> tuple[Any, Any]:
             hint=_TRUST if "trust_remote_code" in str(error) else _OTHER_CONFIG,
         ) from error
     return config, model
+
+
+def _auto_class(config: Any) -> Any:
+    """What builds the model: for text alone if transformers has such a class, else for images and text."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    is_known = [
+        type(config) in auto._model_mapping for auto in (AutoModelForCausalLM, AutoModelForImageTextToText)
+    ]
+    return AutoModelForImageTextToText if is_known == [False, True] else AutoModelForCausalLM
 
 
 def _take_quantization(config: Any) -> dict[str, Any] | None:

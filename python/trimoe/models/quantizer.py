@@ -150,8 +150,10 @@ class TrimoeQuantizer(HfQuantizer):  # type: ignore[misc]
         store = _open_store(self._checkpoint, asked, math)
         for index, (name, module) in experts.items():
             check_shape(name, module, store.layers[index])
-            parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, StoredExperts(store.layers[index]))
+            path, _, leaf = name.rpartition(".")
+            parent = model.get_submodule(path)
+            setattr(parent, leaf, StoredExperts(store.layers[index]))
+            parent._is_hf_initialized = True  # some models fill the experts' parameters from there
         ignored = set(model._keys_to_ignore_on_load_unexpected or ())
         model._keys_to_ignore_on_load_unexpected = ignored | {r".*\.experts\..*", r".*_scale_inv$"}
         model.trimoe_store = store
@@ -232,12 +234,21 @@ def register() -> None:
 
 
 def expert_modules(model: Any) -> dict[int, tuple[str, Any]]:
-    """The experts modules of a model of transformers, with their names, by layer index."""
-    return {
-        _layer_index(name): (name, module)
-        for name, module in model.named_modules()
-        if hasattr(module, "down_proj") and hasattr(module, "is_concatenated")
-    }
+    """The experts modules of a model of transformers, with their names, by layer index.
+
+    Raises InputError where a layer has several, or a module lies in no layer.
+    """
+    found: dict[int, tuple[str, Any]] = {}
+    for name, module in model.named_modules():
+        if hasattr(module, "down_proj") and hasattr(module, "is_concatenated"):
+            first, _ = found.setdefault(_layer_index(name), (name, module))
+            if first != name:
+                raise InputError(
+                    expected=f"one stack of experts in a layer of a {type(model).__name__}",
+                    got=f"both {first} and {name}",
+                    hint="experts_implementation='trimoe' for this model",
+                )
+    return found
 
 
 @contextmanager
