@@ -106,6 +106,21 @@ def test_experts_that_cannot_be_taken_over_are_an_error(tmp_path: Path) -> None:
         trimoe.load(tmp_path)
 
 
+@pytest.mark.parametrize(("lost", "is_needed"), [("mtp.norm.weight", False), ("model.norm.bias", True)])
+def test_a_tensor_that_only_the_index_has(lost: str, is_needed: bool, tmp_path: Path) -> None:
+    expected = _save("qwen3_moe", torch.float32, tmp_path)
+    path = tmp_path / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    index["weight_map"][lost] = next(iter(index["weight_map"].values()))
+    path.write_text(json.dumps(index))
+    if is_needed:
+        with pytest.raises(InputError, match=lost):
+            trimoe.load(tmp_path)
+    else:
+        with torch.inference_mode():
+            torch.testing.assert_close(trimoe.load(tmp_path)(token_ids()).logits, expected, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

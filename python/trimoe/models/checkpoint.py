@@ -37,6 +37,7 @@ class Checkpoint:
         config: what config.json says, or what the model was made from.
         shards: the names of the safetensors files.
         names: every tensor's name, shard by shard in the order of the data on disk.
+        lost: what the index has in a shard that does not have it, tensor to shard.
         total_bytes: bytes of all tensors.
     """
 
@@ -60,6 +61,9 @@ class Checkpoint:
         self.shards = self.files.names
         self._shard_of = _locate_tensors(self.files, self._shards)
         self.names = tuple(self._shard_of)
+        self.lost = {
+            name: file for name, file in (self.files.index or {}).items() if name not in self._shard_of
+        }
         self.total_bytes = sum(self.entry(name).nbytes for name in self.names)
 
     def __contains__(self, name: object) -> bool:
@@ -157,7 +161,7 @@ def _locate_tensors(files: CheckpointFiles, shards: dict[str, SafetensorsFile]) 
                 )
             located[name] = shard
     for name, shard_name in (files.index or {}).items():
-        if name not in shards[shard_name].tensors:
+        if name in located and located[name] is not shards[shard_name]:
             raise InputError(
                 expected=f"the tensor {name!r} in {shard_name}, as {files.index_name} says",
                 got=f"a shard without it in {files.folder}",
