@@ -214,7 +214,7 @@ def _pack_all(
 def _pack_one(layer: ExpertLayer, expert: int, source: ExpertSource) -> int:
     parts = (source.gate, source.up, source.down, source.gate_bias, source.up_bias, source.down_bias)
     gate, up, down, *biases = (None if part is None else _source(part) for part in parts)
-    assert up is not None and down is not None
+    assert up is not None and down is not None  # for mypy: every expert has both
     try:
         layer.pack_expert(expert, gate, up, down, *biases)
     except ValueError as error:  # a number that the format cannot hold

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
+import trimoe.models.needs_transformers  # noqa: F401
+
+# isort: split
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, TextStreamer
 
