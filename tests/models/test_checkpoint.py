@@ -116,7 +116,7 @@ def test_no_weights(write_checkpoint: Write) -> None:
     folder = write_checkpoint(CONFIG, {})
     assert_refused(folder, "no safetensors file")
     (folder / "pytorch_model.bin").touch()
-    assert_refused(folder, "another format (pytorch_model.bin)", "save_pretrained")
+    assert_refused(folder, "pickled PyTorch weights (pytorch_model.bin)", "save_pretrained")
 
 
 def test_missing_shard_is_named(write_checkpoint: Write) -> None:

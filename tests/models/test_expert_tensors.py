@@ -398,7 +398,10 @@ def test_half_of_the_stacks_under_other_names(
     [
         ({"model_type": "beam", "num_experts": 8}, "num_experts = 8 .*'beam'"),
         ({"model_type": "dbrx", "ffn_config": {"moe_num_experts": 16}}, "moe_num_experts = 16"),
-        ({"model_type": "llama"}, "a dense model needs no trimoe"),
+        (
+            {"model_type": "llama", "num_experts_per_tok": 2, "n_shared_experts": 2},
+            "a dense model needs no trimoe",
+        ),
         ({"model_type": "granitemoehybrid", "num_local_experts": 0}, "a dense model needs no trimoe"),
     ],
 )

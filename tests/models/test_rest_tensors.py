@@ -79,7 +79,7 @@ def test_a_tensor_that_only_the_index_has(write_checkpoint: Write, lost: str, is
         (FP8, {ATTENTION: None}, InputError, "a weight of dtype F8_E4M3 for every scale; got .*o_proj"),
         (FP8, {ATTENTION: ("F8_E4M3", (300, 8, 8))}, UnsupportedDtypeError, r"shape \(300, 8, 8\)"),
         (FP8, {ATTENTION: ("F8_E8M0", (300, 64))}, UnsupportedDtypeError, "o_proj.weight of dtype F8_E8M0"),
-        ({"quant_method": "awq"}, {}, UnsupportedDtypeError, "checkpoint with quant_method awq"),
+        ({"quant_method": "awq"}, {}, UnsupportedDtypeError, r"checkpoint in AWQ \(quant_method awq"),
         ({**FP8, "weight_block_size": [1, 128]}, {}, UnsupportedDtypeError, r"o_proj.*\[1, 128\]"),
     ],
 )

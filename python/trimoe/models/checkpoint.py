@@ -13,6 +13,7 @@ from typing import Any
 from trimoe.errors import InputError
 from trimoe.models.checkpoint_files import DOWNLOAD_AGAIN, CheckpointFiles, check_folder, find_files
 from trimoe.models.config_keys import text_config
+from trimoe.models.foreign_formats import format_of_folder
 from trimoe.models.json_file import read_json_object
 from trimoe.models.quant_scheme import quant_config
 from trimoe.models.safetensors_reader import SafetensorsFile, TensorEntry, TensorView
@@ -133,6 +134,11 @@ class Checkpoint:
 def read_config(path: Path) -> dict[str, Any]:
     """The config.json in the folder `path`; InputError where either is missing or unreadable."""
     check_folder(path)
+    foreign = None if (path / "config.json").exists() else format_of_folder(path)
+    if foreign is not None:
+        raise InputError(
+            expected=f"a checkpoint with a config.json in {path}", got=foreign.name, hint=foreign.hint
+        )
     config, _ = read_json_object(path / "config.json")
     return config
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trimoe.errors import InputError
+from trimoe.models.foreign_formats import format_of_file, format_of_folder
 from trimoe.models.json_file import read_json_object
 
 __all__ = ["DOWNLOAD_AGAIN", "CheckpointFiles", "check_folder", "chosen_files", "find_files"]
@@ -17,6 +18,7 @@ __all__ = ["DOWNLOAD_AGAIN", "CheckpointFiles", "check_folder", "chosen_files", 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _SUFFIX = ".safetensors"
+_NO_PART = ("consolidated", "adapter_model")  # of the same model in its original format; of another one
 _SHARD = re.compile(r"-[0-9]+-of-[0-9]+")
 DOWNLOAD_AGAIN = "downloading the checkpoint again"
 
@@ -30,12 +32,14 @@ class CheckpointFiles:
         names: their names.
         index: tensor to file, as an index says; None where there is none, or where it was read by others.
         index_name: the index's file name, for messages.
+        is_loose: they have names that transformers does not look for, and no index.
     """
 
     folder: Path
     names: tuple[str, ...]
     index: Mapping[str, str] | None = None
     index_name: str = _INDEX
+    is_loose: bool = False
 
     @property
     def family(self) -> str:
@@ -70,17 +74,15 @@ def find_files(folder: Path, config: Mapping[str, Any], variant: str | None = No
     if index and (named is not None or (folder / index).exists()):
         weight_map = _read_index(folder / index)
         return CheckpointFiles(folder, tuple(sorted(set(weight_map.values()))), weight_map, index)
-    names = () if variant else tuple(sorted(path.name for path in folder.glob(f"*{_SUFFIX}")))
-    if not names:
-        others = [
-            name for name in ("pytorch_model.bin", "*.bin", "*.gguf", "*.pth") if any(folder.glob(name))
-        ]
+    names = sorted(path.name for path in folder.glob(f"*{_SUFFIX}") if not path.name.startswith(_NO_PART))
+    if variant or not names:
+        foreign = None if variant else format_of_folder(folder)
         raise InputError(
             expected=f"{single} or {index} in {folder}",
-            got=f"weights in another format ({others[0]})" if others else "no safetensors file",
-            hint="a checkpoint that was saved as safetensors (save_pretrained writes it)",
+            got=foreign.name if foreign else "no safetensors file of such a name",
+            hint=foreign.hint if foreign else "a checkpoint that was saved by transformers (save_pretrained)",
         )
-    return CheckpointFiles(folder, names)
+    return CheckpointFiles(folder, tuple(names), is_loose=True)
 
 
 def chosen_files(paths: Sequence[str]) -> CheckpointFiles:
@@ -150,6 +152,9 @@ def check_folder(path: Path) -> None:
         problem = getattr(error, "strerror", None) or str(error)
     if problem:
         hint = "checking the path and its permissions; a hub model must be downloaded first: hf download NAME"
-        if problem == "a file":
+        foreign = format_of_file(path) if problem == "a file" else None
+        if foreign is not None:
+            problem, hint = f"a file in another format: {foreign.name}", foreign.hint
+        elif problem == "a file":
             hint = f"the folder that holds it: {path.parent}"
         raise InputError(expected=f"a checkpoint folder at {str(path)!r}", got=problem, hint=hint)

@@ -115,7 +115,7 @@ def find_expert_key(config: Mapping[str, Any]) -> str | None:
         for key, value in part.items():
             if isinstance(value, dict):
                 parts.append(value)
-            elif "expert" in str(key) and type(value) is int and value > 1:
+            elif str(key).endswith("experts") and "shared" not in key and type(value) is int and value > 1:
                 return f"{key} = {value}"
     return None
 

@@ -59,6 +59,12 @@ def load(
         quantization = _completed(quantization, TrimoeConfig(**quantization.source))
     facts = {**config.to_dict(), "quantization_config": quantization.to_dict()}
     files = find_files(arguments.folder, facts, arguments.variant)
+    if files.is_loose:
+        raise InputError(
+            expected=f"model.safetensors, or the index of its shards, in {files.folder}",
+            got=f"{len(files.names)} safetensors of other names, such as {files.names[0]}",
+            hint="renaming a single file, or downloading model.safetensors.index.json too",
+        )
     with Checkpoint(files, facts) as checkpoint, offered(checkpoint):
         find_rest(checkpoint)  # every file is whole before anything is built
         model, info = _auto_class(config).from_pretrained(

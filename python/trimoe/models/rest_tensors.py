@@ -9,12 +9,10 @@ from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.config_keys import find_int, text_config
 from trimoe.models.expert_names import parse_expert_name
 from trimoe.models.expert_scales import check_scales, scale_name
-from trimoe.models.quant_scheme import check_fp8, quant_method, unsupported
+from trimoe.models.quant_scheme import check_fp8, check_scheme, unsupported
 from trimoe.models.weight_parts import is_unused
 
 __all__ = ["RestTensors", "find_rest"]
-
-_READ_METHODS = (None, "fp8", "mxfp4")
 
 
 @dataclass(frozen=True)
@@ -38,9 +36,7 @@ def find_rest(checkpoint: Checkpoint) -> RestTensors:
         InputError: a weight in fp8 without scales, or with scales of another shape; a tensor that takes part
             in the model and is only in the index.
     """
-    method = quant_method(checkpoint.config)
-    if method not in _READ_METHODS:
-        raise unsupported(f"a checkpoint with quant_method {method} in config.json")
+    check_scheme(checkpoint.config, checkpoint.path)
     layers = find_int(text_config(checkpoint.config), "layers")
     _check_lost(checkpoint, layers)
     rest = [
