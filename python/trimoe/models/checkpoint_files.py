@@ -64,16 +64,14 @@ def find_files(folder: Path, config: Mapping[str, Any], variant: str | None = No
         InputError: there are no such files, or the index is unreadable or names something else.
     """
     check_folder(folder)
-    single, index = (_with_variant(name, variant) for name in (_SINGLE, _INDEX))
     named = config.get("transformers_weights")
     if named is not None:
-        is_index = _check_named(named, folder)
-        single, index = ("", named) if is_index else (named, "")
-    if single and (named is not None or (folder / single).exists()):
+        return _named_files(named, folder)
+    single, index = (_with_variant(name, variant) for name in (_SINGLE, _INDEX))
+    if (folder / single).exists():
         return CheckpointFiles(folder, (single,))
-    if index and (named is not None or (folder / index).exists()):
-        weight_map = _read_index(folder / index)
-        return CheckpointFiles(folder, tuple(sorted(set(weight_map.values()))), weight_map, index)
+    if (folder / index).exists():
+        return _indexed_files(folder, index)
     names = sorted(path.name for path in folder.glob(f"*{_SUFFIX}") if not path.name.startswith(_NO_PART))
     if variant or not names:
         foreign = None if variant else format_of_folder(folder)
@@ -106,8 +104,8 @@ def _with_variant(name: str, variant: str | None) -> str:
     return f"{stem}.{variant}.{suffix}"
 
 
-def _check_named(name: Any, folder: Path) -> bool:
-    """Whether the file that config.json names is an index; InputError for what is neither that nor a file."""
+def _named_files(name: Any, folder: Path) -> CheckpointFiles:
+    """What config.json names: a file, or an index of several."""
     is_index = str(name).endswith(f"{_SUFFIX}.index.json")
     if not _is_plain_name(name) or not (is_index or name.endswith(_SUFFIX)):
         raise InputError(
@@ -115,12 +113,12 @@ def _check_named(name: Any, folder: Path) -> bool:
             got=repr(name)[:80],
             hint="the config.json that came with the weights",
         )
-    return is_index
+    return _indexed_files(folder, name) if is_index else CheckpointFiles(folder, (name,))
 
 
-def _read_index(path: Path) -> dict[str, str]:
-    index, _ = read_json_object(path)
-    weight_map = index.get("weight_map")
+def _indexed_files(folder: Path, name: str) -> CheckpointFiles:
+    path = folder / name
+    weight_map = read_json_object(path)[0].get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(expected=f"a weight_map in {path}", got="none, or an empty one", hint=DOWNLOAD_AGAIN)
     for tensor, shard in weight_map.items():
@@ -130,7 +128,7 @@ def _read_index(path: Path) -> dict[str, str]:
                 got=repr(shard)[:80],
                 hint=DOWNLOAD_AGAIN,
             )
-    return weight_map
+    return CheckpointFiles(folder, tuple(sorted(set(weight_map.values()))), weight_map, name)
 
 
 def _is_plain_name(name: Any) -> bool:

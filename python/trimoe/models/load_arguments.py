@@ -74,7 +74,7 @@ class LoadArguments:
             if rest.setdefault(name, value) != value:
                 raise _refused(f"{name}={rest[name]!r}", f"leaving out {name}")
         handed_on = {name: rest.pop(name) for name in (*_CONSTANT, *_HANDED_ON) if name in rest}
-        config, trust = rest.pop("config", None), bool(rest.pop("trust_remote_code", False))
+        config, trust = rest.pop("config", None), rest.pop("trust_remote_code", False) is True
         return cls(Path(folder, subfolder), config, rest, trust, handed_on)
 
     @property
@@ -107,7 +107,7 @@ class LoadArguments:
             config = AutoConfig.from_pretrained(
                 self.folder, local_files_only=True, trust_remote_code=trust, **self.overrides
             )
-        for part in (config, config.get_text_config(decoder=True)):
+        for part in (config, *(getattr(config, name) for name in config.sub_configs)):
             _check_kernels(part, self.folder)
         return config
 
