@@ -63,7 +63,18 @@ TORCH_FREE = (
 TORCH_FREE += ("expert_layer.py", "runtime/prediction.py")
 # What in those folders deals with torch's modules and tensors.
 TORCH_USERS = {
-    f"models/{name}.py" for name in ("activations", "block_scales", "experts", "load", "quantizer")
+    f"models/{name}.py"
+    for name in (
+        "activations",
+        "block_scales",
+        "experts",
+        "load",
+        "load_arguments",
+        "model_checks",
+        "quantizer",
+        "tensor_targets",
+        "tokenizer",
+    )
 }
 TORCH_MODULES = ("torch", "transformers", "trimoe.ops")
 TORCH_MODULES += tuple(f"trimoe.{name.removesuffix('.py').replace('/', '.')}" for name in TORCH_USERS)

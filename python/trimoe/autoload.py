@@ -20,6 +20,8 @@ _TARGET = "transformers.integrations.moe"
 
 
 def _register() -> None:
+    if sys.flags.optimize > 1:
+        return  # transformers cannot build models with experts without docstrings, but may do for others
     from trimoe.models.experts import register as register_experts
     from trimoe.models.quantizer import register as register_quantizer
 

@@ -301,7 +301,7 @@ DAMAGES: dict[str, tuple[dict[str, Any], str]] = {
         {**per_expert(), "vision.layers.0.mlp.experts.0.up_proj.weight": ("BF16", (4, 8))},
         r"both model\.layers\.0\.mlp\.experts and vision",
     ),
-    "no experts": ({"model.embed_tokens.weight": ("BF16", (4, 4))}, r"Mixture-of-Experts checkpoint"),
+    "no experts": ({"model.embed_tokens.weight": ("BF16", (4, 4))}, "experts in tensors that trimoe knows"),
 }
 
 
@@ -350,4 +350,60 @@ def test_layers_agree_on_gates(write_checkpoint: Write) -> None:
         Checkpoint(write_checkpoint(known, {"model.safetensors": no_gates})) as checkpoint,
         pytest.raises(InputError, match=r"gate tensors in model\.layers\.0"),
     ):
+        find_moe_layers(checkpoint)
+
+
+GRANITE = ("block_sparse_moe.input_linear.weight", "block_sparse_moe.output_linear.weight")
+ARIA = ("mlp.experts.fc1.weight", "mlp.experts.fc2.weight")
+
+
+@pytest.mark.parametrize("names", [GRANITE, ARIA])
+@pytest.mark.parametrize("shapes", [((E, 2 * INTER, H), (E, H, INTER)), ((E, H, 2 * INTER), (E, INTER, H))])
+def test_the_same_stacks_under_other_names(
+    write_checkpoint: Write, names: tuple[str, str], shapes: tuple[tuple[int, ...], ...]
+) -> None:
+    """Byte for byte what is read under transformers' own names."""
+    read_twice = []
+    for up, down in (names, ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")):
+        tensors = {
+            f"model.layers.0.{name}": ("BF16", shape) for name, shape in zip((up, down), shapes, strict=True)
+        }
+        with Checkpoint(write_checkpoint(CONFIG, {"model.safetensors": tensors})) as checkpoint:
+            layer = find_moe_layers(checkpoint)[0]
+            assert (layer.experts, layer.hidden, layer.inter, layer.gated) == (E, H, INTER, True)
+            sources = [layer.expert(e) for e in range(E)]
+            read_twice.append([read(part) for one in sources for part in (one.gate, one.up, one.down)])
+    for first, second in zip(*read_twice, strict=True):
+        assert first is not None and second is not None and np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("names", [GRANITE, ARIA])
+@pytest.mark.parametrize("lost", [0, 1])
+def test_half_of_the_stacks_under_other_names(
+    write_checkpoint: Write, names: tuple[str, str], lost: int
+) -> None:
+    shape = [(E, H, INTER), (E, 2 * INTER, H)][lost]
+    tensors = {f"model.layers.0.{names[1 - lost]}": ("BF16", shape)}
+    folder = write_checkpoint(CONFIG, {"model.safetensors": tensors})
+    with Checkpoint(folder) as checkpoint, pytest.raises(InputError, match=names[lost]):
+        find_moe_layers(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"model_type": "beam", "num_experts": 8}, "num_experts = 8 .*'beam'"),
+        ({"model_type": "dbrx", "ffn_config": {"moe_num_experts": 16}}, "moe_num_experts = 16"),
+        (
+            {"model_type": "llama", "num_experts_per_tok": 2, "n_shared_experts": 2},
+            "a dense model needs no trimoe",
+        ),
+        ({"model_type": "granitemoehybrid", "num_local_experts": 0}, "a dense model needs no trimoe"),
+    ],
+)
+def test_only_a_dense_model_is_called_dense(
+    write_checkpoint: Write, config: dict[str, Any], words: str
+) -> None:
+    folder = write_checkpoint(config, {"model.safetensors": {"model.layers.0.ffn.w1": ("BF16", (4, 4))}})
+    with Checkpoint(folder) as checkpoint, pytest.raises(InputError, match=words):
         find_moe_layers(checkpoint)

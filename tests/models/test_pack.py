@@ -331,7 +331,7 @@ def overwrite(folder: Path, at: float) -> None:
         (lambda folder: (folder / PACKED_FILE).write_bytes(os.urandom(100_000)), "another kind of file"),
         (lambda folder: edit(folder, packed="../out/experts.trimoe"), "the name of a file beside"),
         (lambda folder: edit(folder, packed=3), "the name of a file beside"),
-        (lambda folder: edit(folder, packed=None), "Mixture-of-Experts checkpoint"),
+        (lambda folder: edit(folder, packed=None), "experts in tensors that trimoe knows"),
         (lambda folder: change_header(folder, b'"hidden": 64', b'"hiddem": 64'), "a whole header"),
         (lambda folder: change_header(folder, b'"hidden": 64', b'"hidden": -4'), "whole header|hidden size"),
         (lambda folder: change_header(folder, b'"inter": 40', b'"inter": 80'), r"layers of \{0: .* bytes"),

@@ -75,7 +75,7 @@ def touch(checkpoint: Path) -> None:
 
 def change_config(checkpoint: Path) -> None:
     config = json.loads((checkpoint / "config.json").read_text())
-    (checkpoint / "config.json").write_text(json.dumps({**config, "rope_theta": 1.0}))
+    (checkpoint / "config.json").write_text(json.dumps({**config, "model_type": "gpt_oss"}))
 
 
 @pytest.mark.parametrize("change", [flip_a_bit, flip_a_bit_and_hide_it, touch, change_config])

@@ -153,27 +153,18 @@ def load_model(
     verify: compare every byte of what was packed before with its checksum.
     """
     import torch
-    from transformers import AutoTokenizer
     from transformers.utils import logging
 
     from trimoe.models.load import load, read_expert_math
     from trimoe.models.pack import verify_packed
+    from trimoe.models.tokenizer import check_generation_config, load_tokenizer
 
     logging.set_verbosity_error()
     if quiet or not sys.stderr.isatty():
         logging.disable_progress_bar()
     ledger = MemoryLedger(predicted_bytes)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        if not tokenizer.encode("a", add_special_tokens=False):
-            raise ValueError("none, or one without a vocabulary")  # transformers makes up an empty one
-    except Exception as error:  # each tokenizer library has its own ways to fail
-        raise InputError(
-            expected=f"a tokenizer in {folder}",
-            got=str(error)[:200],
-            hint="the tokenizer files that came with the weights",
-        ) from error
-    _check_generation_config(folder)
+    tokenizer = load_tokenizer(folder)
+    check_generation_config(folder)
     if verify:
         verify_packed(folder, read_expert_math(folder), packing)
     torch_dtype: torch.dtype | Literal["auto"] = "auto" if dtype == "auto" else getattr(torch, dtype)
@@ -186,20 +177,6 @@ def _ndp_domain(model: Any, dimms: int, cold_tokens: int, arithmetic: str) -> Nd
     from trimoe.runtime.ndp import NdpDomain
 
     return NdpDomain(model, Fleet(dimms), cold_tokens=cold_tokens, arithmetic=arithmetic)
-
-
-def _check_generation_config(folder: Path) -> None:
-    from transformers import GenerationConfig
-
-    try:
-        if (folder / "generation_config.json").exists():
-            GenerationConfig.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # transformers takes what is in the file for granted
-        raise InputError(
-            expected=f"a generation_config.json that transformers can read in {folder}",
-            got=f"{type(error).__name__}: {str(error)[:200]}",
-            hint="the file that came with the weights, or removing it",
-        ) from error
 
 
 def _print_report(result: Generation, load: dict[str, Any], memory: dict[str, Any]) -> None:

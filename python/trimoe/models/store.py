@@ -61,26 +61,39 @@ class ExpertStore:
         use_cache: bool = True,
         progress: Progress = lambda done_bytes, total_bytes: None,
     ) -> ExpertStore:
-        """Maps the packed experts of the checkpoint at `path`, or packs them and writes the cache.
+        """The packed experts of the checkpoint at `path`; arguments and errors as of `of`."""
+        with Checkpoint(path) as checkpoint:
+            return cls.of(checkpoint, math, packing=packing, use_cache=use_cache, progress=progress)
+
+    @classmethod
+    def of(
+        cls,
+        checkpoint: Checkpoint,
+        math: Mapping[int, ExpertMath],
+        *,
+        packing: Packing = Packing(),  # noqa: B008 - it is frozen
+        use_cache: bool = True,
+        progress: Progress = lambda done_bytes, total_bytes: None,
+    ) -> ExpertStore:
+        """Maps the packed experts of an open checkpoint, or packs them and writes the cache.
 
         math: how each layer's experts are computed; packing: the packed format; progress: called with
         the source bytes just packed and those of all experts. Raises InputError for a bad checkpoint and
         FailureError when memory does not suffice; a cache that cannot be written is only a warning.
         """
         start_ns = time.monotonic_ns()
-        with Checkpoint(path) as checkpoint:
-            folder = PackedFolder.of(checkpoint)
-            if folder is not None:
-                return _map_folder(folder, math, packing, start_ns)
-            tensors = find_moe_layers(checkpoint)
-            specs = layer_specs(tensors, math, packing)
-            source_bytes = sum(tensors[index].nbytes for index in specs)
-            cache = _cache_if_any(checkpoint, specs) if use_cache else None
-            layers = cache.load() if cache else None
-            from_cache = layers is not None
-            if layers is None:
-                _check_memory(specs)
-                layers = _pack_all(tensors, specs, lambda done_bytes: progress(done_bytes, source_bytes))
+        folder = PackedFolder.of(checkpoint)
+        if folder is not None:
+            return _map_folder(folder, math, packing, start_ns)
+        tensors = find_moe_layers(checkpoint)
+        specs = layer_specs(tensors, math, packing)
+        source_bytes = sum(tensors[index].nbytes for index in specs)
+        cache = _cache_if_any(checkpoint, specs) if use_cache else None
+        layers = cache.load() if cache else None
+        from_cache = layers is not None
+        if layers is None:
+            _check_memory(specs)
+            layers = _pack_all(tensors, specs, lambda done_bytes: progress(done_bytes, source_bytes))
         load_ns = time.monotonic_ns() - start_ns
         if cache and not from_cache:
             cache.save(layers)
@@ -107,7 +120,7 @@ def cache_of(checkpoint: Checkpoint, specs: Mapping[int, LayerSpec]) -> PackedCa
     packings = [(index, spec.packing) for index, spec in sorted(specs.items())]
     text = f"{checkpoint.fingerprint()} {_cpu.LAYOUT_VERSION} {FILE_VERSION} {packings}"
     key = hashlib.sha256(text.encode()).hexdigest()[:32]
-    return PackedCache(key, specs, origin=os.path.realpath(checkpoint.path))
+    return PackedCache(key, specs, origin=f"{os.path.realpath(checkpoint.path)}/{checkpoint.files.family}")
 
 
 def _cache_if_any(checkpoint: Checkpoint, specs: Mapping[int, LayerSpec]) -> PackedCache | None:
