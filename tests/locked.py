@@ -1,4 +1,4 @@
-"""Whether this environment holds what the lock says: run by `make test`, since only its environment has to."""
+"""Whether this environment holds what the lock says: run by `make test`, whose environment alone has to."""
 
 from __future__ import annotations
 

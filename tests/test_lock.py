@@ -1,4 +1,4 @@
-"""The lock holds one exact version of every package, in pyproject.toml's ranges, for every Python we support."""
+"""The lock holds one version of every package, in pyproject.toml's ranges, for every Python there is."""
 
 from __future__ import annotations
 
