@@ -59,7 +59,8 @@ TORCH_FREE = (
 TORCH_FREE += ("expert_layer.py", "runtime/prediction.py")
 # What in those folders deals with torch's modules and tensors.
 TORCH_USERS = {
-    f"models/{name}.py" for name in ("activations", "block_scales", "experts", "load", "quantizer")
+    f"models/{name}.py"
+    for name in ("activations", "block_scales", "experts", "load", "quantizer", "stored_experts")
 }
 TORCH_MODULES = ("torch", "transformers", "trimoe.ops")
 TORCH_MODULES += tuple(f"trimoe.{name.removesuffix('.py').replace('/', '.')}" for name in TORCH_USERS)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 from transformers.utils.logging import tqdm
@@ -26,9 +25,9 @@ from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.expert_math import Packing
 from trimoe.models.rest_tensors import find_rest
 from trimoe.models.store import ExpertStore
-from trimoe.ops import moe_forward
+from trimoe.models.stored_experts import StoredExperts
 
-__all__ = ["StoredExperts", "TrimoeConfig", "check_device_map", "expert_modules", "register"]
+__all__ = ["TrimoeConfig", "check_device_map", "expert_modules", "register"]
 
 
 class TrimoeConfig(QuantizationConfigMixin):  # type: ignore[misc]
@@ -69,29 +68,6 @@ class TrimoeConfig(QuantizationConfigMixin):  # type: ignore[misc]
     def packing(self) -> Packing:
         """How the experts are to be packed."""
         return Packing(self.weights, self.group, self.activations)
-
-
-class StoredExperts(nn.Module):
-    """Takes the place of an experts module: no parameters, only the handle of a packed layer."""
-
-    def __init__(self, layer: ExpertLayer) -> None:
-        super().__init__()
-        self.layer = layer
-        self.handle = layer.handle
-        self.num_experts = layer.spec.experts
-        self.runner: Callable[..., torch.Tensor] | None = None  # in place of the plain op
-
-    def forward(
-        self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
-    ) -> torch.Tensor:
-        """[T, H], [T, K], [T, K] -> [T, H]."""
-        if self.runner is not None:
-            return self.runner(hidden_states, top_k_index, top_k_weights)
-        return moe_forward(hidden_states, top_k_index, top_k_weights, self.handle)
-
-    def extra_repr(self) -> str:
-        """The layer's shape, for print(model)."""
-        return str(self.layer.spec)
 
 
 class TrimoeQuantizer(HfQuantizer):  # type: ignore[misc]
