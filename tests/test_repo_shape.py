@@ -31,6 +31,7 @@ PYTHON_LAYERS = {
     "hardware": 1,
     "ndp": 1,
     "expert_layer": 2,
+    "op_kernels": 2,
     "ops": 2,
     "models": 3,
     "cost": 4,

@@ -165,6 +165,8 @@ std::vector<double> flops(const std::string& weights, double seconds, int repeat
 PYBIND11_MODULE(_cpu, m) {
   m.doc() = "Control API of the CPU domain; see trimoe.ops and trimoe.hardware.cpu for the typed wrappers.";
   m.attr("LAYOUT_VERSION") = kLayoutVersion;
+  m.attr("MAX_TOPK") = kMaxTopk;
+  m.attr("MAX_PAIRS") = kMaxPairs;
   m.def("features", &features_dict);
   m.def("kernel_table", &table_list);
   m.def("selected_isa", [] { return selected_entry().isa; });
@@ -209,6 +211,10 @@ PYBIND11_MODULE(_cpu, m) {
         py::arg("weights"), py::arg("out"), py::arg("threads") = 1);
   py::class_<LayerMemory>(m, "LayerMemory", py::buffer_protocol()).def_buffer(&buffer_of);
   m.def("layer_memory", [](int64_t handle) { return LayerMemory{find_layer(handle)}; });
+  m.def("layer_sizes", [](int64_t handle) {
+    const auto layer = find_layer(handle);
+    return std::pair(layer->shape().experts, layer->shape().hidden);
+  });
   m.def("destroy_layer", &unregister_layer);
   m.def("layer_stats", &stats_dict);
   m.def("reset_stats", [](int64_t handle) { find_layer(handle)->reset_stats(); });

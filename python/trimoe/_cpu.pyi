@@ -3,6 +3,8 @@ from typing import Any
 from trimoe.expert_layer import Source
 
 LAYOUT_VERSION: int
+MAX_TOPK: int
+MAX_PAIRS: int
 
 class LayerShape:
     def __init__(
@@ -52,6 +54,7 @@ class LayerMemory:
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 def layer_memory(handle: int) -> LayerMemory: ...
+def layer_sizes(handle: int) -> tuple[int, int]: ...  # experts, hidden
 def destroy_layer(handle: int) -> None: ...
 def layer_stats(handle: int) -> dict[str, Any]: ...
 def reset_stats(handle: int) -> None: ...

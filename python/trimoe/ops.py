@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -12,6 +11,7 @@ import trimoe
 from trimoe import _cpu
 from trimoe.errors import FailureError, InputError
 from trimoe.expert_layer import Source
+from trimoe.op_kernels import register
 
 __all__ = ["forward_on", "load_op", "moe_forward", "source_of"]
 
@@ -53,30 +53,25 @@ def source_of(
 
 
 def _view(tensor: torch.Tensor, dtype: str) -> Source:
-    """A matrix, or a vector as one column."""
+    """A matrix, or a vector as one column; InputError for what does not lie in memory as it says."""
+    if tensor.layout is not torch.strided or tensor.dim() not in (1, 2):
+        raise InputError(
+            expected="a dense matrix or vector",
+            got=f"{str(tensor.layout).removeprefix('torch.')} with {tensor.dim()} dimensions",
+            hint="tensor.to_dense(), or one expert of a stack",
+        )
+    tensor = tensor.resolve_neg()  # torch may keep a sign beside the memory
     matrix = tensor if tensor.dim() == 2 else tensor[:, None]
-    rows, cols = matrix.shape
-    row_stride, col_stride = matrix.stride()
+    (rows, cols), (row_stride, col_stride) = matrix.shape, matrix.stride()
+    held = tensor.untyped_storage().nbytes()
+    last = matrix.storage_offset() + (rows - 1) * row_stride + (cols - 1) * col_stride
+    if matrix.numel() and (last + 1) * matrix.element_size() > held:
+        raise InputError(
+            expected=f"a tensor of shape {list(tensor.shape)} whose storage holds all its elements",
+            got=f"{held} bytes",
+            hint="a tensor that was not resized or freed",
+        )
     return Source(tensor.data_ptr(), dtype, rows, cols, row_stride, col_stride, tensor)
-
-
-def _fake_moe_forward(
-    hidden: torch.Tensor,
-    topk_ids: torch.Tensor,
-    topk_weights: torch.Tensor,
-    layer: int,
-    plan: torch.Tensor | None = None,
-) -> torch.Tensor:
-    torch._check(hidden.dim() == 2)  # type: ignore[no-untyped-call]
-    torch._check(topk_ids.dim() == 2 and topk_weights.dim() == 2)  # type: ignore[no-untyped-call]
-    return hidden.new_empty(hidden.shape)
-
-
-def _backward(ctx: Any, *grads: torch.Tensor) -> None:
-    raise NotImplementedError(
-        "trimoe: expected inference; got a backward pass through moe_forward; "
-        "try experts_implementation='eager' for training"
-    )
 
 
 def _unusable(got: str) -> FailureError:
@@ -107,8 +102,7 @@ def load_op() -> Callable[..., torch.Tensor]:
             raise _unusable(str(error)) from None
         if not hasattr(torch.ops.trimoe, "moe_forward"):
             raise _unusable("no op after loading it")
-        torch.library.register_fake("trimoe::moe_forward", _fake_moe_forward)
-        torch.library.register_autograd("trimoe::moe_forward", _backward)
+        register()
     return torch.ops.trimoe.moe_forward.default
 
 
