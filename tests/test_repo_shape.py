@@ -30,7 +30,9 @@ PYTHON_LAYERS = {
     "_plan": 0,
     "hardware": 1,
     "ndp": 1,
+    "sources": 1,
     "expert_layer": 2,
+    "experts_op": 2,
     "op_kernels": 2,
     "ops": 2,
     "models": 3,
@@ -57,7 +59,7 @@ TORCH_FREE = (
     "errors.py",
     "whole_file.py",
 )
-TORCH_FREE += ("expert_layer.py", "runtime/prediction.py")
+TORCH_FREE += ("sources.py", "expert_layer.py", "runtime/prediction.py")
 # What in those folders deals with torch's modules and tensors.
 TORCH_USERS = {
     f"models/{name}.py"

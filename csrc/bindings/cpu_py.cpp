@@ -1,4 +1,7 @@
 // trimoe._cpu: the control API of the CPU domain. Off the hot path: the op itself is moe_forward.cpp.
+#include <bit>
+#include <cstring>
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -99,6 +102,19 @@ void pack(int64_t handle, int64_t expert, const py::object& gate, const py::obje
                             view_of(gate_bias), view_of(up_bias), view_of(down_bias)};
   const py::gil_scoped_release unlocked;
   pack_expert(layer->shape(), source, layer->mutable_expert(expert));
+}
+
+// What 64 words all over some memory are: that much changes when all of it is written.
+uint64_t sample(uintptr_t address, int64_t bytes) {
+  constexpr int64_t kPlaces = 64, kWord = sizeof(uint64_t);
+  uint64_t hash = 0;
+  for (int64_t place = 0; place < kPlaces && bytes >= kWord; ++place) {
+    uint64_t word = 0;
+    std::memcpy(&word, reinterpret_cast<const std::byte*>(address) + (bytes - kWord) / (kPlaces - 1) * place,
+                sizeof word);
+    hash = std::rotl(hash, 7) * 0x9e3779b97f4a7c15u + word;
+  }
+  return hash;
 }
 
 // The op on a named table entry and its own threads, for checks: no torch, any entry, any thread count.
@@ -207,6 +223,7 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("pack_expert", &pack, py::arg("handle"), py::arg("expert"), py::arg("gate"), py::arg("up"),
         py::arg("down"), py::arg("gate_bias") = py::none(), py::arg("up_bias") = py::none(),
         py::arg("down_bias") = py::none());
+  m.def("sample", &sample, py::arg("address"), py::arg("bytes"));
   m.def("run_entry", &run_entry, py::arg("isa"), py::arg("handle"), py::arg("hidden"), py::arg("ids"),
         py::arg("weights"), py::arg("out"), py::arg("threads") = 1);
   py::class_<LayerMemory>(m, "LayerMemory", py::buffer_protocol()).def_buffer(&buffer_of);

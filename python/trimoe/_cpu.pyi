@@ -1,6 +1,6 @@
 from typing import Any
 
-from trimoe.expert_layer import Source
+from trimoe.sources import Source
 
 LAYOUT_VERSION: int
 MAX_TOPK: int
@@ -40,12 +40,13 @@ def pack_expert(
     handle: int,
     expert: int,
     gate: Source | None,
-    up: Source,
-    down: Source,
+    up: Source | None,
+    down: Source | None,
     gate_bias: Source | None = None,
     up_bias: Source | None = None,
     down_bias: Source | None = None,
 ) -> None: ...
+def sample(address: int, bytes: int) -> int: ...
 def run_entry(
     isa: str, handle: int, hidden: Source, ids: Source, weights: Source, out: int, threads: int = 1
 ) -> None: ...
