@@ -44,8 +44,9 @@ PYTHON_LAYERS = {
     "simulator": 7,
     "cli": 8,
 }
-# Glue at the top of the package: what `import trimoe` runs, which reaches up only inside functions.
-PYTHON_GLUE = {"__init__", "autoload"}
+# Glue at the top of the package: what `import trimoe` runs, which reaches up only inside functions, and
+# `python -m trimoe`.
+PYTHON_GLUE = {"__init__", "__main__", "autoload"}
 # Parts that read files and facts, and must work where torch is not installed.
 TORCH_FREE = (
     "hardware/",
@@ -177,7 +178,7 @@ def torch_imports(files: Sources) -> Iterator[str]:
 def library_output(files: Sources) -> Iterator[str]:
     """print, exit and their like belong to the command line; `files` are named relative to python/trimoe."""
     for name, text in files.items():
-        if name.startswith("cli/"):
+        if name.startswith("cli/") or name == "__main__.py":
             continue
         for node in ast.walk(ast.parse(text)):
             called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""

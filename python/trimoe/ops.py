@@ -43,7 +43,7 @@ def load_op() -> Callable[..., torch.Tensor]:
         try:
             torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
         except OSError as error:
-            raise _unusable(str(error)) from None
+            raise _unusable(str(error.__cause__ or error)) from None
         if not hasattr(torch.ops.trimoe, "moe_forward"):
             raise _unusable("no op after loading it")
         add_kernels("moe_forward", check_arguments)

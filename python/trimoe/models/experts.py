@@ -6,6 +6,8 @@ change: right for small models and for trying trimoe out. `trimoe.load` keeps on
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from trimoe.experts_op import Layout, forget
 from trimoe.models.activations import expert_math
 from trimoe.ops import load_op
 
-__all__ = ["experts_forward", "register", "repack"]
+__all__ = ["experts_forward", "refuse_other_experts", "register", "repack"]
 
 
 def register() -> None:
@@ -25,6 +27,41 @@ def register() -> None:
 
     load_op()
     ALL_EXPERTS_FUNCTIONS.register("trimoe", experts_forward)
+
+
+def refuse_other_experts() -> None:
+    """Has transformers refuse "trimoe" where it refuses "grouped_mm": where experts are not handed over.
+
+    It checks no more than the name of other implementations, and would compute eagerly. Idempotent.
+    """
+    from transformers import PreTrainedModel
+
+    choose = PreTrainedModel.get_correct_experts_implementation
+    if hasattr(choose, "__wrapped__"):
+        return
+
+    @functools.wraps(choose)
+    def checked(self: Any, requested_experts: str | None) -> Any:
+        chosen = choose(self, requested_experts)
+        if chosen == "trimoe" and not any(model._can_set_experts_implementation() for model in _models(self)):
+            raise InputError(
+                expected="a model whose experts transformers hands over",
+                got=f"{type(self).__name__}, which computes them itself or has none",
+                hint="experts_implementation='eager' for this model",
+            )
+        return chosen
+
+    PreTrainedModel.get_correct_experts_implementation = checked
+
+
+def _models(model: Any) -> Iterator[Any]:
+    """The class of a model, and of the models in it as its config says."""
+    from transformers import AutoModel
+
+    yield type(model)
+    for name in model.config.sub_configs:
+        kinds = AutoModel._model_mapping.get(type(getattr(model.config, name)), ())
+        yield from kinds if isinstance(kinds, tuple) else (kinds,)
 
 
 def experts_forward(
