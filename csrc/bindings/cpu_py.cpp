@@ -157,9 +157,14 @@ py::dict stats_dict(int64_t handle) {
   return result;
 }
 
+std::string repeats_text(int repeats, int threads) {
+  return std::to_string(repeats) + " repeats, " + std::to_string(threads) + " threads";
+}
+
 std::vector<double> bandwidth(int64_t bytes, int repeats, int threads) {
-  check(bytes >= 1 << 20 && repeats >= 1 && threads >= 1, "at least 1 MiB, 1 repeat, 1 thread", bytes,
-        "256 MiB");
+  check(
+      bytes >= 1 << 20 && repeats >= 1 && threads >= 1, "at least 1 MiB, 1 repeat, 1 thread",
+      [&] { return std::to_string(bytes) + " bytes, " + repeats_text(repeats, threads); }, "256 MiB");
   std::vector<double> gbps(static_cast<size_t>(repeats));
   const py::gil_scoped_release unlocked;
   probe_bandwidth(bytes, repeats, threads, gbps.data());
@@ -167,8 +172,9 @@ std::vector<double> bandwidth(int64_t bytes, int repeats, int threads) {
 }
 
 std::vector<double> flops(const std::string& weights, double seconds, int repeats, int threads) {
-  check(seconds > 0 && repeats >= 1 && threads >= 1, "a positive time, 1 repeat, 1 thread", repeats,
-        "0.05 s, 5 repeats");
+  check(
+      seconds > 0 && repeats >= 1 && threads >= 1, "a positive time, 1 repeat, 1 thread",
+      [&] { return std::to_string(seconds) + " s, " + repeats_text(repeats, threads); }, "0.05 s, 5 repeats");
   const Format format = format_named(weights);
   std::vector<double> gflops(static_cast<size_t>(repeats));
   const py::gil_scoped_release unlocked;

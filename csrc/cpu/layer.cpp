@@ -74,8 +74,10 @@ void LayerShape::validate() const {
         "a hidden and intermediate size of at most 2^16 with int8 activations", std::max(hidden, inter),
         "bf16 weights");
   // Far beyond any memory, and far below an overflow of layer_bytes().
-  check(experts <= kMaxLayerBytes / expert_bytes(), "a layer of at most 2^46 packed bytes", experts,
-        "the sizes of the model's config");
+  check(
+      experts <= kMaxLayerBytes / expert_bytes(), "a layer of at most 2^46 packed bytes",
+      [&] { return std::to_string(experts) + " experts of " + std::to_string(expert_bytes()); },
+      "the sizes of the model's config");
   check(activation.gated || activation.kind != Activation::kSwigluOai, "a gate for swiglu_oai", "no gate",
         "another activation, or gated=True");
 }

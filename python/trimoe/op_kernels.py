@@ -119,7 +119,8 @@ def add_kernels(name: str, check: Callable[..., None]) -> None:
 
     def elsewhere(*args: Any) -> torch.Tensor:
         check(*args)
-        raise NotImplementedError("trimoe: expected hidden on the CPU; got another device; try tensor.cpu()")
+        got = args[0].type()
+        raise NotImplementedError(f"trimoe: expected tensors on the CPU; got {got}; try tensor.cpu()")
 
     def autograd(keyset: Any, *args: Any) -> torch.Tensor:
         return _without_derivative(lambda: _below_autograd(op, keyset, args), args)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -125,6 +126,12 @@ def _read_config(folder: str, kwargs: Mapping[str, Any]) -> tuple[Any, dict[str,
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    if sys.flags.optimize > 1:
+        raise InputError(
+            expected="a Python that keeps docstrings, which transformers reads",
+            got="python -OO, or PYTHONOPTIMIZE=2",
+            hint="python -O",
+        )
     more = dict(kwargs)
     trust = bool(more.pop("trust_remote_code", False))
     config = copy.deepcopy(more.pop("config", None))
