@@ -122,8 +122,14 @@ def add_kernels(name: str, check: Callable[..., None]) -> None:
         got = args[0].type()
         raise NotImplementedError(f"trimoe: expected tensors on the CPU; got {got}; try tensor.cpu()")
 
+    def below(keyset: Any, *args: Any) -> torch.Tensor:
+        with torch._C._AutoDispatchBelowAutograd():
+            return op.redispatch(keyset & torch._C._after_autograd_keyset, *args)  # type: ignore[no-any-return]
+
     def autograd(keyset: Any, *args: Any) -> torch.Tensor:
-        return _without_derivative(lambda: _below_autograd(op, keyset, args), args)
+        if torch.is_grad_enabled() or forward_ad._current_level >= 0:
+            return _without_derivative(lambda: below(keyset, *args), args)
+        return below(keyset, *args)
 
     torch.library.register_fake(f"trimoe::{name}", fake)
     library = torch.library.Library("trimoe", "IMPL")  # type: ignore[no-untyped-call]
@@ -133,11 +139,6 @@ def add_kernels(name: str, check: Callable[..., None]) -> None:
 
 
 _kept: list[Any] = []  # a library that is freed takes its kernels back
-
-
-def _below_autograd(op: Any, keyset: Any, args: tuple[Any, ...]) -> torch.Tensor:
-    with torch._C._AutoDispatchBelowAutograd():
-        return op.redispatch(keyset & torch._C._after_autograd_keyset, *args)  # type: ignore[no-any-return]
 
 
 def _without_derivative(run: Callable[[], torch.Tensor], args: tuple[Any, ...]) -> torch.Tensor:
