@@ -190,6 +190,18 @@ def test_odd_layouts_are_refused(bad: str, way: str) -> None:
     assert message in str(error.value) or way != "eager"
 
 
+@pytest.mark.parametrize("name", ["hidden", "topk_ids", "topk_weights", "plan"])
+@pytest.mark.parametrize("device", ["cuda", "xpu", "mps"])
+def test_other_devices_are_refused(device: str, name: str) -> None:
+    """Fake tensors may be anywhere, whatever this machine has."""
+    arguments = _arguments({})
+    with FakeTensorMode() as mode:
+        fakes = {key: mode.from_tensor(tensor) for key, tensor in _tensors(arguments).items()}
+        fakes[name] = torch.empty(fakes[name].shape, dtype=fakes[name].dtype, device=device)
+        with pytest.raises(RuntimeError, match=f"on the CPU; got {name} on {device}:0; try tensor.cpu"):
+            moe_forward(**{**arguments, **fakes})
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("plan", [True, False])
 def test_every_way_takes_what_is_right(plan: bool, way: str) -> None:
