@@ -366,6 +366,8 @@ def test_bad_calls_are_refused_alike(change: Any, message: str, way: str) -> Non
 
 def test_bad_parameters_are_errors() -> None:
     with torch.no_grad():
+        with pytest.raises(InputError, match="two parameters, or four with biases; got 1"):
+            torch.ops.trimoe.experts(*_call(), [Experts().down], *LAYOUTS["qwen3"][0])
         with pytest.raises(InputError, match="expert weights of fp32, bf16 or fp16; got float64"):
             Experts(dtype=torch.float64)(*_call())
         module = Experts()

@@ -1,4 +1,5 @@
 // trimoe._cpu: the control API of the CPU domain. Off the hot path: the op itself is moe_forward.cpp.
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -106,12 +107,14 @@ void pack(int64_t handle, int64_t expert, const py::object& gate, const py::obje
 
 // What 64 words all over some memory are: that much changes when all of it is written.
 uint64_t sample(uintptr_t address, int64_t bytes) {
-  constexpr int64_t kPlaces = 64, kWord = sizeof(uint64_t);
+  constexpr int64_t kPlaces = 64;
+  const int64_t size = std::min<int64_t>(bytes, sizeof(uint64_t));
   uint64_t hash = 0;
-  for (int64_t place = 0; place < kPlaces && bytes >= kWord; ++place) {
+  if (size <= 0) return hash;
+  for (int64_t place = 0; place < kPlaces; ++place) {
     uint64_t word = 0;
-    std::memcpy(&word, reinterpret_cast<const std::byte*>(address) + (bytes - kWord) / (kPlaces - 1) * place,
-                sizeof word);
+    std::memcpy(&word, reinterpret_cast<const std::byte*>(address) + (bytes - size) / (kPlaces - 1) * place,
+                static_cast<size_t>(size));
     hash = std::rotl(hash, 7) * 0x9e3779b97f4a7c15u + word;
   }
   return hash;

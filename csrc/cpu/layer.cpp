@@ -29,8 +29,8 @@ int64_t draw_nonce() {
   uint64_t bits = 0;
   check(::getrandom(&bits, sizeof bits, 0) == sizeof bits, "random numbers from the system (getrandom)",
         "none", "a system that has them");
-  return static_cast<int64_t>(bits >> (kHandleCountBits + 1) |
-                              1);  // not 0, so that no small number is a handle
+  // Not 0, so that no small number is a handle.
+  return static_cast<int64_t>(bits >> (kHandleCountBits + 1) | 1);
 }
 
 struct Registry {

@@ -12,6 +12,7 @@ For weights that live in a module. A graph that has it holds no handle: it can b
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any, NamedTuple
 
@@ -54,6 +55,15 @@ _packed: Any = WeakTensorKeyDictionary()  # by the first parameter
 _lock = threading.Lock()
 
 
+def _unlock() -> None:
+    """In a child of fork, where the thread that held it is not."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_unlock)
+
+
 def layer_of(parameters: list[torch.Tensor], layout: Layout) -> ExpertLayer:
     """The packed parameters; packed anew when one was replaced or written to.
 
@@ -61,6 +71,7 @@ def layer_of(parameters: list[torch.Tensor], layout: Layout) -> ExpertLayer:
     change one of 64 places of a parameter: after smaller ones, `forget`. Keep the layer during a call:
     another thread may pack anew. Raises InputError for parameters that cannot be packed.
     """
+    _check_parameters(parameters)
     state = (layout, *(_state_of(one) for one in parameters))
     known = _packed.get(parameters[0])
     if known is None or known.state != state:
@@ -97,23 +108,33 @@ def _state_of(parameter: torch.Tensor) -> tuple[Any, ...]:
     )
 
 
-def _pack(parameters: list[torch.Tensor], layout: Layout) -> ExpertLayer:
-    first = parameters[0]
-    if first.dtype not in _FORMATS:
-        got = str(first.dtype).removeprefix("torch.")
+def _check_parameters(parameters: list[torch.Tensor]) -> None:
+    if len(parameters) not in (2, 4):
+        raise InputError(
+            expected="two parameters, or four with biases",
+            got=str(len(parameters)),
+            hint="[gate_up, down] or [gate_up, down, gate_up_bias, down_bias]",
+        )
+    if parameters[0].dtype not in _FORMATS:
+        got = str(parameters[0].dtype).removeprefix("torch.")
         raise InputError(
             expected="expert weights of fp32, bf16 or fp16", got=got, hint="dtype=torch.bfloat16"
         )
-    parts = [one.detach() for one in parameters]
-    matrices = [one.mT for one in parts[:2]] if layout.transposed else parts[:2]
-    (gate, up), (gate_bias, up_bias) = (_split(one, layout) for one in (matrices[0], (*parts, None, None)[2]))
+
+
+def _pack(parameters: list[torch.Tensor], layout: Layout) -> ExpertLayer:
+    first, down, *biases = (one.detach() for one in parameters)
+    if layout.transposed:
+        first, down = first.mT, down.mT
+    first_bias, down_bias = biases or (None, None)
+    (gate, up), (gate_bias, up_bias) = _split(first, layout), _split(first_bias, layout)
     return ExpertLayer.from_tensors(
         gate,
         up,
-        matrices[1],
+        down,
         gate_bias=gate_bias,
         up_bias=up_bias,
-        down_bias=parts[3] if len(parts) > 2 else None,
+        down_bias=down_bias,
         weights=_FORMATS[first.dtype],
         activation=layout.activation,
         alpha=layout.alpha,
@@ -150,6 +171,7 @@ def _check(
     parameters: list[torch.Tensor],
     *layout: Any,
 ) -> None:
+    _check_parameters(parameters)
     check_places({"hidden": hidden, "topk_ids": ids, "topk_weights": weights, "parameters": parameters[0]})
     check_sizes(hidden, ids, weights, parameters[1].shape[2 if Layout(*layout).transposed else 1])
 

@@ -37,10 +37,10 @@ def refuse_other_experts() -> None:
     from transformers import PreTrainedModel
 
     choose = PreTrainedModel.get_correct_experts_implementation
-    if hasattr(choose, "__wrapped__"):
+    if choose.__module__ == __name__:
         return
 
-    @functools.wraps(choose)
+    @functools.wraps(choose, assigned=("__name__", "__qualname__", "__doc__"))
     def checked(self: Any, requested_experts: str | None) -> Any:
         chosen = choose(self, requested_experts)
         if chosen == "trimoe" and not any(model._can_set_experts_implementation() for model in _models(self)):
