@@ -32,7 +32,10 @@ PYTHON_LAYERS = {
     "_plan": 0,
     "hardware": 1,
     "ndp": 1,
+    "sources": 1,
     "expert_layer": 2,
+    "experts_op": 2,
+    "op_kernels": 2,
     "ops": 2,
     "models": 3,
     "cost": 4,
@@ -43,8 +46,9 @@ PYTHON_LAYERS = {
     "simulator": 7,
     "cli": 8,
 }
-# Glue at the top of the package: what `import trimoe` runs, which reaches up only inside functions.
-PYTHON_GLUE = {"__init__", "autoload"}
+# Glue at the top of the package: what `import trimoe` runs, which reaches up only inside functions, and
+# `python -m trimoe`.
+PYTHON_GLUE = {"__init__", "__main__", "autoload"}
 # Parts that read files and facts, and must work where torch is not installed.
 TORCH_FREE = (
     "hardware/",
@@ -60,7 +64,7 @@ TORCH_FREE = (
     "own_files.py",
     "whole_file.py",
 )
-TORCH_FREE += ("expert_layer.py", "runtime/prediction.py")
+TORCH_FREE += ("sources.py", "expert_layer.py", "runtime/prediction.py")
 # What in those folders deals with torch's modules and tensors.
 TORCH_USERS = {
     f"models/{name}.py"
@@ -72,6 +76,7 @@ TORCH_USERS = {
         "load_arguments",
         "model_checks",
         "quantizer",
+        "stored_experts",
         "tensor_targets",
         "tokenizer",
     )
@@ -188,7 +193,7 @@ def torch_imports(files: Sources) -> Iterator[str]:
 def library_output(files: Sources) -> Iterator[str]:
     """print, exit and their like belong to the command line; `files` are named relative to python/trimoe."""
     for name, text in files.items():
-        if name.startswith("cli/"):
+        if name.startswith("cli/") or name == "__main__.py":
             continue
         for node in ast.walk(ast.parse(text)):
             called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""

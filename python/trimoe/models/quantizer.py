@@ -15,14 +15,12 @@ import trimoe.models.needs_transformers  # noqa: F401
 
 # isort: split
 import torch
-from torch import nn
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 from transformers.utils.logging import tqdm
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from trimoe.errors import InputError
-from trimoe.expert_layer import ExpertLayer
 from trimoe.models.activations import expert_math
 from trimoe.models.block_scales import apply_scales
 from trimoe.models.checkpoint import Checkpoint
@@ -38,10 +36,10 @@ from trimoe.models.model_checks import (
 )
 from trimoe.models.rest_tensors import find_rest
 from trimoe.models.store import ExpertStore
+from trimoe.models.stored_experts import StoredExperts
 from trimoe.models.tensor_targets import Target, check_expert_targets, tensor_targets
-from trimoe.ops import moe_forward
 
-__all__ = ["StoredExperts", "TrimoeConfig", "expert_modules", "offered", "register"]
+__all__ = ["TrimoeConfig", "expert_modules", "offered", "register"]
 
 _ADAPTER = "adapter_config.json"
 _offered: ContextVar[Checkpoint | None] = ContextVar("trimoe_offered_checkpoint", default=None)
@@ -85,29 +83,6 @@ class TrimoeConfig(QuantizationConfigMixin):  # type: ignore[misc]
     def packing(self) -> Packing:
         """How the experts are to be packed."""
         return Packing(self.weights, self.group, self.activations)
-
-
-class StoredExperts(nn.Module):
-    """Takes the place of an experts module: no parameters, only the handle of a packed layer."""
-
-    def __init__(self, layer: ExpertLayer) -> None:
-        super().__init__()
-        self.layer = layer
-        self.handle = layer.handle
-        self.num_experts = layer.spec.experts
-        self.runner: Callable[..., torch.Tensor] | None = None  # in place of the plain op
-
-    def forward(
-        self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
-    ) -> torch.Tensor:
-        """[T, H], [T, K], [T, K] -> [T, H]."""
-        if self.runner is not None:
-            return self.runner(hidden_states, top_k_index, top_k_weights)
-        return moe_forward(hidden_states, top_k_index, top_k_weights, self.handle)
-
-    def extra_repr(self) -> str:
-        """The layer's shape, for print(model)."""
-        return str(self.layer.spec)
 
 
 class TrimoeQuantizer(HfQuantizer):  # type: ignore[misc]
