@@ -2,22 +2,44 @@
 # TORCH= picks another torch: make test TORCH=torch==2.14.1
 PYTHON ?= python3
 VENV   ?= .venv
-TORCH  ?= $(shell cat constraints.txt)
+LOCKED_TORCH := $(shell grep '^torch==' locks/torch.txt)
+TORCH  ?= $(LOCKED_TORCH)
+# Exact versions of all that is installed here; of what torch brings, where it is the torch that was locked.
+LOCK   ?= -c locks/packages.txt $(if $(filter $(LOCKED_TORCH),$(TORCH)),-c locks/torch.txt)
 BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
 DEPS   := $(VENV)/.deps
 BUILT  := $(VENV)/.built
 TOOLS  := $(VENV)/.tools
 TWIN   := $(VENV)/.twin
 SOURCES := $(shell find csrc python cmake -type f -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml README.md
 
-.PHONY: FORCE emulate sanitize run test smoke lint format reproduce bench-peers bench-native wheel clean
+.PHONY: FORCE emulate sanitize run test fuzz latest lock smoke lint format reproduce bench-peers bench-native wheel clean
 
 # The main job: text from the model that ships with trimoe.
 run: $(BUILT)
 	$(BIN)/trimoe generate
 
 test: $(BUILT) $(TWIN)
+	$(if $(LOCK),$(BIN)/python tests/locked.py)
 	$(BIN)/python -m pytest
+
+# The random tests of make test, thirty times as long and with other seeds; which failed is told.
+fuzz: $(BUILT)
+	FUZZ_TIMES=$(or $(FUZZ_TIMES),30) FUZZ_SEED=$(or $(FUZZ_SEED),1) $(BIN)/python -m pytest --capture=sys tests/fuzz
+
+# The tests with the newest versions that pyproject.toml allows, in an environment of its own; TORCH= as above.
+latest:
+	$(MAKE) test VENV=build/latest LOCK= TORCH='$(if $(filter file,$(origin TORCH)),torch,$(TORCH))'
+
+# The lock, anew: today's newest versions in the ranges, for every Python that there is a torch for.
+lock: $(DEPS)
+	mkdir -p build
+	$(PIP) install -q $(LOCK) uv
+	printf '%s\n' '$(TORCH)' $(TO_BUILD) uv | $(BIN)/uv pip compile -q --universal --python-version 3.10 --all-extras \
+	  --no-annotate --no-header --upgrade -o build/lock.txt pyproject.toml -
+	grep -E '^(torch|triton|cuda-|nvidia-)' build/lock.txt > locks/torch.txt
+	grep -vE '^(torch|triton|cuda-|nvidia-)' build/lock.txt > locks/packages.txt
 
 lint: $(BUILT) $(TOOLS)
 	$(BIN)/ruff check .
@@ -56,39 +78,45 @@ emulate: $(DEPS)
 sanitize: $(DEPS)
 	PATH="$(abspath $(BIN)):$$PATH" tests/sanitize/run.sh
 
-# The wheel, built in isolation, in a fresh environment that has nothing else.
+# The wheel, built in isolation, in a fresh environment that has nothing else; then with transformers.
+SMOKE := build/smoke/bin/python
 smoke: wheel
 	rm -rf build/smoke && $(PYTHON) -m venv build/smoke
-	build/smoke/bin/pip install -q --disable-pip-version-check '$(TORCH)' dist/trimoe-*.whl
-	build/smoke/bin/python tests/smoke.py
+	$(SMOKE) -m pip install -q --disable-pip-version-check $(LOCK) pip
+	$(SMOKE) -m pip install -q --disable-pip-version-check $(LOCK) '$(TORCH)' auditwheel dist/trimoe-*.whl
+	$(SMOKE) tests/smoke.py op dist/trimoe-*.whl
+	$(SMOKE) -m pip install -q --disable-pip-version-check $(LOCK) "$$(echo dist/trimoe-*.whl)[hf]"
+	$(SMOKE) tests/smoke.py model
 
 wheel: $(DEPS)
-	rm -rf dist && $(BIN)/pip wheel -q --disable-pip-version-check --no-deps -C build-dir=build/wheel -w dist .
+	rm -rf dist && $(PIP) wheel -q --no-deps $(subst -c ,--build-constraint ,$(LOCK)) -C build-dir=build/wheel -w dist .
 
 clean:
 	rm -rf $(VENV) build dist
 
-# Rewritten only when TORCH changes, so that another torch is installed.
+# Rewritten only when TORCH or LOCK changes, so that another torch is installed.
 $(VENV)/torch.txt: FORCE
-	@mkdir -p $(VENV) && echo '$(TORCH)' | cmp -s - $@ || echo '$(TORCH)' > $@
+	@mkdir -p $(VENV) && echo '$(TORCH) $(LOCK)' | cmp -s - $@ || echo '$(TORCH) $(LOCK)' > $@
 
-$(DEPS): pyproject.toml constraints.txt $(VENV)/torch.txt
+TO_BUILD := pip 'scikit-build-core>=1.1,<2' 'pybind11>=3.0,<4' cmake ninja
+
+$(DEPS): pyproject.toml $(wildcard locks/*.txt) $(VENV)/torch.txt
 	@$(PYTHON) -c 'import sys, venv, ensurepip; assert sys.version_info >= (3, 10)' || \
 	  { echo 'expected python >= 3.10 with venv; got $(PYTHON); try apt-get install python3-venv, or PYTHON='; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check 'pip>=23.1'
-	$(BIN)/pip install -q --disable-pip-version-check '$(TORCH)' 'scikit-build-core>=1.1,<2' 'pybind11>=3.0,<4' cmake ninja
+	$(PIP) install -q $(LOCK) pip
+	$(PIP) install -q $(LOCK) '$(TORCH)' $(TO_BUILD)
 	touch $@
 
 # The build tree is kept, so that a change rebuilds in seconds.
-INSTALL := $(BIN)/pip install -q --disable-pip-version-check --no-build-isolation -C build-dir=build/native -C cmake.define.TRIMOE_TESTS=ON
+INSTALL := $(PIP) install -q $(LOCK) --no-build-isolation -C build-dir=build/native -C cmake.define.TRIMOE_TESTS=ON
 
 $(BUILT): $(DEPS) $(SOURCES)
 	$(INSTALL) '.[test]' '$(TORCH)'
 	touch $@
 
 $(TOOLS): $(BUILT)
-	$(INSTALL) '.[lint]' '$(TORCH)'
+	$(INSTALL) '.[test,lint]' '$(TORCH)'
 	touch $@
 
 # A twin of the core with oneDNN in its table, for tests/cpu/test_onednn.py: the package stays as it ships. The

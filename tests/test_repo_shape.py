@@ -26,13 +26,18 @@ PYTHON_LAYERS = {
     "errors": 0,
     "descriptors": 0,
     "human": 0,
+    "input_file": 0,
+    "own_files": 0,
     "whole_file": 0,
     "_cpu": 0,
     "_ndp": 0,
     "_plan": 0,
     "hardware": 1,
     "ndp": 1,
+    "sources": 1,
     "expert_layer": 2,
+    "experts_op": 2,
+    "op_kernels": 2,
     "ops": 2,
     "models": 3,
     "cost": 4,
@@ -43,8 +48,9 @@ PYTHON_LAYERS = {
     "simulator": 7,
     "cli": 8,
 }
-# Glue at the top of the package: what `import trimoe` runs, which reaches up only inside functions.
-PYTHON_GLUE = {"__init__", "autoload"}
+# Glue at the top of the package: what `import trimoe` runs, which reaches up only inside functions, and
+# `python -m trimoe`.
+PYTHON_GLUE = {"__init__", "__main__", "autoload"}
 # Parts that read files and facts, and must work where torch is not installed.
 TORCH_FREE = (
     "hardware/",
@@ -56,12 +62,27 @@ TORCH_FREE = (
     "policies/",
     "simulator/",
     "errors.py",
+    "input_file.py",
+    "own_files.py",
     "whole_file.py",
 )
-TORCH_FREE += ("descriptors.py", "human.py", "expert_layer.py", "runtime/fit.py", "runtime/prediction.py")
+TORCH_FREE += ("descriptors.py", "human.py", "sources.py", "expert_layer.py")
+TORCH_FREE += ("runtime/fit.py", "runtime/prediction.py")
 # What in those folders deals with torch's modules and tensors.
 TORCH_USERS = {
-    f"models/{name}.py" for name in ("activations", "block_scales", "experts", "load", "quantizer")
+    f"models/{name}.py"
+    for name in (
+        "activations",
+        "block_scales",
+        "experts",
+        "load",
+        "load_arguments",
+        "model_checks",
+        "quantizer",
+        "stored_experts",
+        "tensor_targets",
+        "tokenizer",
+    )
 }
 TORCH_MODULES = ("torch", "transformers", "trimoe.ops")
 TORCH_MODULES += tuple(f"trimoe.{name.removesuffix('.py').replace('/', '.')}" for name in TORCH_USERS)
@@ -175,7 +196,7 @@ def torch_imports(files: Sources) -> Iterator[str]:
 def library_output(files: Sources) -> Iterator[str]:
     """print, exit and their like belong to the command line; `files` are named relative to python/trimoe."""
     for name, text in files.items():
-        if name.startswith("cli/"):
+        if name.startswith("cli/") or name == "__main__.py":
             continue
         for node in ast.walk(ast.parse(text)):
             called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
@@ -212,6 +233,8 @@ def undocumented(project: dict[str, Any], document: str) -> Iterator[str]:
     for extra in project["project"].get("optional-dependencies", {}).values():
         listed += extra
     for requirement in listed:
+        if requirement.startswith(f"{project['project']['name']}["):  # its own extras
+            continue
         name = re.match(r"[A-Za-z0-9_.-]+", requirement)
         span = requirement[name.end() :].strip() if name else ""
         wanted = f"`{name.group()}`" if name else requirement
@@ -342,7 +365,11 @@ def test_no_rule_bites_what_is_fine(rule: Any, name: str, text: str) -> None:
 def test_a_dependency_without_a_reason_is_found() -> None:
     project = {
         "build-system": {"requires": ["builder>=1"]},
-        "project": {"dependencies": ["left-pad>=1,<2"], "optional-dependencies": {"test": ["pytest"]}},
+        "project": {
+            "name": "ours",
+            "dependencies": ["left-pad>=1,<2"],
+            "optional-dependencies": {"test": ["ours[hf]", "pytest"]},
+        },
     }
     document = "| `builder` | >=1 | builds |\n| `left-pad` | >=1 | pads |\n"
     assert list(undocumented(project, document)) == [

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
-__all__ = ["redirected"]
+__all__ = ["redirected", "silenced"]
 
 
 @contextmanager
@@ -32,3 +32,23 @@ def redirected(descriptor: int, target: int) -> Iterator[int]:
             os.dup2(kept, descriptor)
     finally:
         os.close(kept)
+
+
+@contextmanager
+def silenced(descriptor: int) -> Iterator[None]:
+    """What is written to `descriptor` goes nowhere, as by `redirected`; a closed one stays closed."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        is_open = _is_open(descriptor)
+        with redirected(descriptor, nowhere) if is_open else nullcontext():
+            yield
+    finally:
+        os.close(nowhere)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True

@@ -45,6 +45,7 @@ EXPLAINED = {
 PLAIN = {
     *("inspect", "pack", "bench layer", "bench dispatch", "ndp latency", "ndp step", "trace generate"),
     *("trace record", "policy bench", "policy options"),
+    *("cache list", "cache rm", "cache verify", "cache path"),
 }
 
 

@@ -27,6 +27,7 @@ MAY_DIFFER = {
     "--repeats": "of calls, of decisions",
     "--skew": "in terms of --shape, or of a law that is fixed",
     "--steps": "to generate, or to simulate of those that there are",
+    "--verify": "of what was packed before, or of what is packed now",
     "--trace": "generated if left out, or the shipped one",
 }
 

@@ -7,7 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
-from trimoe.cli.progress import progress, progress_steps
+from trimoe.cli.progress import FIRST_S, progress, progress_steps
+
+
+@pytest.fixture(autouse=True)
+def signs_of_life(no_signs_of_life: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All other tests do without."""
+    monkeypatch.setattr("trimoe.cli.progress.FIRST_S", FIRST_S)
 
 
 class Clock:

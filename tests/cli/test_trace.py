@@ -163,7 +163,7 @@ def test_without_pyarrow_one_line(
 @pytest.mark.parametrize(
     ("arguments", "fragment"),
     [
-        (["stats", "missing.parquet"], "nothing at missing.parquet"),
+        (["stats", "missing.parquet"], "a trace file at missing.parquet; got no such file"),
         (["stats", "a.txt"], "a whole Parquet file"),
         (["stats", "--phase", "warm"], "--phase prefill, decode or all"),
         (["stats", "--plot", "a.pdf"], ".png"),
@@ -173,7 +173,7 @@ def test_without_pyarrow_one_line(
         (["stats", "--model", "nowhere"], "nowhere"),
         (["generate"], "--output"),
         (["generate", "--output", "no/folder/a"], "a folder that can be written"),
-        (["generate", "--output", "."], "expected a file; got the folder"),
+        (["generate", "--output", "."], "expected a file to write to; got a folder"),
         (["generate", "--output", "a", "--preset", "qwen"], "--preset uniform, trimoe"),
         (["generate", "--output", "a", "--preset", "trimoe", "--like", "b"], "both"),
         (["generate", "--output", "a", "--like", "a.txt"], "a whole Parquet file"),

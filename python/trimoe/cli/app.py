@@ -9,6 +9,7 @@ from typer.main import get_command
 
 import trimoe
 from trimoe.cli.bench import bench_app
+from trimoe.cli.cache import cache_app
 from trimoe.cli.calibrate import calibrate
 from trimoe.cli.docstrings import restore_docstrings
 from trimoe.cli.doctor import doctor
@@ -30,6 +31,7 @@ app.command()(calibrate)
 app.add_typer(bench_app, name="bench")
 app.command()(inspect)
 app.command()(pack)
+app.add_typer(cache_app, name="cache")
 app.add_typer(ndp_app, name="ndp")
 app.add_typer(trace_app, name="trace")
 app.command()(simulate)
@@ -55,6 +57,7 @@ def _trimoe(
       trimoe calibrate                  its speed, measured into a hardware profile
       trimoe inspect PATH               what a checkpoint holds, without loading it
       trimoe pack PATH --format int4    its experts converted ahead of the next start
+      trimoe cache list                 packed experts kept on disk, and how to remove them
       trimoe bench layer --json         the speed of one layer against the machine's limits
       trimoe ndp validate               the DIMM emulator against what is known
       trimoe trace stats                which experts tokens chose, and how well that is foreseen

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trimoe.cli.options import JsonOption, ThreadsOption, output_option
 from trimoe.cli.render import human_ns, print_json, print_line, print_table, progress_steps
 from trimoe.errors import InputError
+from trimoe.own_files import own_folder
+from trimoe.whole_file import target_of
+
+if TYPE_CHECKING:
+    from trimoe.runtime.calibration import Calibration
 
 __all__ = ["calibrate"]
 
@@ -52,9 +57,10 @@ def calibrate(
             hint="without the emulation",
         )
     path = output or cache_folder() / f"{CALIBRATED}.json"
-    if path.is_dir():
-        raise InputError(expected="a file for --output", got=f"the folder {path}", hint=f"{path}/here.json")
-    _check_writable(path)
+    if output is None:
+        with own_folder(path.parent, create=True):
+            pass
+    _check_writable(target_of(path))
     import torch
 
     from trimoe.runtime.calibration import FULL, QUICK, write_json
@@ -68,6 +74,13 @@ def calibrate(
     if json_output:
         print_json(found.profile)
         return
+    _print_checks(found)
+    if detect_machine().gpu.present:
+        print_line("the GPU is not measured: the profile has none")
+    print_line(f"profile: {path} (`--hardware {CALIBRATED if output is None else path}`)")
+
+
+def _print_checks(found: Calibration) -> None:
     columns = ("format", "width", "inside", "tokens", "predicted", "measured", "error")
     rows = [
         (
@@ -86,9 +99,6 @@ def calibrate(
             f"the machine was busy: medians lie {found.unrest_pct:.0f} % above the least times; "
             "better again when it is quiet"
         )
-    if detect_machine().gpu.present:
-        print_line("the GPU is not measured: the profile has none")
-    print_line(f"profile: {path} (`--hardware {CALIBRATED if output is None else path}`)")
 
 
 def _check_writable(path: Path) -> None:

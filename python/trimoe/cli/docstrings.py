@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -23,9 +24,7 @@ def _docstring(function: Callable[..., Any]) -> str:
     import ast
 
     try:
-        with open(function.__code__.co_filename, encoding="utf-8") as file:
-            tree = ast.parse(file.read())
+        [definition] = ast.parse(inspect.getsource(function)).body
     except OSError:
         return _LOST
-    names = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
-    return next((ast.get_docstring(node) or _LOST for node in names if node.name == function.__name__), _LOST)
+    return (isinstance(definition, ast.FunctionDef) and ast.get_docstring(definition)) or _LOST

@@ -16,7 +16,7 @@ from trimoe.cli.options import JsonOption, MeasureOption, ThreadsOption
 from trimoe.cli.render import human_bytes, print_facts, print_json, print_line, print_table
 from trimoe.hardware.advice import advise
 from trimoe.hardware.cpu import CpuFeatures, InstructionSet, Isa, explain, features, kernel_table
-from trimoe.hardware.folders import CacheFolder, cache_folder, cache_state
+from trimoe.hardware.folders import CacheFolder, cache_state
 from trimoe.hardware.load import Load, read_load
 from trimoe.hardware.machine import Machine, detect_machine
 from trimoe.hardware.roofline import Roofline, measure_roofline
@@ -126,7 +126,7 @@ def _look(measure: bool, threads: int | None) -> _Findings:
         kernel_table=table,
         instruction_sets=sets,
         torch=torch,
-        cache=cache_state(cache_folder()),
+        cache=cache_state(),
         load=load,
         roofline=measured,
         hints=advise(

@@ -55,6 +55,9 @@ def generate(
     group: Annotated[int, GROUP_OPTION] = 0,
     activations: Annotated[str, ACTIVATIONS_OPTION] = "auto",
     cache: CacheOption = True,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check every byte of experts packed before; else some of them.")
+    ] = False,
     measure: MeasureOption = True,
     ndp_dimms: Annotated[
         int, typer.Option(min=0, max=256, help="Emulated DIMM-NDPs that run cold experts; 0 for none.")
@@ -98,7 +101,7 @@ def generate(
     # Before the ledger opens: the probe needs memory too.
     roofline = measure_roofline(threads=threads, weights=prediction.peak_formats) if measure else None
     loaded, tokenizer, ledger = load_model(
-        model, dtype, packing, cache, prediction.total_bytes, quiet=json_output
+        model, dtype, packing, cache, prediction.total_bytes, quiet=json_output, verify=verify
     )
     store = loaded.trimoe_store
     ndp = _ndp_domain(loaded, ndp_dimms, cold_tokens, ndp_arithmetic) if ndp_dimms else None
@@ -147,30 +150,34 @@ def use_threads() -> int:
 
 
 def load_model(
-    folder: Path, dtype: str, packing: Packing, cache: bool, predicted_bytes: int, *, quiet: bool
+    folder: Path,
+    dtype: str,
+    packing: Packing,
+    cache: bool,
+    predicted_bytes: int,
+    *,
+    quiet: bool,
+    verify: bool = False,
 ) -> tuple[Any, Any, MemoryLedger]:
-    """The model and tokenizer in a folder, and the memory they may take; InputError as `trimoe.load`."""
+    """The model and tokenizer in a folder, and the memory they may take; InputError as `trimoe.load`.
+
+    verify: compare every byte of what was packed before with its checksum.
+    """
     import torch
-    from transformers import AutoTokenizer
     from transformers.utils import logging
 
-    from trimoe.models.load import load
+    from trimoe.models.load import load, read_expert_math
+    from trimoe.models.pack import verify_packed
+    from trimoe.models.tokenizer import check_generation_config, load_tokenizer
 
     logging.set_verbosity_error()
     if quiet or not sys.stderr.isatty():
         logging.disable_progress_bar()
     ledger = MemoryLedger(predicted_bytes)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        if not tokenizer.encode("a", add_special_tokens=False):
-            raise ValueError("none, or one without a vocabulary")  # transformers makes up an empty one
-    except Exception as error:  # each tokenizer library has its own ways to fail
-        raise InputError(
-            expected=f"a tokenizer in {folder}",
-            got=str(error)[:200],
-            hint="the tokenizer files that came with the weights",
-        ) from error
-    _check_generation_config(folder)
+    tokenizer = load_tokenizer(folder)
+    check_generation_config(folder)
+    if verify:
+        verify_packed(folder, read_expert_math(folder), packing)
     torch_dtype: torch.dtype | Literal["auto"] = "auto" if dtype == "auto" else getattr(torch, dtype)
     model = load(folder, dtype=torch_dtype, cache=cache, **asdict(packing))
     return model, tokenizer, ledger
@@ -181,20 +188,6 @@ def _ndp_domain(model: Any, dimms: int, cold_tokens: int, arithmetic: str) -> Nd
     from trimoe.runtime.ndp import NdpDomain
 
     return NdpDomain(model, Fleet(dimms), cold_tokens=cold_tokens, arithmetic=arithmetic)
-
-
-def _check_generation_config(folder: Path) -> None:
-    from transformers import GenerationConfig
-
-    try:
-        if (folder / "generation_config.json").exists():
-            GenerationConfig.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # transformers takes what is in the file for granted
-        raise InputError(
-            expected=f"a generation_config.json that transformers can read in {folder}",
-            got=f"{type(error).__name__}: {str(error)[:200]}",
-            hint="the file that came with the weights, or removing it",
-        ) from error
 
 
 def _print_report(result: Generation, load: dict[str, Any], memory: dict[str, Any]) -> None:

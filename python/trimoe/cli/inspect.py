@@ -7,6 +7,7 @@ from typing import Any
 
 from trimoe.cli.options import CheckpointArgument, JsonOption
 from trimoe.cli.render import human_bytes, print_facts, print_json, print_line, print_table
+from trimoe.errors import InputError
 from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.dimensions import MoeDimensions, packed_expert_bytes, packed_format
 from trimoe.models.expert_tensors import UnsupportedDtypeError, find_moe_layers
@@ -115,7 +116,10 @@ def _look(checkpoint: Checkpoint) -> _Report:
         shape = MoeDimensions.from_checkpoint(checkpoint, find_moe_layers(checkpoint))
     except UnsupportedDtypeError as error:
         # Still worth showing: config.json and the headers tell all but the packed size.
-        shape, unsupported = MoeDimensions.from_config(checkpoint.config), error.got
+        try:
+            shape, unsupported = MoeDimensions.from_config(checkpoint.config), error.got
+        except InputError:
+            raise error from None  # which says more
     else:
         fmt = packed_format(str(shape.dtype))
         packed = packed_expert_bytes(shape.hidden, shape.inter, fmt, shape.gated, shape.has_bias)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from trimoe.cli.formats import FORMAT_OPTION, GROUP_OPTION, check_format
 from trimoe.cli.options import CheckpointArgument, JsonOption, output_option
 from trimoe.cli.render import human_bytes, human_ns, print_facts, print_json, progress
+from trimoe.errors import FailureError
 
 __all__ = ["pack"]
 
@@ -22,6 +25,9 @@ def pack(
             "New folder for the whole model with its experts packed; the packed cache is filled if left out."
         ),
     ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read everything back and compare it with its checksums.")
+    ] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Convert a checkpoint's experts ahead of the next start.
@@ -37,7 +43,7 @@ def pack(
       trimoe pack /models/Qwen3-30B-A3B --format int8 --output /models/Qwen3-30B-A3B-int8
     """
     from trimoe.models.expert_math import Packing
-    from trimoe.models.pack import pack_to_cache, pack_to_folder, packable_bytes
+    from trimoe.models.pack import pack_to_cache, pack_to_folder, packable_bytes, verify_packed
 
     packing = Packing(fmt, group)
     check_format(packing)
@@ -50,6 +56,14 @@ def pack(
             report = pack_to_cache(model, math, packing, lambda done_bytes, _: advance(done_bytes))
         else:
             report = pack_to_folder(model, math, packing, output, lambda done_bytes, _: advance(done_bytes))
+    if verify:
+        with progress("checking", report.packed_bytes, enabled=not json_output) as advance:
+            if not verify_packed(output or model, math, packing, advance):
+                raise FailureError(
+                    expected=f"whole experts in {report.path}",
+                    got="damaged ones, which were removed",
+                    hint="packing again, and looking at the disk (dmesg)",
+                )
     if json_output:
         print_json(report.as_dict())
         return

@@ -12,7 +12,7 @@ from trimoe.human import human_bytes, human_ns, human_number
 
 __all__ = ["progress", "progress_steps"]
 
-_FIRST_S, _NEXT_S = 5.0, 30.0  # of silence before the first line, and before each other
+FIRST_S, _NEXT_S = 5.0, 30.0  # of silence before the first line, and before each other
 Clock = Callable[[], float]
 
 
@@ -66,7 +66,7 @@ def _lines(
 ) -> Iterator[Callable[[int], None]]:
     """words: an amount as people write it. Short work has no line; long work has one at its end too."""
     start = last = clock()
-    done, patience_s = 0, _FIRST_S
+    done, patience_s = 0, FIRST_S
 
     def advance(amount: int) -> None:
         nonlocal done, last, patience_s

@@ -5,9 +5,7 @@ One thread and no clock in any limit, so that the same program has the same solu
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -15,7 +13,7 @@ from types import ModuleType
 import numpy as np
 import numpy.typing as npt
 
-from trimoe.descriptors import redirected
+from trimoe.descriptors import silenced
 from trimoe.errors import InputError
 
 __all__ = ["Program", "Solution"]
@@ -138,6 +136,5 @@ def load_highs() -> ModuleType:
 @cache
 def _let_it_greet(highs: ModuleType) -> None:
     """HiGHS 1.16 prints its name with the first solver of a process, before any option could silence it."""
-    # Where standard output is closed, nobody hears it anyway.
-    with suppress(OSError), open(os.devnull, "wb") as null, redirected(1, null.fileno()):
+    with silenced(1):
         highs.Highs()

@@ -6,8 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
+import trimoe.models.needs_transformers  # noqa: F401
+
+# isort: split
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, TextStreamer
 
@@ -118,7 +122,7 @@ def generate(
     model: from `trimoe.load`; ndp: its domain of DIMMs, if it has one. Raises InputError for a prompt that
     the model cannot take and FailureError when the model yields NaN.
     """
-    inputs = tokenizer(prompt, return_tensors="pt")
+    inputs = _tokenize(model, tokenizer, prompt)
     prompt_tokens = _check_prompt(inputs["input_ids"], model, sampling)
     on_text(prompt)
     layers = list(model.trimoe_store.layers.values())
@@ -182,6 +186,18 @@ def _only(model: Any, config: GenerationConfig) -> Iterator[None]:
         yield
     finally:
         model.generation_config = own
+
+
+def _tokenize(model: Any, tokenizer: Any, prompt: str) -> dict[str, torch.Tensor]:
+    """What the model takes of what the tokenizer returns, such as token_type_ids, which few models have."""
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            expected="a prompt in UTF-8", got=ascii(prompt)[:80], hint="a terminal or a file in UTF-8"
+        ) from error
+    taken = signature(model.forward).parameters
+    return {name: value for name, value in tokenizer(prompt, return_tensors="pt").items() if name in taken}
 
 
 def _check_prompt(ids: torch.Tensor, model: Any, sampling: Sampling) -> int:

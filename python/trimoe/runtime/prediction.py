@@ -17,6 +17,7 @@ from trimoe.models.expert_math import ExpertMath, Packing
 from trimoe.models.expert_tensors import MoeLayerTensors, find_moe_layers
 from trimoe.models.packed_folder import PackedFolder
 from trimoe.models.rest_tensors import find_rest
+from trimoe.models.weight_parts import is_router
 
 __all__ = ["WORKING_BYTES", "MemoryPrediction", "layer_spec", "other_weight_bytes", "predict_memory"]
 
@@ -101,7 +102,8 @@ def other_weight_bytes(checkpoint: Checkpoint, dtype: str) -> int:
     for name in find_rest(checkpoint).names:
         entry = checkpoint.entry(name)
         if entry.dtype.startswith(_FLOATS) and item_bytes:
-            total += math.prod(entry.shape) * item_bytes
+            # transformers keeps some models' routers in fp32, whatever the dtype
+            total += math.prod(entry.shape) * (4 if is_router(name) else item_bytes)
         else:  # fp8 becomes bf16 where config.json does not say
             total += entry.nbytes * (2 if entry.dtype == "F8_E4M3" else 1)
     return total

@@ -11,6 +11,7 @@ from trimoe.cli.options import JsonOption, SeedOption
 from trimoe.cli.policy.options_common import policy_app
 from trimoe.cli.render import print_json, print_line, print_table
 from trimoe.errors import InputError
+from trimoe.input_file import read_lines
 
 __all__ = ["stratify"]
 
@@ -95,11 +96,4 @@ def _texts(trace: Path, prompts: Path | None) -> list[str]:
         raise InputError(
             expected="the prompts of the trace", got="no --prompts", hint="--prompts prompts.txt"
         )
-    path = prompts or _PROMPTS
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            expected=f"a text file in UTF-8 at {path}", got=str(error), hint="one prompt per line"
-        ) from None
-    return [line for line in lines if line.strip()]
+    return read_lines(prompts or _PROMPTS, hint="one prompt per line")

@@ -22,6 +22,7 @@ from trimoe.cli.options import (
 from trimoe.cli.render import print_json, progress_steps
 from trimoe.cli.trace.options import OutputOption, print_written, trace_app, trace_facts
 from trimoe.errors import InputError
+from trimoe.input_file import read_lines
 
 
 @trace_app.command()
@@ -86,13 +87,7 @@ def _texts(prompt: list[str] | None, prompts: Path | None) -> list[str]:
     """The prompts of the options, the file's last; InputError for a file without any."""
     texts = list(prompt or [])
     if prompts is not None:
-        try:
-            lines = prompts.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(
-                expected=f"a text file in UTF-8 at {prompts}", got=str(error), hint="one prompt per line"
-            ) from None
-        texts += [line for line in lines if line.strip()]
+        texts += read_lines(prompts, hint="one prompt per line")
         if not texts:
             raise InputError(
                 expected=f"prompts in {prompts}", got="an empty file", hint="one prompt per line"

@@ -1,19 +1,14 @@
-"""Random layers, routings and sources, for a bounded time, with new seeds in every run.
-
-A failure names its seed: `TRIMOE_FUZZ_SEED=123 pytest tests/cpu/test_fuzz.py` runs that round alone.
-"""
+"""Random layers, routings and sources on every kernel that this machine has."""
 
 from __future__ import annotations
 
 import math
-import os
 import random
-import time
-from collections.abc import Iterator
 
 import torch
 
 from support.cases import DTYPES, FORMATS, INTEGER, Case, make_problem, rel_error
+from support.fuzz import fuzz
 from support.packed import decode
 from trimoe import _cpu
 from trimoe.expert_layer import ExpertLayer, LayerSpec, Source
@@ -21,21 +16,10 @@ from trimoe.ops import forward_on, source_of
 
 ENTRIES = [entry["isa"] for entry in _cpu.kernel_table() if entry["supported"]]
 ACTIVATIONS = ["silu", "gelu", "gelu_tanh", "relu2", "swiglu_oai"]
-SECONDS = 7.0  # of each test
 # Of results in fp32. As in test_kernels.py, but a row of 8-bit codes that is rounded anew may be all:
 # half a code of 127 in each element.
 INTEGER_TOLERANCE, TOLERANCE, EXACT_TOLERANCE = 1.5e-2, 1e-3, 1e-5
 IN_HALVES = {"fp32": 0.0, "bf16": 4e-3, "fp16": 5e-4}
-
-
-def _seeds() -> Iterator[int]:
-    wanted = os.environ.get("TRIMOE_FUZZ_SEED")
-    if wanted is not None:
-        yield int(wanted)
-        return
-    end = time.monotonic() + SECONDS
-    while time.monotonic() < end:
-        yield random.SystemRandom().randrange(2**32)
 
 
 def _size(choose: random.Random, most: int) -> int:
@@ -83,25 +67,25 @@ def _any_strides(choose: random.Random, tensor: torch.Tensor) -> torch.Tensor:
     return view.copy_(tensor)
 
 
-def test_every_entry_agrees_with_ref() -> None:
-    for seed in _seeds():
-        choose = random.Random(seed)
-        case, name, hidden = _case(choose), choose.choice(list(FORMATS)), choose.choice(list(DTYPES))
-        problem = make_problem(case, name, hidden, seed)
-        x = _any_strides(choose, problem.hidden)
-        # With an activation that rounds once and router weights of one, integers leave no freedom at all.
-        to_the_bit = name in INTEGER and case.activation == "relu2" and not case.gated and not case.bias
-        weights = problem.weights.fill_(1) if to_the_bit else problem.weights
-        call = (x, problem.ids, weights, problem.layer.handle)
-        ref = forward_on("ref", *call, choose.randint(1, 4))
-        what = f"TRIMOE_FUZZ_SEED={seed}: {name}, {hidden}, {case}"
-        assert _error(ref, problem.exact()) <= _tolerance(name, hidden), what
-        for isa in ENTRIES:
-            result = forward_on(isa, *call, threads := choose.randint(1, 5))
-            assert _error(result, ref.double()) <= _tolerance(name, hidden), f"{what}, {isa}"
-            assert not to_the_bit or torch.equal(result, ref), f"{what}, {isa}, to the bit"
-            again = forward_on(isa, *call, threads % 5 + 1)
-            assert torch.equal(result, again), f"{what}, {isa}, {threads} threads"
+@fuzz(rounds=60)
+def test_every_entry_agrees_with_ref(seed: int) -> None:
+    choose = random.Random(seed)
+    case, name, hidden = _case(choose), choose.choice(list(FORMATS)), choose.choice(list(DTYPES))
+    problem = make_problem(case, name, hidden, seed)
+    x = _any_strides(choose, problem.hidden)
+    # With an activation that rounds once and router weights of one, integers leave no freedom at all.
+    to_the_bit = name in INTEGER and case.activation == "relu2" and not case.gated and not case.bias
+    weights = problem.weights.fill_(1) if to_the_bit else problem.weights
+    call = (x, problem.ids, weights, problem.layer.handle)
+    ref = forward_on("ref", *call, choose.randint(1, 4))
+    what = f"{name}, {hidden}, {case}"
+    assert _error(ref, problem.exact()) <= _tolerance(name, hidden), what
+    for isa in ENTRIES:
+        result = forward_on(isa, *call, threads := choose.randint(1, 5))
+        assert _error(result, ref.double()) <= _tolerance(name, hidden), f"{what}, {isa}"
+        assert not to_the_bit or torch.equal(result, ref), f"{what}, {isa}, to the bit"
+        again = forward_on(isa, *call, threads % 5 + 1)
+        assert torch.equal(result, again), f"{what}, {isa}, {threads} threads"
 
 
 def _layer(spec: LayerSpec, sources: dict[str, Source]) -> ExpertLayer:
@@ -116,31 +100,31 @@ def _shapes(choose: random.Random, most: int) -> tuple[int, int, dict[str, tuple
     return hidden, inter, shapes | ({"gate": (inter, hidden)} if choose.random() < 0.6 else {})
 
 
-def test_packing_sees_values_not_their_place() -> None:
+@fuzz(rounds=60)
+def test_packing_sees_values_not_their_place(seed: int) -> None:
     """Any strides and any float type: the same bytes as from fp32 end to end, and no value far off.
 
     A row's root mean square error is at most half a code of its largest value, also where the scales of int4
     and mxfp4 cut the largest, which they do only for a smaller error.
     """
     worst = {"fp32": 0.0, "bf16": 2**-8, "int8": 1 / 254, "fp8": 2**-4, "int4": 1 / 14, "mxfp4": 1 / 4}
-    for seed in _seeds():
-        choose, generator = random.Random(seed), torch.Generator().manual_seed(seed)
-        hidden, inter, shapes = _shapes(choose, 500)
-        name = choose.choice(list(FORMATS))
-        spec = LayerSpec(1, hidden, inter, gated="gate" in shapes, **FORMATS[name])
-        dtype = DTYPES[choose.choice(list(DTYPES))]
-        parts = {part: torch.randn(shape, generator=generator).to(dtype) for part, shape in shapes.items()}
-        strided = {part: source_of(_any_strides(choose, tensor)) for part, tensor in parts.items()}
-        layer = _layer(spec, strided)
-        plain = _layer(spec, {part: source_of(tensor.float()) for part, tensor in parts.items()})
-        what = f"TRIMOE_FUZZ_SEED={seed}: {name}, {dtype}, {shapes}"
-        assert layer.memory == plain.memory, what
-        for part, values in decode(layer, 0).items():
-            expected = parts[part].double()
-            largest = expected.abs().amax(1)
-            # A row of fp8 may be subnormal in its block.
-            bound = largest * worst[spec.weights] + largest.max() * 1e-5
-            assert bool(((values - expected).square().mean(1).sqrt() <= bound).all()), f"{what}, {part}"
+    choose, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    hidden, inter, shapes = _shapes(choose, 500)
+    name = choose.choice(list(FORMATS))
+    spec = LayerSpec(1, hidden, inter, gated="gate" in shapes, **FORMATS[name])
+    dtype = DTYPES[choose.choice(list(DTYPES))]
+    parts = {part: torch.randn(shape, generator=generator).to(dtype) for part, shape in shapes.items()}
+    strided = {part: source_of(_any_strides(choose, tensor)) for part, tensor in parts.items()}
+    layer = _layer(spec, strided)
+    plain = _layer(spec, {part: source_of(tensor.float()) for part, tensor in parts.items()})
+    what = f"{name}, {dtype}, {shapes}"
+    assert layer.memory == plain.memory, what
+    for part, values in decode(layer, 0).items():
+        expected = parts[part].double()
+        largest = expected.abs().amax(1)
+        # A row of fp8 may be subnormal in its block.
+        bound = largest * worst[spec.weights] + largest.max() * 1e-5
+        assert bool(((values - expected).square().mean(1).sqrt() <= bound).all()), f"{what}, {part}"
 
 
 def _quantised(name: str, shape: tuple[int, int], generator: torch.Generator) -> tuple[Source, torch.Tensor]:
@@ -162,17 +146,17 @@ def _quantised(name: str, shape: tuple[int, int], generator: torch.Generator) ->
     return source, torch.where(nibbles < 8, magnitude, -magnitude) * spread
 
 
-def test_codes_and_scales_are_kept() -> None:
+@fuzz(rounds=60)
+def test_codes_and_scales_are_kept(seed: int) -> None:
     """fp8 and mxfp4: their own format holds exactly what they stand for, fp32 all that it can."""
-    for seed in _seeds():
-        choose, generator = random.Random(seed), torch.Generator().manual_seed(seed)
-        hidden, inter, shapes = _shapes(choose, 500)
-        name = choose.choice(("fp8", "mxfp4"))
-        parts = {part: _quantised(name, shape, generator) for part, shape in shapes.items()}
-        sources = {part: source for part, (source, _) in parts.items()}
-        for weights in (name, "fp32"):
-            layer = _layer(LayerSpec(1, hidden, inter, weights, gated="gate" in shapes), sources)
-            for part, result in decode(layer, 0).items():
-                expected = parts[part][1] if weights == name else parts[part][1].float().double()
-                what = f"TRIMOE_FUZZ_SEED={seed}: {name} as {weights}, {part}, {shapes}"
-                assert torch.equal(result, expected), what
+    choose, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    hidden, inter, shapes = _shapes(choose, 500)
+    name = choose.choice(("fp8", "mxfp4"))
+    parts = {part: _quantised(name, shape, generator) for part, shape in shapes.items()}
+    sources = {part: source for part, (source, _) in parts.items()}
+    for weights in (name, "fp32"):
+        layer = _layer(LayerSpec(1, hidden, inter, weights, gated="gate" in shapes), sources)
+        for part, result in decode(layer, 0).items():
+            expected = parts[part][1] if weights == name else parts[part][1].float().double()
+            what = f"{name} as {weights}, {part}, {shapes}"
+            assert torch.equal(result, expected), what
