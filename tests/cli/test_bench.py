@@ -107,7 +107,7 @@ def test_what_cannot_fit_is_told_before_anything_is_allocated(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch, "randn", None)
-    for huge in (["--hidden", "1000000", "--inter", "1000000"], ["--tokens", "1000000000000"]):
+    for huge in (["--hidden", "1000000", "--inter", "1000000"], ["--tokens", "4000000000"]):
         run_here([*SMALL, *huge], capfd).assert_one_line("GB of packed weights", code=1)
 
 

@@ -97,7 +97,7 @@ def test_each_command_explains_itself_with_examples(command: str) -> None:
     assert "--json" in shown.stdout
 
 
-@pytest.mark.parametrize("group", ["bench", "ndp", "policy", "trace"])
+@pytest.mark.parametrize("group", ["bench", "cache", "ndp", "policy", "trace"])
 def test_a_group_alone_shows_its_help(group: str) -> None:
     alone, asked = trimoe(group), trimoe(group, "--help")
     assert (alone.returncode, alone.stderr, alone.stdout) == (0, "", asked.stdout)

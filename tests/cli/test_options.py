@@ -51,7 +51,7 @@ def test_help_reads_alone(path: str, parameter: Any) -> None:
 
 
 def test_each_command_fits_its_line(capfd: pytest.CaptureFixture[str]) -> None:
-    for group in ([], ["bench"], ["ndp"], ["trace"], ["policy"]):
+    for group in ([], ["bench"], ["cache"], ["ndp"], ["trace"], ["policy"]):
         listed = run_here([*group, "--help"], capfd).out.partition("Commands:")[2].strip().splitlines()
         assert listed
         for line in listed:
