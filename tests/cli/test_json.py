@@ -8,21 +8,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.command_line import run_here
-from support.commands import SMALL, all_commands, has_option
+from support.commands import SMALL, all_commands, has_option, make_ready
 from trimoe.cli import app as app_module
 from trimoe.policies import policy_names
-from trimoe.runtime import calibration
-from trimoe.runtime.calibration import Scope
 
 WITH_JSON = [path for path, command in all_commands() if has_option(command, "--json")]
-TINY = Scope(("bf16",), ((64, 64), (128, 64)), (1, 4, 8), (2,), (96, 64, (4,)), 2)
 WORKLOAD = ["--model", "mixtral-8x7b", "--batch", "16", "--input", "32", "--output", "5", "--steps", "2"]
 NOISY = """
 import ctypes, os, sys
@@ -64,10 +61,7 @@ def the_object(out: str) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(calibration, "QUICK", TINY)
-    measure = partial(calibration.measure_roofline, repeats=2, seconds=0.005)
-    monkeypatch.setattr(calibration, "measure_roofline", measure)
+    make_ready(tmp_path, monkeypatch)
 
 
 def test_nearly_every_command_has_it() -> None:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import re
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from support.command_line import run_here
-from support.commands import SMALL
-from trimoe.runtime import calibration
-from trimoe.runtime.calibration import Scope
-
-TINY = Scope(("bf16",), ((64, 64), (128, 64)), (1, 4, 8), (2,), (96, 64, (4,)), 2)
+from support.commands import SMALL, make_ready
 
 # By command: words of its tables and lists that a line in brackets below them explains.
 EXPLAINED = {
@@ -57,10 +52,7 @@ def test_every_command_was_looked_at() -> None:
 def test_words_are_explained(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(calibration, "QUICK", TINY)
-    measure = partial(calibration.measure_roofline, repeats=2, seconds=0.005)
-    monkeypatch.setattr(calibration, "measure_roofline", measure)
+    make_ready(tmp_path, monkeypatch)
     outcome = run_here([*path.split(), *SMALL[path]], capfd)
     assert outcome.code == 0
     notes = " ".join(line.strip() for line in outcome.out.splitlines() if re.match(r"  \(.*\)$", line))

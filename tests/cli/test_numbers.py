@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from support.command_line import run_here
-from support.commands import SMALL, all_commands
-from trimoe.runtime import calibration
-from trimoe.runtime.calibration import Scope
+from support.commands import SMALL, all_commands, make_ready
 
 SCIENTIFIC = re.compile(r"\d[eE][+-]\d\d")
-TINY = Scope(("bf16",), ((64, 64), (128, 64)), (1, 4, 8), (2,), (96, 64, (4,)), 2)
 PACKAGE = Path(__file__).resolve().parents[2] / "python" / "trimoe"
 
 # Lines that may have it: errors relative to exact arithmetic, of which the exponent is what counts.
@@ -26,10 +22,7 @@ MAY_WRITE_IT = {"cli/bench.py": {".2e"}}
 
 @pytest.fixture(autouse=True)
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(calibration, "QUICK", TINY)
-    measure = partial(calibration.measure_roofline, repeats=2, seconds=0.005)
-    monkeypatch.setattr(calibration, "measure_roofline", measure)
+    make_ready(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("path", [path for path, _ in all_commands()])

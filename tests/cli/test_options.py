@@ -11,7 +11,15 @@ import pytest
 
 from support.command_line import run_here
 from support.commands import SMALL, all_commands, has_option
+from trimoe.cli import options
 from trimoe.cli.app import command_tree
+from trimoe.cli.formats import FORMATS
+from trimoe.cli.ndp import options as ndp_options
+from trimoe.cli.ndp import validate as ndp_validate
+from trimoe.expert_layer import WEIGHT_FORMATS
+from trimoe.ndp import patterns
+from trimoe.ndp.validate import PARTS
+from trimoe.trace import presets as trace_presets
 
 # Names that stand for different things, so that each says what it is there.
 MAY_DIFFER = {
@@ -65,6 +73,14 @@ def test_the_same_name_has_the_same_help() -> None:
             helps[name_of(one)].add(one.help)
     differing = {name for name, texts in helps.items() if len(texts) > 1}
     assert differing == set(MAY_DIFFER)
+
+
+def test_names_in_helps_are_those_that_there_are() -> None:
+    """Help and shells have them without what knows them, which takes long to import."""
+    assert FORMATS == WEIGHT_FORMATS
+    assert set(options.PRESETS) == set(trace_presets.PRESETS)
+    assert set(ndp_options.PATTERNS) == set(patterns())
+    assert set(ndp_validate._PARTS) == set(PARTS)
 
 
 def test_what_is_written_has_one_name_in_all_commands() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from support.command_line import run_here
-from support.commands import SMALL, all_commands
+from support.commands import SMALL, all_commands, make_ready
 from support.fuzz import fuzz
 
 TEXTS = (
@@ -111,7 +111,7 @@ def with_value(path: str, parameter: Any, value: str) -> list[str]:
 def test_odd_values(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    make_ready(tmp_path, monkeypatch)
     path, option, value = draw_case(seed)
     words = [*path.split(), *with_value(path, option, value)]
     outcome = run_here(words, capfd)

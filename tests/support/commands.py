@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from support.shipped_model import SHIPPED
 from trimoe.cli.app import command_tree
+from trimoe.runtime import calibration
+from trimoe.runtime.calibration import Scope
 
 _MODEL = ["--model", "deepseek-v2-lite", "--input", "32", "--output", "5", "--steps", "2"]
 _HERE = ["--hardware", "rtx6000ada-8452y"]
@@ -44,6 +50,16 @@ SMALL = {
     "policy options": [],
     "policy stratify": ["--clusters", "4"],
 }
+
+_TINY = Scope(("bf16",), ((64, 64), (128, 64)), (1, 4, 8), (2,), (96, 64, (4,)), 2)
+
+
+def make_ready(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For commands of SMALL: works in the folder, and a calibration takes a moment."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(calibration, "QUICK", _TINY)
+    measure = partial(calibration.measure_roofline, repeats=2, seconds=0.005)
+    monkeypatch.setattr(calibration, "measure_roofline", measure)
 
 
 def all_commands() -> Iterator[tuple[str, Any]]:

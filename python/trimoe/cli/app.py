@@ -53,6 +53,7 @@ def _trimoe(
     \b
     Examples:
       trimoe doctor                     what this machine has, and what is used of it
+      trimoe doctor qwen3-30b-a3b       whether a model fits, and what bounds its speed
       trimoe generate --prompt "Once"   text from the model that ships with trimoe
       trimoe calibrate                  its speed, measured into a hardware profile
       trimoe inspect PATH               what a checkpoint holds, without loading it

@@ -15,13 +15,13 @@ from trimoe.cli.completion import of
 from trimoe.cli.formats import ACTIVATIONS_OPTION, FORMAT_OPTION, GROUP_OPTION, SHIPPED_MODEL, check_format
 from trimoe.cli.options import (
     CacheOption,
+    CandidatesOption,
     JsonOption,
     MaxNewTokensOption,
     MeasureOption,
     ModelFolderArgument,
     SeedOption,
     TemperatureOption,
-    TopKOption,
     check_choice,
 )
 from trimoe.cli.render import human_bytes, human_ns, print_facts, print_json, print_line, print_table
@@ -42,7 +42,7 @@ def generate(
     prompt: Annotated[str, typer.Option(help="Text to continue.")] = "And the LORD said unto Moses,",
     max_new_tokens: MaxNewTokensOption = 128,
     temperature: TemperatureOption = 0.8,
-    top_k: TopKOption = 50,
+    top_k: CandidatesOption = 50,
     seed: SeedOption = 0,
     dtype: Annotated[
         str,

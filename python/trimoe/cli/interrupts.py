@@ -42,12 +42,14 @@ class Stops:
         self._hook: Callable[[Any], Any] = sys.unraisablehook
         self._pipe: tuple[int, int] | None = None
         self._again: threading.Timer | None = None
+        self._is_open = False
 
     def __enter__(self) -> Stops:
         import threading
 
         if threading.current_thread() is not threading.main_thread():
             return self  # signals are the main thread's
+        self._is_open = True
         self._reacted = threading.Event()
         for number in STOPS:
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
@@ -63,7 +65,7 @@ class Stops:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._before:
+        if not self._is_open:
             return
         if self._again is not None:
             self._again.cancel()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 from trimoe.cli.interrupts import leave
 
-if False:  # for readers of types alone: `typing` takes longer than this file
+if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["main"]

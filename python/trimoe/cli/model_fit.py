@@ -58,9 +58,9 @@ class ModelFit:
         """A table of the formats, and what its columns mean."""
         columns = ("format", "experts", "all needed", "fits", "read per token", "tokens/s, at most")
         rows = [self._row(one) for one in self.formats]
-        print_table(f"{self.needs.name} on this machine", columns, rows, right=(*columns[1:3], *columns[4:]))
-        for line in self._explanations():
-            print_line(f"  {line}")
+        title, right = f"{self.needs.name} on this machine", (*columns[1:3], *columns[4:])
+        print_table(title, columns, rows, right=right, notes=self._notes())
+        print_line(self._advice())
 
     def _row(self, one: FormatFit) -> tuple[str, ...]:
         speed = one.at_most_tokens_per_s
@@ -73,7 +73,7 @@ class ModelFit:
             "-" if speed is None else f"{speed:.1f}",
         )
 
-    def _explanations(self) -> list[str]:
+    def _notes(self) -> list[str]:
         from trimoe.runtime.fit import CONTEXT_TOKENS
         from trimoe.runtime.prediction import WORKING_BYTES
 
@@ -91,7 +91,7 @@ class ModelFit:
             )
         elif self.machine.last_level_cache_bytes is not None:
             lines.append("tokens/s: not told where nothing was measured, or the weights stay in the caches")
-        return [*lines, self._advice()]
+        return lines
 
     def _advice(self) -> str:
         if self.best is None:

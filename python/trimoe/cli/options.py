@@ -27,6 +27,7 @@ __all__ = [
     "WEIGHTS_HELP",
     "BatchOption",
     "CacheOption",
+    "CandidatesOption",
     "CheckpointArgument",
     "ExpertsOption",
     "HardwareOption",
@@ -47,7 +48,6 @@ __all__ = [
     "TemperatureOption",
     "ThreadsOption",
     "TokensOption",
-    "TopKOption",
     "TopkOption",
     "WeightsOption",
     "check_choice",
@@ -178,7 +178,7 @@ TemperatureOption = Annotated[
         "--temperature", min=0.0, help="Randomness of the choice of tokens; 0 always takes the likeliest."
     ),
 ]
-TopKOption = Annotated[
+CandidatesOption = Annotated[
     int, typer.Option("--top-k", min=1, help="Choose among this many of the likeliest tokens.")
 ]
 

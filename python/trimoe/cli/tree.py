@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
@@ -26,21 +26,29 @@ def prepare(command: Any) -> None:
             command.callback = _guarded(command.callback, parameter.name)
         _hide_older_names(parameter)
     if command.callback is not None:
-        command.callback = _checked(command.callback)
+        command.callback = _checked(command.callback, {one.name: _label(one) for one in command.params})
 
 
-def _checked(callback: Callable[..., Any]) -> Callable[..., Any]:
+def _label(parameter: Any) -> str:
+    """As one types it: `--format`, or what an argument is called."""
+    return next((name for name in parameter.opts if name.startswith("--")), str(parameter.name))
+
+
+def _checked(callback: Callable[..., Any], labels: Mapping[str, str]) -> Callable[..., Any]:
     """InputError for what no command can use: names and texts that are not UTF-8, numbers beyond 32 bits."""
 
     @wraps(callback)
     def checked(**values: Any) -> Any:
         for name, value in values.items():
-            what = name.removesuffix("_output").replace("_", "-")
             for one in value if isinstance(value, list) else [value]:
                 if isinstance(one, str) and not _is_text(one) and name not in _NAMES_OR_PATHS:
-                    raise InputError(expected=f"{what} in UTF-8", got=ascii(one), hint="another spelling")
+                    raise InputError(
+                        expected=f"{labels[name]} in UTF-8", got=ascii(one), hint="another spelling"
+                    )
                 if isinstance(one, int) and not -_MOST <= one <= _MOST:
-                    raise InputError(expected=f"{what} of at most {_MOST:,}", got=str(one), hint="less")
+                    raise InputError(
+                        expected=f"{labels[name]} of at most {_MOST:,}", got=str(one), hint="less"
+                    )
         return callback(**values)
 
     return checked

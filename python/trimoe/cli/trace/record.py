@@ -12,12 +12,12 @@ from trimoe.cli.formats import ACTIVATIONS_OPTION, FORMAT_OPTION, GROUP_OPTION, 
 from trimoe.cli.generate import load_model, use_threads
 from trimoe.cli.options import (
     CacheOption,
+    CandidatesOption,
     JsonOption,
     MaxNewTokensOption,
     ModelFolderArgument,
     SeedOption,
     TemperatureOption,
-    TopKOption,
 )
 from trimoe.cli.render import print_json, progress_steps
 from trimoe.cli.trace.options import OutputOption, print_written, trace_app, trace_facts
@@ -35,7 +35,7 @@ def record(
     prompts: Annotated[Path | None, typer.Option(help="Text file with one prompt per line.")] = None,
     max_new_tokens: MaxNewTokensOption = 128,
     temperature: TemperatureOption = 0.8,
-    top_k: TopKOption = 50,
+    top_k: CandidatesOption = 50,
     seed: SeedOption = 0,
     fmt: Annotated[str, FORMAT_OPTION] = "auto",
     group: Annotated[int, GROUP_OPTION] = 0,
