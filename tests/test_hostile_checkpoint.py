@@ -175,12 +175,13 @@ def test_the_caller_may_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def auto_calls() -> Iterator[tuple[str, ast.Call]]:
-    """Each call of a method of one of transformers' Auto classes, with where it stands."""
+    """Each call that loads one of transformers' Auto classes, with where it stands."""
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 owner = ast.unparse(node.func.value)
-                if owner.startswith(("Auto", "_auto_class(")):
+                loads = node.func.attr in ("from_pretrained", "from_config")
+                if loads and owner.startswith(("Auto", "_auto_class(")):
                     yield f"{path.relative_to(PACKAGE)}:{node.lineno} {owner}.{node.func.attr}", node
 
 
