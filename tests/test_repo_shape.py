@@ -24,6 +24,8 @@ FUNCTION_CAP = 60
 # Imports point to the same or a lower layer. `_cpu` is the native module; the package itself is `trimoe`.
 PYTHON_LAYERS = {
     "errors": 0,
+    "descriptors": 0,
+    "human": 0,
     "input_file": 0,
     "own_files": 0,
     "whole_file": 0,
@@ -64,7 +66,8 @@ TORCH_FREE = (
     "own_files.py",
     "whole_file.py",
 )
-TORCH_FREE += ("sources.py", "expert_layer.py", "runtime/prediction.py")
+TORCH_FREE += ("descriptors.py", "human.py", "sources.py", "expert_layer.py")
+TORCH_FREE += ("runtime/fit.py", "runtime/prediction.py")
 # What in those folders deals with torch's modules and tensors.
 TORCH_USERS = {
     f"models/{name}.py"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trimoe.cost import STRIPED, CostModel, load_model_shape
-from trimoe.errors import InputError
+from trimoe.errors import InputError, nearest
 from trimoe.hardware.profile import Profile
 from trimoe.policies.plan import Ints, LayerState
 
@@ -79,7 +79,9 @@ def draw_instances(
         InputError: layouts of another name.
     """
     if layouts not in LAYOUTS:
-        raise InputError(expected=f"layouts {' or '.join(LAYOUTS)}", got=layouts, hint="mixed")
+        raise InputError(
+            expected=f"layouts {' or '.join(LAYOUTS)}", got=layouts, hint=nearest(layouts, LAYOUTS)
+        )
     experts = cost.shape.moe.experts
     for index in range(number):
         random = np.random.default_rng((seed, index))
