@@ -39,7 +39,6 @@ TEXTS = (
         "%s",
         "{0}",
         "/",
-        "/dev/null",
         "/proc/self/mem",
         "*",
     ),
