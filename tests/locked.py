@@ -1,4 +1,4 @@
-"""Whether this environment holds what the lock says: run by `make test`, since only its environment has to."""
+"""Whether this environment holds what the lock says: run by `make test`, whose environment alone has to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def read_lock(file: str) -> list[Requirement]:
 
 def complaints(locked: list[Requirement], installed: dict[str, str]) -> Iterator[str]:
     """What is installed and not locked, or in another version; a version may have a local part (+cpu)."""
-    here = {canonicalize_name(line.name): line for line in locked if not line.marker or line.marker.evaluate()}
+    here = {
+        canonicalize_name(line.name): line for line in locked if not line.marker or line.marker.evaluate()
+    }
     for name, version in sorted(installed.items()):
         if name not in here:
             yield f"{name} {version} is not in the lock"
@@ -35,9 +37,7 @@ def main() -> int:
     installed = {
         canonicalize_name(dist.metadata["Name"]): dist.version for dist in importlib.metadata.distributions()
     }
-    found = list(
-        complaints(read_lock("packages.txt"), {k: v for k, v in installed.items() if k not in own})
-    )
+    found = list(complaints(read_lock("packages.txt"), {k: v for k, v in installed.items() if k not in own}))
     for line in found:
         print(f"locks/packages.txt: {line}; try make clean, or make lock")
     return 1 if found else 0

@@ -136,8 +136,8 @@ CASES: list[tuple[Callable[[Path], None], str]] = [
     (corrupt_length, "corrupted"),
     (missing_shard, "two.safetensors"),
     (missing_expert, EXPERT),
-    (no_experts, "Mixture-of-Experts"),
-    (pickled_weights, "another format"),
+    (no_experts, "a dense model needs no trimoe"),
+    (pickled_weights, "pickled PyTorch weights"),
 ]
 
 

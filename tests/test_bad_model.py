@@ -74,7 +74,7 @@ def test_experts_of_another_shape_than_the_config_says(
 ) -> None:
     inter = json.loads((model / "config.json").read_text())["moe_intermediate_size"]
     edit_config(model, moe_intermediate_size=inter // 2)
-    generate(model, capfd).assert_one_line("config.json says", f"inner {inter}")
+    generate(model, capfd).assert_one_line("the model's config says", f"inner {inter}")
 
 
 def test_a_model_type_that_transformers_does_not_know(model: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The shipped libraries are hardened: full RELRO, no executable stack, stack protector, checked libc calls."""
+"""The shipped libraries have full RELRO, no executable stack, a stack protector, checked libc calls."""
 
 from __future__ import annotations
 

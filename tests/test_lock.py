@@ -1,4 +1,4 @@
-"""The lock holds one exact version of every package, in pyproject.toml's ranges, for every Python we support."""
+"""The lock holds one version of every package, in pyproject.toml's ranges, for every Python there is."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from locked import complaints, read_lock
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from locked import complaints, read_lock
 from test_repo_shape import toml
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +62,11 @@ def test_what_is_tested_alone_is_locked_too() -> None:
 
 
 def test_another_version_and_an_unknown_package_are_found() -> None:
-    locked = [Requirement("left-pad==1.0"), Requirement("torch==2.0"), Requirement("old==1 ; python_version < '3'")]
+    locked = [
+        Requirement("left-pad==1.0"),
+        Requirement("torch==2.0"),
+        Requirement("old==1 ; python_version < '3'"),
+    ]
     installed = {"left-pad": "1.1", "torch": "2.0+cpu", "old": "1", "new": "2"}
     assert list(complaints(locked, installed)) == [
         "expected left-pad==1.0; got 1.1",

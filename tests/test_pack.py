@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import weakref
 
 import pytest
@@ -211,3 +213,29 @@ def test_a_mapped_layer_keeps_its_owner_until_it_is_closed() -> None:
     assert alive() is not None  # a view of it is still there
     del memory
     assert alive() is None
+
+
+def test_closing_a_mapped_layer_holds_up_no_other_thread() -> None:
+    """What it let go of runs Python, with the GIL given up in between, while others ask for their layers."""
+    code = """
+import threading, time, torch
+from trimoe.expert_layer import ExpertLayer, LayerSpec
+
+class Owner:
+    def __init__(self):
+        self.memory = torch.zeros(1 << 16, dtype=torch.uint8)
+    def __del__(self):
+        closing.set()
+        time.sleep(0.2)
+
+closing, spec, owner = threading.Event(), LayerSpec(1, 16, 16), Owner()
+other = ExpertLayer(spec)
+address = owner.memory.data_ptr()
+layer = ExpertLayer(spec, address=address + -address % 64, owner=owner)
+del owner
+thread = threading.Thread(target=lambda: (closing.wait(), other.stats()))
+thread.start()
+layer.close()
+thread.join()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -25,6 +25,10 @@ FUNCTION_CAP = 60
 PYTHON_LAYERS = {
     "arrays": 0,
     "errors": 0,
+    "descriptors": 0,
+    "human": 0,
+    "input_file": 0,
+    "own_files": 0,
     "whole_file": 0,
     "_cpu": 0,
     "_ndp": 0,
@@ -33,7 +37,10 @@ PYTHON_LAYERS = {
     "placement": 1,
     "hardware": 1,
     "ndp": 1,
+    "sources": 1,
     "expert_layer": 2,
+    "experts_op": 2,
+    "op_kernels": 2,
     "ops": 2,
     "models": 3,
     "cost": 4,
@@ -44,8 +51,9 @@ PYTHON_LAYERS = {
     "simulator": 7,
     "cli": 8,
 }
-# Glue at the top of the package: what `import trimoe` runs, which reaches up only inside functions.
-PYTHON_GLUE = {"__init__", "autoload"}
+# Glue at the top of the package: what `import trimoe` runs, which reaches up only inside functions, and
+# `python -m trimoe`.
+PYTHON_GLUE = {"__init__", "__main__", "autoload"}
 # Parts that read files and facts, and must work where torch is not installed.
 TORCH_FREE = (
     "hardware/",
@@ -58,12 +66,27 @@ TORCH_FREE = (
     "policies/",
     "simulator/",
     "errors.py",
+    "input_file.py",
+    "own_files.py",
     "whole_file.py",
 )
-TORCH_FREE += ("expert_layer.py", "runtime/executor.py", "runtime/prediction.py")
+TORCH_FREE += ("descriptors.py", "human.py", "sources.py", "expert_layer.py")
+TORCH_FREE += ("runtime/executor.py", "runtime/fit.py", "runtime/prediction.py")
 # What in those folders deals with torch's modules and tensors.
 TORCH_USERS = {
-    f"models/{name}.py" for name in ("activations", "block_scales", "experts", "load", "quantizer")
+    f"models/{name}.py"
+    for name in (
+        "activations",
+        "block_scales",
+        "experts",
+        "load",
+        "load_arguments",
+        "model_checks",
+        "quantizer",
+        "stored_experts",
+        "tensor_targets",
+        "tokenizer",
+    )
 }
 TORCH_MODULES = ("torch", "transformers", "trimoe.ops")
 TORCH_MODULES += tuple(f"trimoe.{name.removesuffix('.py').replace('/', '.')}" for name in TORCH_USERS)
@@ -177,7 +200,7 @@ def torch_imports(files: Sources) -> Iterator[str]:
 def library_output(files: Sources) -> Iterator[str]:
     """print, exit and their like belong to the command line; `files` are named relative to python/trimoe."""
     for name, text in files.items():
-        if name.startswith("cli/"):
+        if name.startswith("cli/") or name == "__main__.py":
             continue
         for node in ast.walk(ast.parse(text)):
             called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""

@@ -1,4 +1,8 @@
 // trimoe._cpu: the control API of the CPU domain. Off the hot path: the op itself is moe_forward.cpp.
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -101,6 +105,21 @@ void pack(int64_t handle, int64_t expert, const py::object& gate, const py::obje
   pack_expert(layer->shape(), source, layer->mutable_expert(expert));
 }
 
+// What 64 words all over some memory are: that much changes when all of it is written.
+uint64_t sample(uintptr_t address, int64_t bytes) {
+  constexpr int64_t kPlaces = 64;
+  const int64_t size = std::min<int64_t>(bytes, sizeof(uint64_t));
+  uint64_t hash = 0;
+  if (size <= 0) return hash;
+  for (int64_t place = 0; place < kPlaces; ++place) {
+    uint64_t word = 0;
+    std::memcpy(&word, reinterpret_cast<const std::byte*>(address) + (bytes - size) / (kPlaces - 1) * place,
+                static_cast<size_t>(size));
+    hash = std::rotl(hash, 7) * 0x9e3779b97f4a7c15u + word;
+  }
+  return hash;
+}
+
 // The op on a named table entry and its own threads, for checks: no torch, any entry, any thread count.
 void run_entry(const std::string& isa, int64_t handle, const py::object& hidden, const py::object& ids,
                const py::object& weights, uintptr_t out, int threads) {
@@ -141,9 +160,14 @@ py::dict stats_dict(int64_t handle) {
   return result;
 }
 
+std::string repeats_text(int repeats, int threads) {
+  return std::to_string(repeats) + " repeats, " + std::to_string(threads) + " threads";
+}
+
 std::vector<double> bandwidth(int64_t bytes, int repeats, int threads) {
-  check(bytes >= 1 << 20 && repeats >= 1 && threads >= 1, "at least 1 MiB, 1 repeat, 1 thread", bytes,
-        "256 MiB");
+  check(
+      bytes >= 1 << 20 && repeats >= 1 && threads >= 1, "at least 1 MiB, 1 repeat, 1 thread",
+      [&] { return std::to_string(bytes) + " bytes, " + repeats_text(repeats, threads); }, "256 MiB");
   std::vector<double> gbps(static_cast<size_t>(repeats));
   const py::gil_scoped_release unlocked;
   probe_bandwidth(bytes, repeats, threads, gbps.data());
@@ -151,8 +175,9 @@ std::vector<double> bandwidth(int64_t bytes, int repeats, int threads) {
 }
 
 std::vector<double> flops(const std::string& weights, double seconds, int repeats, int threads) {
-  check(seconds > 0 && repeats >= 1 && threads >= 1, "a positive time, 1 repeat, 1 thread", repeats,
-        "0.05 s, 5 repeats");
+  check(
+      seconds > 0 && repeats >= 1 && threads >= 1, "a positive time, 1 repeat, 1 thread",
+      [&] { return std::to_string(seconds) + " s, " + repeats_text(repeats, threads); }, "0.05 s, 5 repeats");
   const Format format = format_named(weights);
   std::vector<double> gflops(static_cast<size_t>(repeats));
   const py::gil_scoped_release unlocked;
@@ -165,6 +190,8 @@ std::vector<double> flops(const std::string& weights, double seconds, int repeat
 PYBIND11_MODULE(_cpu, m) {
   m.doc() = "Control API of the CPU domain; see trimoe.ops and trimoe.hardware.cpu for the typed wrappers.";
   m.attr("LAYOUT_VERSION") = kLayoutVersion;
+  m.attr("MAX_TOPK") = kMaxTopk;
+  m.attr("MAX_PAIRS") = kMaxPairs;
   m.def("features", &features_dict);
   m.def("kernel_table", &table_list);
   m.def("selected_isa", [] { return selected_entry().isa; });
@@ -205,10 +232,15 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("pack_expert", &pack, py::arg("handle"), py::arg("expert"), py::arg("gate"), py::arg("up"),
         py::arg("down"), py::arg("gate_bias") = py::none(), py::arg("up_bias") = py::none(),
         py::arg("down_bias") = py::none());
+  m.def("sample", &sample, py::arg("address"), py::arg("bytes"));
   m.def("run_entry", &run_entry, py::arg("isa"), py::arg("handle"), py::arg("hidden"), py::arg("ids"),
         py::arg("weights"), py::arg("out"), py::arg("threads") = 1);
   py::class_<LayerMemory>(m, "LayerMemory", py::buffer_protocol()).def_buffer(&buffer_of);
   m.def("layer_memory", [](int64_t handle) { return LayerMemory{find_layer(handle)}; });
+  m.def("layer_sizes", [](int64_t handle) {
+    const auto layer = find_layer(handle);
+    return std::pair(layer->shape().experts, layer->shape().hidden);
+  });
   m.def("destroy_layer", &unregister_layer);
   m.def("layer_stats", &stats_dict);
   m.def("reset_stats", [](int64_t handle) { find_layer(handle)->reset_stats(); });

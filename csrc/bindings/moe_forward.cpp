@@ -6,8 +6,9 @@
 #include <vector>
 
 #include "bindings/ndp_part.h"
-#include "bindings/torch_abi.h"
-#include "common/error.h"
+#include "bindings/torch_pool.h"
+#include "bindings/torch_tensor.h"
+#include "common/memory.h"
 #include "cpu/expert_ffn.h"
 #include "cpu/kernel_table.h"
 
@@ -16,86 +17,24 @@ namespace {
 
 constexpr uint64_t kBuiltAgainst = 0x020b000000000000;  // the ABI of torch 2.11, our oldest
 
-void ok(AOTITorchError error, const char* call) {
-  check(
-      error == 0, "torch to accept a call", [&] { return std::string(call) + " failed"; },
-      "the message torch printed above");
-}
-
-struct DeleteTensor {
-  void operator()(AtenTensorOpaque* handle) const { aoti_torch_delete_tensor_object(handle); }
-};
-using TensorHandle = std::unique_ptr<AtenTensorOpaque, DeleteTensor>;  // owns one reference
-
-// What the core needs to know of a tensor; borrows the reference.
-class Tensor {
- public:
-  explicit Tensor(const TensorHandle& handle) {
-    ok(aoti_torch_get_dim(handle.get(), &dim_), "get_dim");
-    ok(aoti_torch_get_sizes(handle.get(), &sizes_), "get_sizes");
-    ok(aoti_torch_get_strides(handle.get(), &strides_), "get_strides");
-    ok(aoti_torch_get_dtype(handle.get(), &dtype_), "get_dtype");
-    ok(aoti_torch_get_device_type(handle.get(), &device_), "get_device_type");
-    ok(aoti_torch_get_data_ptr(handle.get(), &data_), "get_data_ptr");
-  }
-
-  int64_t dim() const { return dim_; }
-  int64_t size(int d) const { return sizes_[d]; }
-  int64_t stride(int d) const { return strides_[d]; }
-  int32_t dtype() const { return dtype_; }
-  bool on_cpu() const { return device_ == aoti_torch_device_type_cpu(); }
-  void* data() const { return data_; }
-
- private:
-  int64_t dim_ = 0;
-  int64_t *sizes_ = nullptr, *strides_ = nullptr;
-  int32_t dtype_ = 0, device_ = 0;
-  void* data_ = nullptr;
-};
-
-class TorchPool final : public ThreadPool {
- public:
-  int max_workers() const override {
-    uint32_t threads = 1;
-    ok(torch_get_num_threads(&threads), "get_num_threads");
-    return static_cast<int>(threads);
-  }
-  void run(int workers, void (*body)(void*, int), void* context) const override {
-    struct Call {
-      void (*body)(void*, int);
-      void* context;
-    } call{body, context};
-    const auto range = [](int64_t begin, int64_t end, void* opaque) {
-      const auto* c = static_cast<Call*>(opaque);
-      for (int64_t worker = begin; worker < end; ++worker) c->body(c->context, static_cast<int>(worker));
-    };
-    ok(torch_parallel_for(0, workers, 1, range, &call), "parallel_for");
-  }
-};
-
 DType float_type(const Tensor& tensor, const char* expected) {
   static const int32_t f32 = aoti_torch_dtype_float32(), bf16 = aoti_torch_dtype_bfloat16(),
                        f16 = aoti_torch_dtype_float16();
-  check(tensor.dtype() == f32 || tensor.dtype() == bf16 || tensor.dtype() == f16, expected, "another dtype",
-        "tensor.to(torch.bfloat16)");
+  check(
+      tensor.dtype() == f32 || tensor.dtype() == bf16 || tensor.dtype() == f16, expected,
+      [&] { return dtype_name(tensor.dtype()); }, "tensor.to(torch.bfloat16)");
   return tensor.dtype() == f32 ? DType::kF32 : tensor.dtype() == bf16 ? DType::kBf16 : DType::kF16;
-}
-
-std::string shape_of(const Tensor& tensor) {
-  std::string text = "[";
-  for (int d = 0; d < tensor.dim(); ++d) text += (d ? ", " : "") + std::to_string(tensor.size(d));
-  return text + "]";
 }
 
 // The domain of each expert; empty when the CPU has them all.
 std::vector<int32_t> domains_of(const Tensor& plan, int64_t experts) {
   check(
-      plan.on_cpu() && plan.dim() == 1 && plan.size(0) == experts && plan.dtype() == aoti_torch_dtype_int32(),
-      "plan of shape [E], int32, on the CPU", [&] { return shape_of(plan); },
+      plan.dim() == 1 && plan.size(0) == experts && plan.dtype() == aoti_torch_dtype_int32(),
+      "plan of shape [E] and int32", [&] { return plan.shape() + " of " + dtype_name(plan.dtype()); },
       "torch.zeros(E, dtype=torch.int32)");
+  const auto* data = static_cast<const int32_t*>(plan.data(sizeof(int32_t)));
   std::vector<int32_t> domains(static_cast<size_t>(experts));
-  for (int64_t e = 0; e < experts; ++e)
-    domains[static_cast<size_t>(e)] = static_cast<const int32_t*>(plan.data())[e * plan.stride(0)];
+  for (int64_t e = 0; e < experts; ++e) domains[static_cast<size_t>(e)] = data[e * plan.stride(0)];
   for (const int32_t domain : domains)
     check(domain == 0 || domain > 1, "a plan that uses domains this machine has: 0 (CPU), 2 and up (DIMMs)",
           domain, "plan=None");
@@ -107,18 +46,34 @@ std::vector<int32_t> domains_of(const Tensor& plan, int64_t experts) {
 cpu::RouterOutput router_of(const Tensor& ids, const Tensor& weights, int64_t tokens) {
   static const int32_t int32 = aoti_torch_dtype_int32(), int64 = aoti_torch_dtype_int64();
   check(
-      ids.dim() == 2 && ids.size(0) == tokens, "topk_ids of shape [T, K]", [&] { return shape_of(ids); },
+      ids.dim() == 2 && ids.size(0) == tokens, "topk_ids of shape [T, K]", [&] { return ids.shape(); },
       "one row per token");
-  check(ids.dtype() == int32 || ids.dtype() == int64, "topk_ids of int32 or int64", "another dtype",
-        "topk_ids.long()");
+  check(
+      ids.dtype() == int32 || ids.dtype() == int64, "topk_ids of int32 or int64",
+      [&] { return dtype_name(ids.dtype()); }, "topk_ids.long()");
   check(
       weights.dim() == 2 && weights.size(0) == tokens && weights.size(1) == ids.size(1),
-      "topk_weights of the shape of topk_ids", [&] { return shape_of(weights); }, "one weight per id");
-  check(ids.on_cpu() && weights.on_cpu(), "topk_ids and topk_weights on the CPU, as hidden is",
-        "another device", "tensor.cpu()");
-  return {ids.data(),        ids.dtype() == int64, ids.stride(0),
-          ids.stride(1),     weights.data(),       float_type(weights, "topk_weights of fp32, bf16 or fp16"),
-          weights.stride(0), weights.stride(1),    ids.size(1)};
+      "topk_weights of the shape of topk_ids", [&] { return weights.shape(); }, "one weight per id");
+  const DType weights_dtype = float_type(weights, "topk_weights of fp32, bf16 or fp16");
+  cpu::check_pairs(tokens, ids.size(1));
+  const bool is_int64 = ids.dtype() == int64;
+  return {ids.data(is_int64 ? 8 : 4),
+          is_int64,
+          ids.stride(0),
+          ids.stride(1),
+          weights.data(size_of(weights_dtype)),
+          weights_dtype,
+          weights.stride(0),
+          weights.stride(1),
+          ids.size(1)};
+}
+
+TensorHandle empty_result(int64_t tokens, int64_t hidden, const Tensor& like, int64_t element_bytes) {
+  const int64_t sizes[] = {tokens, hidden}, strides[] = {hidden, 1};
+  AtenTensorHandle created = nullptr;
+  if (aoti_torch_empty_strided(2, sizes, strides, like.dtype(), aoti_torch_device_type_cpu(), 0, &created))
+    throw NoMemory(static_cast<size_t>(tokens * hidden * element_bytes));
+  return TensorHandle(created);
 }
 
 TensorHandle moe_forward_cpu(const Tensor& hidden, const Tensor& ids, const Tensor& weights, int64_t handle,
@@ -127,22 +82,18 @@ TensorHandle moe_forward_cpu(const Tensor& hidden, const Tensor& ids, const Tens
   const cpu::LayerShape& shape = layer->shape();
   check(
       hidden.dim() == 2 && hidden.size(1) == shape.hidden, "hidden of shape [T, H]",
-      [&] { return shape_of(hidden); }, "hidden.reshape(-1, H) with the H of the layer");
+      [&] { return hidden.shape(); }, "hidden.reshape(-1, H) with the H of the layer");
   const DType dtype = float_type(hidden, "hidden of bf16, fp16 or fp32");
   const int64_t tokens = hidden.size(0);
-  cpu::FfnArgs args{{hidden.data(), dtype, hidden.stride(0), hidden.stride(1), shape.hidden},
-                    router_of(ids, weights, tokens),
+  const cpu::RouterOutput router = router_of(ids, weights, tokens);
+  const std::vector<int32_t> domains = plan ? domains_of(*plan, shape.experts) : std::vector<int32_t>();
+  TensorHandle out = empty_result(tokens, shape.hidden, hidden, size_of(dtype));
+  cpu::FfnArgs args{{hidden.data(size_of(dtype)), dtype, hidden.stride(0), hidden.stride(1), shape.hidden},
+                    router,
                     tokens,
                     nullptr};
-  const std::vector<int32_t> domains = plan ? domains_of(*plan, shape.experts) : std::vector<int32_t>();
+  ok(aoti_torch_get_data_ptr(out.get(), &args.out), "get_data_ptr");
   const NdpPart on_dimms(handle, *layer, domains, TorchPool(), args);
-
-  const int64_t sizes[] = {tokens, shape.hidden}, strides[] = {shape.hidden, 1};
-  AtenTensorHandle created = nullptr;
-  ok(aoti_torch_empty_strided(2, sizes, strides, hidden.dtype(), aoti_torch_device_type_cpu(), 0, &created),
-     "empty");
-  TensorHandle out(created);
-  args.out = Tensor(out).data();
   cpu::expert_ffn(*layer, cpu::selected_entry().kernel(shape.weights.format, shape.int8_activations),
                   TorchPool(), args);
   return out;
@@ -161,9 +112,10 @@ void moe_forward_boxed(StableIValue* stack, uint64_t, uint64_t) {
   const TensorHandle hidden = take(stack[0]), ids = take(stack[1]), weights = take(stack[2]);
   const TensorHandle plan = take_optional(stack[4]);
   std::optional<Tensor> plan_tensor;
-  if (plan) plan_tensor.emplace(plan);
-  TensorHandle out = moe_forward_cpu(Tensor(hidden), Tensor(ids), Tensor(weights),
-                                     static_cast<int64_t>(stack[3]), plan_tensor ? &*plan_tensor : nullptr);
+  if (plan) plan_tensor.emplace(plan, "plan");
+  TensorHandle out =
+      moe_forward_cpu(Tensor(hidden, "hidden"), Tensor(ids, "topk_ids"), Tensor(weights, "topk_weights"),
+                      static_cast<int64_t>(stack[3]), plan_tensor ? &*plan_tensor : nullptr);
   stack[0] = reinterpret_cast<StableIValue>(out.release());
 }
 

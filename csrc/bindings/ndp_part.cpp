@@ -1,5 +1,6 @@
 #include "bindings/ndp_part.h"
 
+#include <algorithm>
 #include <string>
 
 #include "common/convert.h"
@@ -8,6 +9,8 @@
 
 namespace trimoe {
 namespace {
+
+static_assert(ndp::kHandleCounts == int64_t{1} << cpu::kHandleCountBits);
 
 Bf16 element(const RowSource& source, int64_t row, int64_t column) {
   const int64_t at = row * source.row_stride + column * source.col_stride;
@@ -37,17 +40,14 @@ Rows gather(const RowSource& hidden, std::span<const int32_t> tokens) {
   return rows;
 }
 
-std::vector<int32_t> ids_left(const cpu::RouterOutput& router, int64_t tokens,
-                              std::span<const int32_t> plan) {
+// The router's ids, -1 for those that are no expert.
+std::vector<int32_t> ids_of(const cpu::RouterOutput& router, int64_t tokens, int64_t experts) {
   std::vector<int32_t> ids;
   ids.reserve(static_cast<size_t>(tokens * router.topk));
   for (int64_t token = 0; token < tokens; ++token)
     for (int64_t slot = 0; slot < router.topk; ++slot) {
-      const int64_t at = token * router.ids_row_stride + slot * router.ids_col_stride;
-      const int64_t id = router.ids_are_int64 ? static_cast<const int64_t*>(router.ids)[at]
-                                              : static_cast<const int32_t*>(router.ids)[at];
-      const bool mine = id >= 0 && id < std::ssize(plan) && plan[static_cast<size_t>(id)] == 0;
-      ids.push_back(mine ? static_cast<int32_t>(id) : -1);
+      const int64_t id = cpu::id_at(router, token, slot);
+      ids.push_back(id >= 0 && id < experts ? static_cast<int32_t>(id) : -1);
     }
   return ids;
 }
@@ -82,8 +82,14 @@ NdpPart::NdpPart(int64_t handle, const cpu::Layer& layer, std::span<const int32_
                  const ThreadPool& pool, cpu::FfnArgs& args) {
   if (domains.empty()) return;
   const auto [fleet, arithmetic] = ndp::domain_of(handle);
-  check(fleet != nullptr, "a plan that uses domains this layer has: 0 (CPU)", "a DIMM",
-        "trimoe.runtime.ndp.NdpDomain, or plan=None");
+  check(fleet != nullptr, "a plan that uses domains this layer has: 0 (CPU)",
+        *std::max_element(domains.begin(), domains.end()), "trimoe.runtime.ndp.NdpDomain, or plan=None");
+  // DIMMs and cores must see the same ids, even if another thread writes to the router's.
+  ids_ = ids_of(args.router, args.tokens, std::ssize(domains));
+  args.router.ids = ids_.data();
+  args.router.ids_are_int64 = false;
+  args.router.ids_row_stride = args.router.topk;
+  args.router.ids_col_stride = 1;
   cpu::Routing routing;
   routing.assign(args.router, 0, args.tokens, std::ssize(domains));
   auto [experts, jobs] = work_of(*fleet, handle, domains, routing);
@@ -122,11 +128,8 @@ NdpPart::NdpPart(int64_t handle, const cpu::Layer& layer, std::span<const int32_
         to[column] += routing.weights[static_cast<size_t>(row)] * from[column];
     }
   }
-  ids_ = ids_left(args.router, args.tokens, domains);
-  args.router.ids = ids_.data();
-  args.router.ids_are_int64 = false;
-  args.router.ids_row_stride = args.router.topk;
-  args.router.ids_col_stride = 1;
+  for (int32_t& id : ids_)
+    if (id >= 0 && domains[static_cast<size_t>(id)] >= ndp::kFirstDomain) id = -1;
   args.initial = sums_.data();
 }
 

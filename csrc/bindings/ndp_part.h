@@ -21,7 +21,7 @@ class NdpPart {
  private:
   std::vector<const std::byte*> experts_;
   std::vector<float> sums_;   // [tokens, H]
-  std::vector<int32_t> ids_;  // [tokens, K], -1 for what the cores have done
+  std::vector<int32_t> ids_;  // [tokens, K], -1 for what is no expert, or was run by a core
 };
 
 }  // namespace trimoe

@@ -1,4 +1,4 @@
-// trimoe.expert_layer.Source as the core sees it: matrices to pack, tensors to compute on.
+// trimoe.sources.Source as the core sees it: matrices to pack, tensors to compute on.
 #pragma once
 
 #include <algorithm>
@@ -22,7 +22,7 @@ inline SourceType source_type_named(const std::string& name) {
   throw Error("a source of fp32, bf16, fp16, fp8, mxfp4 or e8m0", name, "one of the six");
 }
 
-// trimoe.expert_layer.Source: (address, dtype, rows, cols, row stride, column stride, owner, then the
+// trimoe.sources.Source: (address, dtype, rows, cols, row stride, column stride, owner, then the
 // Source of the scales or None, rows and columns of a block).
 using SourceTuple = std::tuple<uintptr_t, std::string, int64_t, int64_t, int64_t, int64_t, py::object,
                                py::object, int64_t, int64_t>;
@@ -58,8 +58,13 @@ inline void check_readable(uintptr_t address, int64_t rows, int64_t cols, int64_
 
 inline Tensor tensor_of(const py::object& source, const char* expected) {
   const SourceView view = view_of(source);
-  check(view.type <= SourceType::kF16 && !view.scale.data, expected, "another type",
-        "tensor.to(torch.bfloat16)");
+  check(
+      view.type <= SourceType::kF16 && !view.scale.data, expected,
+      [&] {
+        const std::string name(kSourceTypeNames[static_cast<size_t>(view.type)]);
+        return view.scale.data ? name + " with scales" : name;
+      },
+      "tensor.to(torch.bfloat16)");
   const auto dtype = static_cast<DType>(view.type);  // the first three are the same
   check_readable(reinterpret_cast<uintptr_t>(view.data), view.rows, view.cols, size_of(dtype), expected);
   return {view.data, dtype, view.rows, view.cols, view.row_stride, view.col_stride};
@@ -81,9 +86,14 @@ inline RouterOutput router_of(const py::object& ids, const Tensor& weights, int6
   const auto [address, type, rows, cols, row_stride, col_stride, owner, scale, block_rows, block_cols] =
       ids.cast<SourceTuple>();
   check(type == "int32" || type == "int64", "ids of int32 or int64", type, "int64");
-  check(rows == tokens, "ids of shape [T, K]", rows, "one row per token");
-  check(weights.rows == rows && weights.cols == cols, "weights of the shape of ids", weights.rows,
-        "one weight per id");
+  const auto shape = [](int64_t n, int64_t k) {
+    return "[" + std::to_string(n) + ", " + std::to_string(k) + "]";
+  };
+  check(rows == tokens, "ids of shape [T, K]", [&] { return shape(rows, cols); }, "one row per token");
+  check(
+      weights.rows == rows && weights.cols == cols, "weights of the shape of ids",
+      [&] { return shape(weights.rows, weights.cols); }, "one weight per id");
+  check_pairs(rows, cols);
   check_readable(address, rows, cols, type == "int64" ? 8 : 4, "ids that can be read");
   return {reinterpret_cast<const void*>(address),
           type == "int64",

@@ -16,18 +16,35 @@ using StableIValue = uint64_t;
 extern "C" {
 
 int32_t aoti_torch_dtype_bfloat16();
+int32_t aoti_torch_dtype_bool();
+int32_t aoti_torch_dtype_complex128();
+int32_t aoti_torch_dtype_complex32();
+int32_t aoti_torch_dtype_complex64();
 int32_t aoti_torch_dtype_float16();
 int32_t aoti_torch_dtype_float32();
+int32_t aoti_torch_dtype_float64();
+int32_t aoti_torch_dtype_float8_e4m3fn();
+int32_t aoti_torch_dtype_float8_e4m3fnuz();
+int32_t aoti_torch_dtype_float8_e5m2();
+int32_t aoti_torch_dtype_float8_e5m2fnuz();
+int32_t aoti_torch_dtype_int16();
 int32_t aoti_torch_dtype_int32();
 int32_t aoti_torch_dtype_int64();
+int32_t aoti_torch_dtype_int8();
+int32_t aoti_torch_dtype_uint16();
+int32_t aoti_torch_dtype_uint32();
+int32_t aoti_torch_dtype_uint64();
+int32_t aoti_torch_dtype_uint8();
 int32_t aoti_torch_device_type_cpu();
 
+AOTITorchError aoti_torch_is_defined(AtenTensorHandle tensor, bool* ret_is_defined);
 AOTITorchError aoti_torch_get_dim(AtenTensorHandle tensor, int64_t* ret_dim);
 AOTITorchError aoti_torch_get_sizes(AtenTensorHandle tensor, int64_t** ret_sizes);
 AOTITorchError aoti_torch_get_strides(AtenTensorHandle tensor, int64_t** ret_strides);
 AOTITorchError aoti_torch_get_dtype(AtenTensorHandle tensor, int32_t* ret_dtype);
-AOTITorchError aoti_torch_get_device_type(AtenTensorHandle tensor, int32_t* ret_device_type);
 AOTITorchError aoti_torch_get_data_ptr(AtenTensorHandle tensor, void** ret_data_ptr);
+AOTITorchError aoti_torch_get_storage_offset(AtenTensorHandle tensor, int64_t* ret_storage_offset);
+AOTITorchError aoti_torch_get_storage_size(AtenTensorHandle tensor, int64_t* ret_size);
 AOTITorchError aoti_torch_delete_tensor_object(AtenTensorHandle tensor);
 AOTITorchError aoti_torch_empty_strided(int64_t ndim, const int64_t* sizes_ptr, const int64_t* strides_ptr,
                                         int32_t dtype, int32_t device_type, int32_t device_index,

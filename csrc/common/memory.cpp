@@ -1,6 +1,6 @@
 #include "common/memory.h"
 
-#include <new>
+#include <string>
 #include <utility>
 
 #include <sys/mman.h>
@@ -12,11 +12,15 @@ constexpr size_t kHugePage = size_t{2} << 20;
 
 }  // namespace
 
+NoMemory::NoMemory(size_t bytes)
+    : line_("trimoe: expected " + std::to_string(bytes) +
+            " bytes of memory; got none; try fewer tokens in a call, or a smaller layer") {}
+
 PageBuffer::PageBuffer(size_t bytes) {
   if (bytes == 0) return;
   const size_t slack = bytes >= kHugePage ? kHugePage : 0;
   void* mapping = ::mmap(nullptr, bytes + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (mapping == MAP_FAILED) throw std::bad_alloc();
+  if (mapping == MAP_FAILED) throw NoMemory(bytes);
   auto address = reinterpret_cast<uintptr_t>(mapping);
   if (slack) address = (address + kHugePage - 1) & ~(kHugePage - 1);
   mapping_ = mapping;

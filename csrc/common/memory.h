@@ -3,13 +3,25 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <new>
+#include <string>
 
 namespace trimoe {
+
+// A MemoryError in Python, with a line that says how much it was.
+class NoMemory final : public std::bad_alloc {
+ public:
+  explicit NoMemory(size_t bytes);
+  const char* what() const noexcept override { return line_.c_str(); }
+
+ private:
+  std::string line_;
+};
 
 class PageBuffer {
  public:
   PageBuffer() = default;
-  explicit PageBuffer(size_t bytes);
+  explicit PageBuffer(size_t bytes);  // throws NoMemory
   ~PageBuffer();
   PageBuffer(PageBuffer&& other) noexcept;
   PageBuffer& operator=(PageBuffer&& other) noexcept;

@@ -97,9 +97,13 @@ void check_matrix(const SourceView& view, const char* expected, int64_t rows, in
   check(
       view.type != SourceType::kE8m0, "weights of fp32, bf16, fp16, fp8 or mxfp4",
       [&] { return name_of(view.type); }, "e8m0 for scales only");
-  check(view.type != SourceType::kMxfp4 || (view.col_stride == 1 && view.row_stride % 2 == 0),
-        "mxfp4 weights of contiguous columns and rows of whole bytes", view.col_stride,
-        "a contiguous tensor");
+  check(
+      view.type != SourceType::kMxfp4 || (view.col_stride == 1 && view.row_stride % 2 == 0),
+      "mxfp4 weights of contiguous columns and rows of whole bytes",
+      [&] {
+        return "strides " + std::to_string(view.row_stride) + " and " + std::to_string(view.col_stride);
+      },
+      "a contiguous tensor");
   check(view.type != SourceType::kMxfp4 || view.scale.data, "scales beside mxfp4 weights", "none",
         "the tensor of their e8m0 scales");
   if (!view.scale.data) return;

@@ -9,7 +9,7 @@
 
 namespace trimoe::cpu {
 
-// The router's choice for tokens [0, tokens): ids and weights of any stride and type, read once.
+// The router's choice for tokens [0, tokens): ids and weights of any stride and type.
 struct RouterOutput {
   const void* ids;
   bool ids_are_int64;
@@ -19,6 +19,15 @@ struct RouterOutput {
   int64_t weights_row_stride, weights_col_stride;
   int64_t topk;
 };
+
+// The id that a token has in a slot, as it is at this moment.
+int64_t id_at(const RouterOutput& router, int64_t token, int64_t slot);
+
+inline constexpr int64_t kMaxTopk = int64_t{1} << 16;
+inline constexpr int64_t kMaxPairs = (int64_t{1} << 31) - 1;
+
+// Throws Error for more (token, expert) pairs than 32 bits can count, which also bounds the tokens.
+void check_pairs(int64_t tokens, int64_t topk);
 
 // Rows sorted by expert, by token within an expert. Ids outside [0, experts) are dropped.
 struct Routing {
@@ -30,10 +39,12 @@ struct Routing {
   std::vector<int32_t> tokens;  // token of each row, relative to the first
   std::vector<float> weights;   // router weight of each row
 
+  // Reads the router's choice once: whoever else writes to it meanwhile changes results, never where rows
+  // are written.
   void assign(const RouterOutput& router, int64_t first_token, int64_t tokens, int64_t experts);
 
  private:
-  std::vector<int32_t> offsets_;
+  std::vector<int32_t> offsets_, ids_;
 };
 
 }  // namespace trimoe::cpu

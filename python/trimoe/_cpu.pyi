@@ -1,8 +1,10 @@
 from typing import Any
 
-from trimoe.expert_layer import Source
+from trimoe.sources import Source
 
 LAYOUT_VERSION: int
+MAX_TOPK: int
+MAX_PAIRS: int
 
 class LayerShape:
     def __init__(
@@ -38,12 +40,13 @@ def pack_expert(
     handle: int,
     expert: int,
     gate: Source | None,
-    up: Source,
-    down: Source,
+    up: Source | None,
+    down: Source | None,
     gate_bias: Source | None = None,
     up_bias: Source | None = None,
     down_bias: Source | None = None,
 ) -> None: ...
+def sample(address: int, bytes: int) -> int: ...
 def run_entry(
     isa: str, handle: int, hidden: Source, ids: Source, weights: Source, out: int, threads: int = 1
 ) -> None: ...
@@ -52,6 +55,7 @@ class LayerMemory:
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 def layer_memory(handle: int) -> LayerMemory: ...
+def layer_sizes(handle: int) -> tuple[int, int]: ...  # experts, hidden
 def destroy_layer(handle: int) -> None: ...
 def layer_stats(handle: int) -> dict[str, Any]: ...
 def reset_stats(handle: int) -> None: ...

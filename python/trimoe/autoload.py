@@ -1,25 +1,32 @@
-"""Registers trimoe with transformers when, and only when, transformers is imported.
+"""Adds trimoe to torch and transformers when, and only when, those are imported, before or after it.
 
-`import trimoe` installs a hook that runs after transformers' experts registry is imported, so that
-`experts_implementation="trimoe"` and `quant_method: trimoe` work while `import trimoe` itself stays
-cheap.
+So `import trimoe` itself stays cheap, and yet makes `torch.ops.trimoe.moe_forward`,
+`experts_implementation="trimoe"` and `quant_method: trimoe` work.
 """
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
-import importlib.util
 import sys
-from collections.abc import Sequence
-from types import ModuleType
+import threading
+from typing import TYPE_CHECKING
 
-__all__ = ["install_hook"]
+if TYPE_CHECKING:  # importlib.abc alone takes longer than all the rest of `import trimoe`
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
-_TARGET = "transformers.integrations.moe"
+__all__ = ["install_hooks"]
+
+
+def _load_op() -> None:
+    from trimoe.ops import load_op
+
+    load_op()
 
 
 def _register() -> None:
+    if sys.flags.optimize > 1:
+        return  # transformers cannot build models with experts without docstrings, but may do for others
     from trimoe.models.experts import register as register_experts
     from trimoe.models.quantizer import register as register_quantizer
 
@@ -27,31 +34,64 @@ def _register() -> None:
     register_quantizer()
 
 
-class _AfterImport(importlib.abc.MetaPathFinder):
-    """Finds the target module as usual, then runs the registration once it has executed."""
+def _refuse_other_experts() -> None:
+    from trimoe.models.experts import refuse_other_experts
+
+    refuse_other_experts()
+
+
+# Module -> what to do once it has been executed.
+_AFTER: dict[str, Callable[[], None]] = {
+    "torch": _load_op,
+    "transformers.integrations.moe": _register,
+    "transformers.modeling_utils": _refuse_other_experts,
+}
+
+
+def _run(name: str) -> None:
+    """Others import that module for reasons of their own: it must not fail because of us."""
+    try:
+        _AFTER[name]()
+    except Exception as error:
+        import warnings
+
+        line = " ".join(f"trimoe could not add itself to {name}: {error}".split())
+        warnings.warn(line, RuntimeWarning, stacklevel=2)
+
+
+class _AfterImport:
+    """Finds modules of the table as others do, and has their rows run after them."""
+
+    def __init__(self) -> None:
+        self._looking = threading.local()  # for what; the others are asked then
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if name != _TARGET:
+    ) -> ModuleSpec | None:
+        if name not in _AFTER or getattr(self._looking, "name", None) == name:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        import importlib.util
+
+        self._looking.name = name
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._looking.name = None
         if spec is None or spec.loader is None:
             return None
         execute = spec.loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
             execute(module)
-            _register()
+            _run(name)
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 
-def install_hook() -> None:
-    """Registers now if transformers' experts registry is imported, else as soon as it is."""
-    if _TARGET in sys.modules:
-        _register()
-    elif not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
+def install_hooks() -> None:
+    """Runs the rows of modules that are imported already, the others as soon as they are."""
+    for name in _AFTER.keys() & sys.modules.keys():
+        _run(name)
+    if not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AfterImport())

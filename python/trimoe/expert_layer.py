@@ -1,41 +1,22 @@
-"""One layer's packed experts and the handle the op takes. Needs no torch."""
+"""One layer's packed experts and the handle the op takes. Needs no torch itself: tensors are the caller's."""
 
 from __future__ import annotations
 
 import functools
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from trimoe import _cpu
 from trimoe.errors import FailureError, InputError
+from trimoe.hardware.machine import usable_threads
+from trimoe.sources import Source, check_memory, source_of
 
 __all__ = ["WEIGHT_FORMATS", "ExpertLayer", "LayerSpec", "Source"]
 
 WEIGHT_FORMATS = ("fp32", "bf16", "int8", "int4", "fp8", "mxfp4")
 _DEFAULT_GROUP = 128  # of int4, the one format that leaves a choice
-
-
-class Source(NamedTuple):
-    """A matrix or vector in memory that packing reads: any strides (in elements), any alignment.
-
-    dtype is "fp32", "bf16", "fp16", "fp8" (e4m3fn) or "mxfp4" (e2m1, two per byte, low nibble first:
-    col_stride 1, rows at whole bytes); router ids are "int32" or "int64"; a vector has one column.
-    `scale`, a matrix of "fp32", "bf16", "fp16" or "e8m0" and of shape [ceil(rows / block_rows),
-    ceil(cols / block_cols)], multiplies: value(r, c) = code(r, c) * scale(r // block_rows, c // block_cols).
-    `owner` is whatever must live for the address to stay valid.
-    """
-
-    address: int
-    dtype: str
-    rows: int
-    cols: int
-    row_stride: int
-    col_stride: int
-    owner: object
-    scale: Source | None = None
-    block_rows: int = 1
-    block_cols: int = 1
 
 
 @dataclass(frozen=True)
@@ -97,8 +78,9 @@ class LayerSpec:
 class ExpertLayer:
     """Owns one layer's packed experts; `handle` is what the op takes.
 
-    With `address` the experts lie there already, in memory that `owner` keeps valid (a mapped file);
-    otherwise zeroed memory is allocated and `pack_expert` fills it.
+    Made by `from_tensors`; or from a spec, and filled by `pack_expert`. With `address` the experts lie there
+    already, in memory that `owner` keeps valid (a mapped file). A copy is the same layer; a pickle is an
+    error, as the packed bytes belong to this process, and so does the handle.
     """
 
     def __init__(self, spec: LayerSpec, *, address: int | None = None, owner: object = None) -> None:
@@ -117,22 +99,70 @@ class ExpertLayer:
             ) from None
         self._finalizer = weakref.finalize(self, _cpu.destroy_layer, self.handle)
 
+    @classmethod
+    def from_tensors(
+        cls,
+        gate: Any,
+        up: Any,
+        down: Any,
+        *,
+        gate_bias: Any = None,
+        up_bias: Any = None,
+        down_bias: Any = None,
+        weights: str = "bf16",
+        group: int = 0,
+        activation: str = "silu",
+        activations: str = "auto",
+        alpha: float = 1.702,
+        limit: float = 7.0,
+        threads: int | None = None,
+    ) -> ExpertLayer:
+        """Packs stacked tensors: gate and up [E, I, H], down [E, H, I], biases [E, I], [E, I], [E, H].
+
+        CPU tensors of fp32, bf16, fp16 or fp8, any strides: views (transposed, every other row) are fine.
+        gate None: h = act(up x); all biases or none. The other arguments are those of `LayerSpec`; threads:
+        that pack, every usable core if left out. Raises InputError for a tensor that is missing or has
+        another shape, and for a value that the format cannot hold.
+        """
+        experts, inter, hidden = _shape_of(up) if len(_shape_of(up)) == 3 else (0, 0, 0)
+        gated, bias = gate is not None, down_bias is not None
+        how = (weights, activation, gated, bias, alpha, limit, group, activations)
+        parts = {"gate": gate, "up": up, "down": down}
+        parts |= {"gate_bias": gate_bias, "up_bias": up_bias, "down_bias": down_bias}
+        _check_stacks(parts, {"E": experts, "I": inter, "H": hidden}, gated, bias)
+        spec = LayerSpec(experts, hidden, inter, *how)
+        layer = cls(spec)
+
+        def pack(expert: int) -> None:
+            layer.pack_expert(expert, *(None if one is None else one[expert] for one in parts.values()))
+
+        with ThreadPoolExecutor(threads or usable_threads(), "trimoe-pack") as executor:
+            try:
+                for _ in executor.map(pack, range(experts)):
+                    pass
+            except ValueError as error:
+                raise InputError.from_native(error) from None
+        return layer
+
     def pack_expert(
         self,
         expert: int,
-        gate: Source | None,
-        up: Source,
-        down: Source,
-        gate_bias: Source | None = None,
-        up_bias: Source | None = None,
-        down_bias: Source | None = None,
+        gate: Any,
+        up: Any,
+        down: Any,
+        gate_bias: Any = None,
+        up_bias: Any = None,
+        down_bias: Any = None,
     ) -> None:
-        """Packs gate and up [I, H], down [H, I] and biases [I], [I], [H] of one expert.
+        """Packs gate and up [I, H], down [H, I] and biases [I], [I], [H] of one expert, or None for each.
 
-        Releases the GIL; different experts may be packed by different threads. ValueError for a part
-        that is missing or of another shape.
+        Each is a CPU tensor, or a `Source`, which may have scales (`source_of(tensor, scale, block)`).
+        Releases the GIL; different experts may be packed by different threads. ValueError for a part that is
+        missing or of another shape, InputError for what is no tensor.
         """
-        _cpu.pack_expert(self.handle, expert, gate, up, down, gate_bias, up_bias, down_bias)
+        parts = (gate, up, down, gate_bias, up_bias, down_bias)
+        sources = [one if one is None or isinstance(one, Source) else source_of(one) for one in parts]
+        _cpu.pack_expert(self.handle, expert, *sources)
 
     @property
     def memory(self) -> memoryview:
@@ -150,3 +180,62 @@ class ExpertLayer:
     def close(self) -> None:
         """Unregisters the handle and frees the memory once running calls end; idempotent."""
         self._finalizer()
+
+    def __repr__(self) -> str:
+        spec = self.spec
+        kind = f"{spec.activation}{'' if spec.gated else ' without gate'}{', biases' if spec.bias else ''}"
+        state = f"handle {self.handle}" if self._finalizer.alive else "closed"
+        return (
+            f"ExpertLayer({spec.experts} experts, hidden {spec.hidden}, inner {spec.inter}, "
+            f"{spec.format_name}, {kind}, {spec.layer_bytes / 1e6:.1f} MB, {state})"
+        )
+
+    def __copy__(self) -> ExpertLayer:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ExpertLayer:
+        return self
+
+    def __reduce__(self) -> Any:
+        raise InputError(
+            expected="something that another process can use",
+            got="an ExpertLayer to pickle, whose packed experts and handle belong to this process",
+            hint="saving what it was made from: trimoe.load(folder), or from_tensors, in each process",
+        )
+
+
+# The stacked tensors of a layer, and which of them need a gate or biases.
+_STACKS = {
+    "up": ("E, I, H", ""),
+    "gate": ("E, I, H", "gate"),
+    "down": ("E, H, I", ""),
+    "gate_bias": ("E, I", "gate bias"),
+    "up_bias": ("E, I", "bias"),
+    "down_bias": ("E, H", "bias"),
+}
+
+
+def _check_stacks(parts: dict[str, Any], sizes: dict[str, int], gated: bool, bias: bool) -> None:
+    there = {"gate": gated, "bias": bias}
+    for name, (letters, needs) in _STACKS.items():
+        is_needed = all(there[need] for need in needs.split())
+        want = tuple(sizes[letter] for letter in letters.split(", ")) if is_needed else None
+        got = None if parts[name] is None else _shape_of(parts[name])
+        if got != want or 0 in (got or ()):
+            raise InputError(
+                expected=f"{name} of shape [{letters}]" if is_needed else f"no {name} beside the others",
+                got="nothing" if got is None else f"{list(got)}",
+                hint="the stacked tensors of all experts of a layer; all biases or none",
+            )
+        if got is not None:
+            check_memory(parts[name])
+
+
+def _shape_of(tensor: Any) -> tuple[int, ...]:
+    if not hasattr(tensor, "shape"):
+        raise InputError(
+            expected="stacked tensors",
+            got=f"{type(tensor).__name__}",
+            hint="torch.stack of the experts' tensors",
+        )
+    return tuple(tensor.shape)

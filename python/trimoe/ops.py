@@ -1,82 +1,21 @@
-"""The op `torch.ops.trimoe.moe_forward` and its fake kernel."""
+"""The op `torch.ops.trimoe.moe_forward`: loads its library, calls it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import trimoe
-from trimoe import _cpu
-from trimoe.errors import FailureError, InputError
-from trimoe.expert_layer import Source
+from trimoe import _cpu, experts_op
+from trimoe.errors import FailureError
+from trimoe.op_kernels import add_kernels, check_arguments
+from trimoe.sources import source_of, view_of
 
 __all__ = ["forward_on", "load_op", "moe_forward", "source_of"]
 
-_DTYPE_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-_SCALE_NAMES = {**_DTYPE_NAMES, torch.float8_e8m0fnu: "e8m0"}
 _ID_NAMES = {torch.int32: "int32", torch.int64: "int64"}
-
-
-def source_of(
-    tensor: torch.Tensor, scale: torch.Tensor | None = None, block: tuple[int, int] = (1, 1)
-) -> Source:
-    """Views a CPU tensor [N, K] or [N] as a Source, which keeps the tensor alive.
-
-    With `scale`, of shape [ceil(N / block[0]), ceil(K / block[1])], the values are those of the tensor times
-    the scale of their block. Formats of 8 bits and less come with one: float8_e4m3fn as it is, and
-    mxfp4 as uint8 [N, K / 2] (two e2m1 per byte, low nibble first) with scales in uint8 (e8m0) and
-    block (1, 32).
-    """
-    mxfp4 = tensor.dtype == torch.uint8 and scale is not None and tensor.dim() == 2
-    names = {**_DTYPE_NAMES, torch.float8_e4m3fn: "fp8"}
-    if (tensor.dtype not in names and not mxfp4) or tensor.device.type != "cpu":
-        raise InputError(
-            expected="weights of fp32, bf16 or fp16, or fp8 and mxfp4 with their scales, on the CPU",
-            got=f"{tensor.dtype} on {tensor.device}",
-            hint="weights.to('cpu', torch.bfloat16)",
-        )
-    source = _view(tensor, "mxfp4" if mxfp4 else names[tensor.dtype])
-    if mxfp4:
-        source = source._replace(cols=2 * source.cols, row_stride=2 * source.row_stride)
-    if scale is None:
-        return source
-    exponents = scale.dtype == torch.uint8
-    if scale.dtype not in _SCALE_NAMES and not exponents:
-        raise InputError(
-            expected="scales of fp32, bf16, fp16 or e8m0", got=str(scale.dtype), hint="scale.float()"
-        )
-    scale_source = _view(scale, "e8m0" if exponents else _SCALE_NAMES[scale.dtype])
-    return source._replace(scale=scale_source, block_rows=block[0], block_cols=block[1])
-
-
-def _view(tensor: torch.Tensor, dtype: str) -> Source:
-    """A matrix, or a vector as one column."""
-    matrix = tensor if tensor.dim() == 2 else tensor[:, None]
-    rows, cols = matrix.shape
-    row_stride, col_stride = matrix.stride()
-    return Source(tensor.data_ptr(), dtype, rows, cols, row_stride, col_stride, tensor)
-
-
-def _fake_moe_forward(
-    hidden: torch.Tensor,
-    topk_ids: torch.Tensor,
-    topk_weights: torch.Tensor,
-    layer: int,
-    plan: torch.Tensor | None = None,
-) -> torch.Tensor:
-    torch._check(hidden.dim() == 2)  # type: ignore[no-untyped-call]
-    torch._check(topk_ids.dim() == 2 and topk_weights.dim() == 2)  # type: ignore[no-untyped-call]
-    return hidden.new_empty(hidden.shape)
-
-
-def _backward(ctx: Any, *grads: torch.Tensor) -> None:
-    raise NotImplementedError(
-        "trimoe: expected inference; got a backward pass through moe_forward; "
-        "try experts_implementation='eager' for training"
-    )
 
 
 def _unusable(got: str) -> FailureError:
@@ -104,11 +43,11 @@ def load_op() -> Callable[..., torch.Tensor]:
         try:
             torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
         except OSError as error:
-            raise _unusable(str(error)) from None
+            raise _unusable(str(error.__cause__ or error)) from None
         if not hasattr(torch.ops.trimoe, "moe_forward"):
             raise _unusable("no op after loading it")
-        torch.library.register_fake("trimoe::moe_forward", _fake_moe_forward)
-        torch.library.register_autograd("trimoe::moe_forward", _backward)
+        add_kernels("moe_forward", check_arguments)
+        experts_op.register()
     return torch.ops.trimoe.moe_forward.default
 
 
@@ -147,6 +86,6 @@ def forward_on(
     process. Same arguments and result as `moe_forward`; ValueError for an entry that cannot run.
     """
     out = torch.empty(hidden.shape, dtype=hidden.dtype)
-    ids = _view(topk_ids, _ID_NAMES[topk_ids.dtype])
+    ids = view_of(topk_ids, _ID_NAMES[topk_ids.dtype])
     _cpu.run_entry(isa, layer, source_of(hidden), ids, source_of(topk_weights), out.data_ptr(), threads)
     return out

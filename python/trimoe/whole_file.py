@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from trimoe.errors import FailureError, InputError
+from trimoe.input_file import check_regular
 
-__all__ = ["check_output", "whole_file"]
+__all__ = ["check_output", "target_of", "whole_file"]
 
 
 def check_output(path: Path, *suffixes: str) -> None:
@@ -22,38 +25,56 @@ def check_output(path: Path, *suffixes: str) -> None:
             got=str(path),
             hint=f"{path}{suffixes[0]}",
         )
-    if path.is_dir():
-        raise InputError(expected="a file", got=f"the folder {path}", hint=f"{path / 'output'}{suffixes[0]}")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+    folder = target_of(path).parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise InputError(
-            expected="a folder that can be written", got=str(path.parent), hint="mkdir, or another --output"
+            expected="a folder that can be written", got=str(folder), hint="mkdir, or another --output"
         )
+
+
+def target_of(path: Path) -> Path:
+    """The file that writing to `path` makes or replaces, links followed.
+
+    InputError where there is something already that is no regular file, or may not be written: a device, a
+    pipe or a folder would be replaced as well.
+    """
+    try:
+        check_regular(os.stat(path))
+        if not os.access(path, os.W_OK):
+            raise PermissionError(0, "a file that may not be written")
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # a new file, or a link to one
+    except OSError as error:
+        raise InputError(
+            expected="a file to write to",
+            got=f"{error.strerror}, {path}",
+            hint="another name, or --json to print",
+        ) from None
+    return Path(os.path.realpath(path))
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file beside `path` that gets its name, over an older one, when it is whole; else it is removed.
 
-    Raises FailureError where the system cannot write it.
+    Links are followed, and an older file's permissions are kept. Raises InputError as `target_of` does, and
+    FailureError where the system cannot write it.
     """
-    part = None
+    target = target_of(path)
+    part = target.with_name(f".trimoe-{secrets.token_hex(8)}.part")  # nobody else's: O_EXCL
     try:
-        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o666 & ~_umask())
-            yield file
-        os.replace(part, path)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                with contextlib.suppress(FileNotFoundError):
+                    os.fchmod(descriptor, stat.S_IMODE(os.stat(target).st_mode) & 0o777)
+                yield file
+            os.replace(part, target)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(part)
+            raise
     except OSError as error:
         raise FailureError(
             expected=f"to write {path}", got=error.strerror or str(error), hint="another --output"
         ) from None
-    finally:
-        if part is not None and os.path.exists(part):
-            os.unlink(part)
-
-
-def _umask() -> int:
-    # It can only be read by setting it.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

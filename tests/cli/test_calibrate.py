@@ -98,7 +98,7 @@ def test_a_calibration_of_another_cpu_is_refused(private_cache: Path) -> None:
 
 
 def test_bad_input_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    run_here(["calibrate", "--output", str(tmp_path)], capfd).assert_one_line("a file for --output")
+    run_here(["calibrate", "--output", str(tmp_path)], capfd).assert_one_line("a file to write to")
     (tmp_path / "file").write_text("")
     below = ["calibrate", "--output", str(tmp_path / "file" / "here.json")]
     run_here(below, capfd).assert_one_line("may be written to", str(tmp_path / "file"))

@@ -17,9 +17,9 @@ from trimoe.cli.inspect import inspect
 from trimoe.cli.main import main
 from trimoe.errors import InputError
 from trimoe.models.expert_math import Packing
-from trimoe.models.file_mapping import FileMapping
 from trimoe.models.load import read_expert_math
 from trimoe.models.pack import pack_to_folder
+from trimoe.models.source_file import SourceFile
 
 SMALL = {
     "vocab_size": 64,
@@ -215,8 +215,8 @@ def test_no_weight_is_read(
     def refuse(*args: Any) -> None:
         raise AssertionError("a weight was read")
 
-    monkeypatch.setattr(FileMapping, "memory", refuse)
-    monkeypatch.setattr(FileMapping, "advise_willneed", refuse)
+    monkeypatch.setattr(SourceFile, "read_into", refuse)
+    monkeypatch.setattr(SourceFile, "advise_willneed", refuse)
     assert report(qwen, capsys)["experts"] == 5
 
 

@@ -43,7 +43,7 @@ def test_errors_are_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
         (["--clusters", "33"], "33 clusters"),
         (["--prompts", str(prompts)], "32 requests"),
         (["--prompts", str(tmp_path)], "a text file in UTF-8"),
-        (["--trace", str(tmp_path / "none.parquet"), "--prompts", str(prompts)], "nothing at"),
+        (["--trace", str(tmp_path / "none.parquet"), "--prompts", str(prompts)], "no such file"),
         (["--trace", str(tmp_path / "other.parquet")], "the prompts of the trace"),
         (["--sample", "1"], "beside the prototypes"),
     ):

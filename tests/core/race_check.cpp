@@ -1,5 +1,7 @@
 // What threads of a caller may do at once, for the thread sanitizer: call one layer and others, pack experts
-// of one layer, register, close and look at layers.
+// of one layer, register, close and look at layers. And what they should not, but may: write to the ids of a
+// call.
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <memory>
@@ -83,10 +85,37 @@ int open_and_close() {
   return wrong;
 }
 
+// Whatever the ids become meanwhile, rows are written where they were counted: the address sanitizer sees the
+// rest.
+int change_ids() {
+  constexpr int64_t kTokens = 512, kTopk = 4, kExperts = 8;
+  std::vector<int64_t> ids(kTokens * kTopk);
+  const std::vector<float> weights(ids.size(), 1.0f);
+  const cpu::RouterOutput router{ids.data(), true, kTopk, 1, weights.data(), DType::kF32, kTopk, 1, kTopk};
+  std::atomic<bool> done{false};
+  std::atomic<int> wrong{0};
+  std::jthread writer([&] {
+    for (int64_t value = 0; !done; value = (value + 5) % (kExperts + 2))
+      for (int64_t& id : ids) __atomic_store_n(&id, value - 1, __ATOMIC_RELAXED);
+  });
+  at_once([&](int) {
+    for (int time = 0; time < 200; ++time) {
+      cpu::Routing routing;  // whose buffers are as large as they need to be
+      routing.assign(router, 0, kTokens, kExperts);
+      int64_t rows = 0;
+      for (const auto& expert : routing.active) rows += expert.end - expert.begin;
+      wrong += rows != std::ssize(routing.tokens) ||
+               std::ranges::any_of(routing.weights, [](float w) { return w != 1; });
+    }
+  });
+  done = true;
+  return wrong;
+}
+
 }  // namespace
 
 int main() {
-  int wrong = open_and_close();
+  int wrong = open_and_close() + change_ids();
   for (Format format : {Format::kF32, Format::kInt8, Format::kInt4, Format::kFp8, Format::kMxfp4})
     wrong += pack_experts(format);
   wrong += call_layers({"bf16", Format::kBf16, false}) + call_layers({"int4", Format::kInt4, true});

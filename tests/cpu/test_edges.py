@@ -43,7 +43,7 @@ def test_the_call_without_changes_is_sound() -> None:
     ("name", "change", "message"),
     [
         ("isa", lambda isa: "sse9", "isa to name an entry of the kernel table; got sse9"),
-        ("handle", lambda handle: handle + 1000, "the handle of a registered expert layer"),
+        ("handle", lambda handle: handle + 1000, "the handle of an open ExpertLayer"),
         (
             "hidden",
             lambda s: s._replace(address=0),
@@ -55,14 +55,14 @@ def test_the_call_without_changes_is_sound() -> None:
             "hidden .*; got an address between two elements",
         ),
         ("hidden", lambda s: s._replace(cols=15), r"hidden of shape \[T, H\]; got 15"),
-        ("hidden", lambda s: s._replace(dtype="fp8"), "hidden of fp32, bf16 or fp16, .*; got another type"),
-        ("hidden", lambda s: s._replace(scale=s), "hidden of fp32, bf16 or fp16, .*; got another type"),
-        ("hidden", lambda s: s._replace(rows=5), r"ids of shape \[T, K\]; got 6"),
+        ("hidden", lambda s: s._replace(dtype="fp8"), "hidden of fp32, bf16 or fp16, .*; got fp8"),
+        ("hidden", lambda s: s._replace(scale=s), "hidden of fp32, bf16 or fp16, .*; got fp32 with scales"),
+        ("hidden", lambda s: s._replace(rows=5), r"ids of shape \[T, K\]; got \[6, 2\]"),
         ("ids", lambda s: s._replace(address=0), "ids that can be read; got a null address"),
         ("ids", lambda s: s._replace(address=s.address + 4), "ids that can be read; got an address between"),
         ("ids", lambda s: s._replace(dtype="fp32"), "ids of int32 or int64; got fp32"),
-        ("ids", lambda s: s._replace(cols=1), "weights of the shape of ids; got 6"),
-        ("weights", lambda s: s._replace(rows=5), "weights of the shape of ids; got 5"),
+        ("ids", lambda s: s._replace(cols=1), r"weights of the shape of ids; got \[6, 2\]"),
+        ("weights", lambda s: s._replace(rows=5), r"weights of the shape of ids; got \[5, 2\]"),
         (
             "weights",
             lambda s: s._replace(address=0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from support.command_line import drop_file_capabilities
+from trimoe.errors import InputError
 from trimoe.hardware.folders import cache_folder, cache_state
+from trimoe.hardware.profile import load_profile
 
 
 def test_the_environment_names_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -21,6 +24,53 @@ def test_the_environment_names_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert cache_folder() == Path("/xdg/trimoe")
     monkeypatch.setenv("TRIMOE_CACHE", "~/mine")
     assert cache_folder() == tmp_path / "mine"
+
+
+def test_a_relative_xdg_cache_home_is_ignored_as_its_rules_say(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("TRIMOE_CACHE")
+    for odd in ("", "relative", "./x", "~/x"):
+        monkeypatch.setenv("XDG_CACHE_HOME", odd)
+        assert cache_folder() == tmp_path / ".cache" / "trimoe"
+
+
+def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user that the system does not know, as in many a container."""
+
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME", "TRIMOE_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_folder_that_leads_nowhere_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIMOE_CACHE", "~no-such-user/x")
+    with pytest.raises(InputError, match=r"got TRIMOE_CACHE=~no-such-user/x, the home of no user; try"):
+        cache_folder()
+    assert cache_state().path == "none: TRIMOE_CACHE=~no-such-user/x, the home of no user"
+    no_home(monkeypatch)
+    with pytest.raises(InputError, match="got neither HOME nor TRIMOE_CACHE; try setting TRIMOE_CACHE"):
+        cache_folder()
+    state = cache_state()
+    assert not state.exists and not state.writable and state.disk_free_bytes is None
+    monkeypatch.setenv("TRIMOE_CACHE", "/somewhere")
+    assert cache_folder() == Path("/somewhere")
+
+
+def test_a_calibration_that_others_can_have_written_is_refused(private_cache: Path) -> None:
+    private_cache.mkdir()
+    path = private_cache / "this-machine.json"
+    path.write_text("{}")
+    path.chmod(0o666)
+    with pytest.raises(InputError, match="a file that others may write to"):
+        load_profile("this-machine")
+    path.chmod(0o600)
+    with pytest.raises(InputError, match="a calibration of this machine"):
+        load_profile("this-machine")
 
 
 def test_looking_at_the_folder_creates_nothing(tmp_path: Path) -> None:

@@ -107,10 +107,15 @@ def test_what_is_mapped_is_what_was_packed(
         lambda file: os.truncate(file, file.stat().st_size + 4096),
         lambda file: file.write_bytes(b"trimoe packed 0\n" + file.read_bytes()[16:]),
         lambda file: file.write_bytes(file.read_bytes().replace(b'"key": "', b'"key": "0', 1)[:-1]),
-        lambda file: file.write_bytes(os.urandom(file.stat().st_size)),
-        lambda file: file.write_bytes(b"something else"),
+        lambda file: overwrite(file, 0, lambda payload: bytes(len(payload))),
+        lambda file: overwrite(file, 0, lambda payload: payload[: len(payload) // 2] * 2),
+        lambda file: overwrite(file, 0, lambda payload: payload[:1] + bytes(len(payload) - 1)),
+        lambda file: overwrite(file, 0.5, lambda payload: bytes(len(payload))),
     ],
-    ids=["empty", "half", "a_byte_short", "longer", "other_magic", "other_key", "noise", "foreign"],
+    ids=[
+        *("empty", "half", "a_byte_short", "longer", "other_magic", "other_key"),
+        *("zeroed", "layer_of_another", "zeroed_but_for_a_byte", "half_zeroed"),
+    ],
 )
 def test_a_file_that_is_not_whole_is_replaced(
     damage: Callable[[Path], None],
@@ -142,6 +147,48 @@ def test_the_cache_of_another_key_under_this_name_is_not_used(checkpoint: Path, 
     assert (store.from_cache, contents(store)) == (False, expected)
 
 
+def overwrite(file: Path, begin: float, change: Callable[[bytes], bytes]) -> None:
+    """Changes the payload, the head left as it is, from this share of it on."""
+    raw = file.read_bytes()
+    at = 4096 + int((len(raw) - 4096) * begin)
+    file.write_bytes(raw[:at] + change(raw[at:]))
+
+
+@pytest.mark.parametrize("content", [b"something else", os.urandom(100_000)])
+def test_a_file_that_is_none_of_ours_stays(
+    content: bytes, checkpoint: Path, packed: str, private_cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_store(checkpoint).close()
+    (file,) = private_cache.iterdir()
+    file.write_bytes(content)
+    for _ in range(2):
+        caplog.clear()
+        store = open_store(checkpoint)
+        assert (store.from_cache, contents(store)) == (False, packed)
+        (record,) = caplog.records
+        assert "got another kind of file; try removing it" in record.getMessage()
+        assert file.read_bytes() == content and names(private_cache) == [".experts"]
+
+
+@pytest.mark.parametrize("version", [b"0", b"1", b"3"])
+def test_a_file_of_another_version_is_ignored_then_goes(
+    version: bytes, checkpoint: Path, packed: str, private_cache: Path
+) -> None:
+    """It has another name; its owner is at the same place."""
+    open_store(checkpoint).close()
+    (file,) = private_cache.iterdir()
+    raw = file.read_bytes()
+    other = private_cache / "0123.experts"
+    other.write_bytes(b"trimoe packed %b\n" % version + raw[16:4096])
+    stranger = private_cache / "4567.experts"
+    stranger.write_bytes(b"trimoe packed %b\n" % version + os.urandom(32) + raw[48:4096])
+    store = open_store(checkpoint)
+    assert (store.from_cache, contents(store)) == (True, packed) and other.exists()
+    file.unlink()
+    open_store(checkpoint).close()
+    assert sorted(private_cache.iterdir()) == sorted([file, stranger])
+
+
 @contextmanager
 def nothing_longer_than(nbytes: int) -> Iterator[None]:
     """The kernel refuses to let any file of this process grow beyond this: a full disk without a disk."""
@@ -153,7 +200,7 @@ def nothing_longer_than(nbytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def disk_full(*_: Any) -> None:
+def disk_full(*_: Any, **__: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -292,9 +339,9 @@ def test_only_its_own_part_file_is_removed(
 ) -> None:
     rename = os.rename
 
-    def another_process_begins(source: Path, target: Path) -> None:
-        rename(source, target)
-        source.write_text("of another process")
+    def another_process_begins(source: str, target: str, **folders: int) -> None:
+        rename(source, target, **folders)
+        (private_cache / source).write_text("of another process")
 
     monkeypatch.setattr(os, "rename", another_process_begins)
     open_store(checkpoint).close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -74,7 +73,7 @@ def elements(part: Matrix) -> torch.Tensor:
     """The raw codes [rows, cols] that the matrix names."""
     bits = {"F8_E4M3": 8, "F8_E8M0": 8, "MXFP4": 4, "BF16": 16, "F32": 32}[part.dtype]
     span = (part.rows - 1) * part.row_stride + (part.cols - 1) * part.col_stride + 1
-    raw = bytearray(ctypes.string_at(part.address, -(-span * bits // 8)))
+    raw = part.owner.file.read(part.address, -(-span * bits // 8))
     if bits == 4:
         pairs = torch.frombuffer(raw, dtype=torch.uint8)
         flat = torch.stack([pairs & 15, pairs >> 4], 1).flatten()
@@ -86,7 +85,7 @@ def elements(part: Matrix) -> torch.Tensor:
 def stored(checkpoint: Checkpoint, name: str) -> torch.Tensor:
     view = checkpoint.tensor(name)
     dtype = {1: torch.uint8, 2: torch.int16, 4: torch.int32}[view.nbytes // torch.Size(view.shape).numel()]
-    return torch.frombuffer(bytearray(view.memory()), dtype=dtype).view(view.shape)
+    return torch.frombuffer(view.read(), dtype=dtype).view(view.shape)
 
 
 def scale_of(part: Matrix) -> Matrix:

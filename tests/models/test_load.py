@@ -13,6 +13,8 @@ import transformers
 import trimoe
 from support.tiny_models import CONFIGS, make_model, token_ids
 from trimoe.errors import InputError
+from trimoe.models import checkpoint
+from trimoe.models.safetensors_reader import SafetensorsFile
 
 
 def _save(architecture: str, dtype: torch.dtype, folder: Path) -> torch.Tensor:
@@ -54,6 +56,17 @@ def test_from_pretrained_with_a_trimoe_config(tmp_path: Path, private_cache: Pat
     assert not model.trimoe_store.from_cache and not private_cache.exists()
     with torch.inference_mode():
         torch.testing.assert_close(model(token_ids()).logits, expected, atol=1e-5, rtol=0)
+
+
+def test_a_checkpoint_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its header is checked in whole, which takes a second where there are 60,000 tensors."""
+    _save("qwen3_moe", torch.float32, tmp_path)
+    opened: list[str] = []
+    monkeypatch.setattr(
+        checkpoint, "SafetensorsFile", lambda path: opened.append(path.name) or SafetensorsFile(path)
+    )
+    trimoe.load(tmp_path)
+    assert sorted(opened) == sorted(path.name for path in tmp_path.glob("*.safetensors"))
 
 
 def test_packing_shows_a_bar_with_its_speed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -104,6 +117,21 @@ def test_experts_that_cannot_be_taken_over_are_an_error(tmp_path: Path) -> None:
     transformers.Llama4ForCausalLM(config).save_pretrained(tmp_path)
     with pytest.raises(InputError, match="expert layers trimoe can take over"):
         trimoe.load(tmp_path)
+
+
+@pytest.mark.parametrize(("lost", "is_needed"), [("mtp.norm.weight", False), ("model.norm.bias", True)])
+def test_a_tensor_that_only_the_index_has(lost: str, is_needed: bool, tmp_path: Path) -> None:
+    expected = _save("qwen3_moe", torch.float32, tmp_path)
+    path = tmp_path / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    index["weight_map"][lost] = next(iter(index["weight_map"].values()))
+    path.write_text(json.dumps(index))
+    if is_needed:
+        with pytest.raises(InputError, match=lost):
+            trimoe.load(tmp_path)
+    else:
+        with torch.inference_mode():
+            torch.testing.assert_close(trimoe.load(tmp_path)(token_ids()).logits, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import resource
 import shutil
 import signal
 import weakref
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from trimoe.models import store as store_module
 from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.expert_math import ExpertMath, Packing
 from trimoe.models.load import read_expert_math
+from trimoe.models.new_folder import new_folder
 from trimoe.models.pack import pack_to_cache, pack_to_folder
 from trimoe.models.packed_folder import PACKED_FILE, PackedFolder
 from trimoe.models.rest_tensors import find_rest
@@ -126,7 +128,7 @@ def test_a_folder_holds_everything(
 ) -> None:
     expected = contents(opened(checkpoint, packing, use_cache=False))
     with Checkpoint(checkpoint) as original:
-        rest = {name: bytes(original.tensor(name).memory()) for name in find_rest(original).names}
+        rest = {name: bytes(original.tensor(name).read()) for name in find_rest(original).names}
     report = pack_to_folder(checkpoint, MATH, packing, tmp_path / "out")
     shutil.rmtree(checkpoint)
     assert names(tmp_path) == ["out"]
@@ -135,7 +137,7 @@ def test_a_folder_holds_everything(
     assert (store.from_cache, contents(store)) == (True, expected)
     assert not private_cache.exists()
     with Checkpoint(tmp_path / "out") as packed:
-        assert {name: bytes(packed.tensor(name).memory()) for name in packed.names} == rest
+        assert {name: bytes(packed.tensor(name).read()) for name in packed.names} == rest
     assert report.packed_bytes == store.packed_bytes
 
 
@@ -196,7 +198,7 @@ FULL = ["posix_fallocate", "pwrite", "fsync", "rename", "really"]
 
 @pytest.mark.parametrize(
     ("where", "to_folder"),
-    [(where, kind) for where in FULL for kind in (True, False)] + [("copyfile", True), ("told", True)],
+    [(where, kind) for where in FULL for kind in (True, False)] + [("copying", True), ("told", True)],
 )
 def test_a_full_disk_leaves_nothing(
     where: str,
@@ -210,8 +212,8 @@ def test_a_full_disk_leaves_nothing(
     with monkeypatch.context() as broken:
         if where == "really":
             resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))
-        elif where == "copyfile":
-            broken.setattr(shutil, "copyfile", disk_full)
+        elif where == "copying":
+            broken.setattr(shutil, "copyfileobj", disk_full)
         elif where == "told":
             broken.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 1000))  # type: ignore[attr-defined]
             broken.setattr(os, "posix_fallocate", None)  # nothing is begun
@@ -274,25 +276,10 @@ def test_ctrl_c_leaves_nothing(
     assert names(tmp_path) == ["checkpoint", "out"]
 
 
-def test_what_a_killed_process_left_is_replaced(checkpoint: Path, tmp_path: Path) -> None:
-    part = tmp_path / ".out.part"
-    part.mkdir()
-    (part / PACKED_FILE).write_text("half")
-    pack(checkpoint, tmp_path / "out")
-    assert names(tmp_path) == ["checkpoint", "out"]
-    assert contents(opened(tmp_path / "out", INT4)) == contents(opened(checkpoint, INT4))
-
-
 def test_only_one_process_writes_a_place(checkpoint: Path, tmp_path: Path, private_cache: Path) -> None:
-    part = tmp_path / ".out.part"
-    part.mkdir()
-    (part / PACKED_FILE).write_text("of another process")
-    descriptor = os.open(part, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    with pytest.raises(FailureError, match="the only one that writes"):
+    with new_folder(tmp_path / "out"), pytest.raises(FailureError, match="the only one that writes"):
         pack(checkpoint, tmp_path / "out")
-    assert (part / PACKED_FILE).read_text() == "of another process"
-    os.close(descriptor)
+    assert names(tmp_path / "out") == []
     path = pack_to_cache(checkpoint, MATH, INT4).path
     path.rename(path.with_suffix(".part"))
     with open(path.with_suffix(".part"), "rb") as file:
@@ -312,27 +299,44 @@ def truncate(folder: Path) -> None:
 
 
 def change_header(folder: Path, old: bytes, new: bytes) -> None:
+    """Changes what the head says, its checksum as well."""
     raw = (folder / PACKED_FILE).read_bytes()
     assert raw.count(old) >= 1 and len(old) == len(new)
-    (folder / PACKED_FILE).write_bytes(raw.replace(old, new))
+    raw = raw.replace(old, new)
+    layers = 2
+    end = 56 + int.from_bytes(raw[48:56], "little") + 8 * layers
+    checksum = zlib.crc32(raw[:end]).to_bytes(4, "little")
+    (folder / PACKED_FILE).write_bytes(raw[:end] + checksum + raw[end + 4 :])
+
+
+def overwrite(folder: Path, at: float) -> None:
+    """Flips all bits of a byte."""
+    raw = bytearray((folder / PACKED_FILE).read_bytes())
+    raw[int(at * (len(raw) - 1))] ^= 255
+    (folder / PACKED_FILE).write_bytes(raw)
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: (folder / PACKED_FILE).unlink(), "as config.json says; got No such file"),
+        (lambda folder: (folder / PACKED_FILE).unlink(), "as config.json says; got no such file"),
         (truncate, "a truncated or changed file"),
-        (lambda folder: os.truncate(folder / PACKED_FILE, 60), "another kind of file"),
+        (lambda folder: os.truncate(folder / PACKED_FILE, 60), "a truncated or changed file"),
+        (lambda folder: os.truncate(folder / PACKED_FILE, 10), "another kind of file"),
+        (lambda folder: change_header(folder, b"packed 2", b"packed 1"), "another version of trimoe"),
+        (lambda folder: overwrite(folder, 0.002), "a truncated or changed file"),
+        (lambda folder: overwrite(folder, 0.3), "damaged experts in layer 0"),
+        (lambda folder: overwrite(folder, 0.9), "damaged experts in layer 1"),
         (lambda folder: os.truncate(folder / PACKED_FILE, 0), "another kind of file"),
         (lambda folder: (folder / PACKED_FILE).write_bytes(os.urandom(100_000)), "another kind of file"),
         (lambda folder: edit(folder, packed="../out/experts.trimoe"), "the name of a file beside"),
         (lambda folder: edit(folder, packed=3), "the name of a file beside"),
-        (lambda folder: edit(folder, packed=None), "Mixture-of-Experts checkpoint"),
+        (lambda folder: edit(folder, packed=None), "experts in tensors that trimoe knows"),
         (lambda folder: change_header(folder, b'"hidden": 64', b'"hiddem": 64'), "a whole header"),
         (lambda folder: change_header(folder, b'"hidden": 64', b'"hidden": -4'), "whole header|hidden size"),
-        (lambda folder: change_header(folder, b'"inter": 40', b'"inter": 80'), "a truncated or changed file"),
+        (lambda folder: change_header(folder, b'"inter": 40', b'"inter": 80'), r"layers of \{0: .* bytes"),
         (lambda folder: change_header(folder, b'"silu"', b'"gelu"'), "experts with ExpertMath.*silu"),
-        (lambda folder: change_header(folder, b'"1": {', b'"2": {'), r"take over: \[0, 2\]"),
+        (lambda folder: change_header(folder, b'"1": ', b'"2": '), r"take over: \[0, 2\]"),
     ],
 )
 def test_a_damaged_folder(

@@ -69,16 +69,20 @@ def test_scales_of_any_type(scale_dtype: torch.dtype, tmp_path: Path) -> None:
 
 
 def test_what_is_not_an_expert_is_rounded_once(tmp_path: Path) -> None:
-    """To the bf16 that dequantising gives, whatever the width of the last block."""
-    reference = save("deepseek_v3", tmp_path).state_dict()
-    model = trimoe.load(tmp_path)
-    with Checkpoint(tmp_path) as checkpoint:
+    """To the type that transformers gives it, bf16 or for some fp32, whatever the width of the last block."""
+    folder = tmp_path / "fp8"
+    reference = save("deepseek_v3", folder).state_dict()
+    make_model("deepseek_v3", torch.bfloat16, **WIDE["deepseek_v3"]).save_pretrained(tmp_path / "bf16")
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "bf16", dtype="auto").state_dict()
+    model = trimoe.load(folder)
+    with Checkpoint(folder) as checkpoint:
         scaled = find_rest(checkpoint).scales
     assert any("kv_a_proj_with_mqa" in name for name in scaled)  # 136 rows: 128 and 8
     for part in ("shared_experts", "layers.0.mlp.down_proj", "q_b_proj"):
         assert any(part in name for name in scaled)
     for name, tensor in model.state_dict().items():
-        assert tensor.dtype == torch.bfloat16 or "bias" in name
+        assert tensor.dtype == plain[name].dtype, name
+        assert tensor.dtype == torch.bfloat16 or name not in scaled
         assert torch.equal(tensor, reference[name].to(tensor.dtype)), name
 
 

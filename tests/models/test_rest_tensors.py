@@ -41,6 +41,31 @@ def test_the_rest_is_what_takes_part_in_the_model(write_checkpoint: Write) -> No
 
 
 @pytest.mark.parametrize(
+    ("lost", "is_needed"),
+    [
+        ("mtp.layers.0.input_layernorm.weight", False),
+        ("model.layers.1.self_attn.q_proj.weight", False),  # beyond num_hidden_layers
+        ("model.layers.1.mlp.experts.7.up_proj.weight", False),
+        ("model.layers.0.self_attn.rotary_emb.inv_freq", False),  # which no model reads any more
+        ("model.layers.0.self_attn.q_proj.weight", True),
+        ("model.layers.0.mlp.experts.1.up_proj.weight", True),
+        ("lm_head.weight", True),
+        ("model.lm_head.weight", False),  # tied to the input embedding
+    ],
+)
+def test_a_tensor_that_only_the_index_has(write_checkpoint: Write, lost: str, is_needed: bool) -> None:
+    shard = "model-00001-of-00001.safetensors"
+    index = dict.fromkeys((*REST, lost), shard)
+    tied = {**config(FP8), "tie_word_embeddings": lost.startswith("model.lm_head")}
+    with Checkpoint(write_checkpoint(tied, {shard: REST}, index)) as checkpoint:
+        if not is_needed:
+            assert set(find_rest(checkpoint).names) == {ATTENTION, "model.norm.weight"}
+            return
+        with pytest.raises(InputError, match=f"{lost}.* in {shard}, as model.safetensors.index.json says"):
+            find_rest(checkpoint)
+
+
+@pytest.mark.parametrize(
     ("quantization", "changes", "error", "message"),
     [
         (
@@ -54,7 +79,7 @@ def test_the_rest_is_what_takes_part_in_the_model(write_checkpoint: Write) -> No
         (FP8, {ATTENTION: None}, InputError, "a weight of dtype F8_E4M3 for every scale; got .*o_proj"),
         (FP8, {ATTENTION: ("F8_E4M3", (300, 8, 8))}, UnsupportedDtypeError, r"shape \(300, 8, 8\)"),
         (FP8, {ATTENTION: ("F8_E8M0", (300, 64))}, UnsupportedDtypeError, "o_proj.weight of dtype F8_E8M0"),
-        ({"quant_method": "awq"}, {}, UnsupportedDtypeError, "checkpoint with quant_method awq"),
+        ({"quant_method": "awq"}, {}, UnsupportedDtypeError, r"checkpoint in AWQ \(quant_method awq"),
         ({**FP8, "weight_block_size": [1, 128]}, {}, UnsupportedDtypeError, r"o_proj.*\[1, 128\]"),
     ],
 )

@@ -21,6 +21,7 @@ from trimoe.expert_layer import ExpertLayer
 from trimoe.hardware.machine import Memory
 from trimoe.models import store as store_module
 from trimoe.models.expert_math import ExpertMath, Packing
+from trimoe.models.expert_reader import ExpertReader
 from trimoe.models.expert_tensors import ExpertSource
 from trimoe.models.store import ExpertStore
 
@@ -74,7 +75,7 @@ def touch(checkpoint: Path) -> None:
 
 def change_config(checkpoint: Path) -> None:
     config = json.loads((checkpoint / "config.json").read_text())
-    (checkpoint / "config.json").write_text(json.dumps({**config, "rope_theta": 1.0}))
+    (checkpoint / "config.json").write_text(json.dumps({**config, "model_type": "gpt_oss"}))
 
 
 @pytest.mark.parametrize("change", [flip_a_bit, flip_a_bit_and_hide_it, touch, change_config])
@@ -149,12 +150,14 @@ def test_an_error_in_a_packing_thread_comes_out_as_it_is(
 ) -> None:
     pack_one, packed = store_module._pack_one, []
 
-    def fails_at_the_third(layer: ExpertLayer, expert: int, source: ExpertSource) -> int:
+    def fails_at_the_third(
+        layer: ExpertLayer, expert: int, source: ExpertSource, reader: ExpertReader
+    ) -> int:
         assert threading.current_thread() is not threading.main_thread()
         if expert == 2:
             raise FailureError(expected="a disk that reads", got="none", hint="another disk")
         packed.append(expert)
-        return pack_one(layer, expert, source)
+        return pack_one(layer, expert, source, reader)
 
     monkeypatch.setattr(store_module, "_pack_one", fails_at_the_third)
     with pytest.raises(FailureError, match="a disk that reads"):

@@ -1,15 +1,22 @@
-"""Logits that are no numbers stop the text; tokens that are forbidden do not."""
+"""What goes into the model and out of it: prompts of any tokenizer, and logits that are no numbers."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
-from trimoe.errors import FailureError
-from trimoe.runtime.generation import _FiniteLogits
+import trimoe
+from support.shipped_model import SHIPPED
+from trimoe.errors import FailureError, InputError
+from trimoe.models.tokenizer import load_tokenizer
+from trimoe.runtime.generation import Sampling, _FiniteLogits, generate
+from trimoe.runtime.record import record_trace
 
+SAMPLING = Sampling(max_new_tokens=4, temperature=0)
+PROMPT = "And God said"
 IDS = torch.zeros(1, 1, dtype=torch.long)
 
 
@@ -30,3 +37,23 @@ def test_nan_and_infinity_are(value: float, place: int) -> None:
 def test_nothing_left_to_choose_from_is_a_failure() -> None:
     with pytest.raises(FailureError, match="finite logits"):
         _FiniteLogits()(IDS, torch.full((1, 3), -math.inf))
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return trimoe.load(SHIPPED, cache=False)
+
+
+@pytest.mark.parametrize("names", [["input_ids", "token_type_ids", "attention_mask"], ["input_ids"]])
+def test_a_tokenizer_that_returns_more_or_less_than_the_model_takes(model: Any, names: list[str]) -> None:
+    usual, other = load_tokenizer(SHIPPED), load_tokenizer(SHIPPED)
+    other.model_input_names = names
+    assert set(other(PROMPT)) == set(names)
+    assert generate(model, other, PROMPT, SAMPLING).text == generate(model, usual, PROMPT, SAMPLING).text
+    assert record_trace(model, other, [PROMPT], SAMPLING).ids.shape[0] == len(model.trimoe_store.layers)
+
+
+def test_a_prompt_that_is_no_text(model: Any) -> None:
+    """Bytes of the command line that are not UTF-8 arrive as lone surrogates."""
+    with pytest.raises(InputError, match=r"UTF-8.* got .*udcff"):
+        generate(model, load_tokenizer(SHIPPED), b"And \xff".decode("utf-8", "surrogateescape"), SAMPLING)

@@ -11,11 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import trimoe
 from support.quantised import FP8_CONFIG
+from support.tiny_models import CONFIGS, make_model
 from trimoe.errors import FailureError
 from trimoe.hardware.machine import Memory
 from trimoe.models.dimensions import packed_expert_bytes
 from trimoe.models.expert_math import Packing
+from trimoe.models.weight_parts import is_router
 from trimoe.runtime import prediction
 from trimoe.runtime.prediction import predict_memory
 
@@ -64,6 +67,18 @@ def test_other_weights_have_the_dtype_they_are_loaded_in(
     assert found.packed_expert_bytes == 2 * EXPERT_BYTES
 
 
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_what_transformers_keeps_in_fp32_is_predicted(architecture: str, tmp_path: Path) -> None:
+    """Some models' routers, by the version of transformers: all are counted so."""
+    make_model(architecture, torch.bfloat16).save_pretrained(tmp_path)
+    state = trimoe.load(tmp_path).state_dict()
+    actual_bytes = sum(tensor.nbytes for tensor in state.values())
+    router_bytes = sum(4 * tensor.numel() for name, tensor in state.items() if is_router(name))
+    predicted_bytes = predict_memory(tmp_path).other_weight_bytes
+    assert 0 < router_bytes < actual_bytes
+    assert actual_bytes <= predicted_bytes <= actual_bytes + router_bytes // 2
+
+
 @pytest.mark.parametrize(
     ("packing", "name", "peak"),
     [
@@ -97,7 +112,7 @@ def test_fp8_beside_the_experts_becomes_the_type_of_the_rest(
 def test_experts_alone_are_no_reason_to_refuse(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     """They may be mapped from the cache; the store looks for room when it packs."""
     folder = write()
-    monkeypatch.setattr(prediction, "_WORKING_BYTES", 0)
+    monkeypatch.setattr(prediction, "WORKING_BYTES", 0)
     found = predict_memory(folder)
     beside = found.other_weight_bytes + found.working_bytes
     monkeypatch.setattr(prediction, "memory", lambda: Memory(10**9, beside, None))

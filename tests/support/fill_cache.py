@@ -56,7 +56,7 @@ def main() -> None:
     if step == "pack":
         store_module._pack_one = _stopping(store_module._pack_one, 3)
     elif step == "write":
-        os.pwrite = _stopping(os.pwrite, 2)  # the header and the first layer are in the file
+        os.pwrite = _stopping(os.pwrite, 3)  # magic, header and the first layer are in the file
     elif step == "flush":
         os.fsync = _stopping(os.fsync, 0)
     store = open_store(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,92 @@ def test_a_broken_file_is_one_line(what: str, fragment: str, tmp_path: Path) -> 
     with pytest.raises(InputError) as caught:
         read_trace(path)
     assert fragment in str(caught.value) and "\n" not in str(caught.value)
+
+
+def patched(path: Path, old: bytes, new: bytes) -> None:
+    raw = path.read_bytes()
+    assert old in raw and len(old) == len(new)
+    path.write_bytes(raw.replace(old, new))
+
+
+@pytest.mark.parametrize("name", ["step", "layer", "token", "request", "ids", "weights", "more"])
+@pytest.mark.parametrize("byte", [b"\xff", b"\xc3"])
+def test_column_names_that_are_not_utf8(name: str, byte: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write_trace(small_trace(), path)
+    if name == "more":
+        table = pq.read_table(path)
+        pq.write_table(table.append_column(name, pa.array([{"mor": 1}] * table.num_rows)), path)
+    patched(path, name.encode(), byte + name.encode()[1:])
+    with pytest.raises(InputError, match="a whole Parquet file"):
+        read_trace(path)
+
+
+@pytest.mark.parametrize("raw", [b"\xff", b"[]", b"3", b"[" * 100_000, b'{"version": 1}', b"1" * 5000])
+def test_metadata_that_is_none(raw: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write_trace(small_trace(), path)
+    pq.write_table(pq.read_table(path).replace_schema_metadata({b"trimoe.trace": raw}), path)
+    with pytest.raises(InputError, match="metadata"):
+        read_trace(path)
+
+
+NESTED = {
+    "list": pa.array([[1]] * 24),
+    "struct": pa.array([{"a": 1}] * 24),
+    "map": pa.array([[("a", 1)]] * 24, pa.map_(pa.string(), pa.int8())),
+    "text": pa.array(["a"] * 24),
+    "dictionary": pa.array(["a"] * 24).dictionary_encode(),
+    "nothing": pa.nulls(24),
+    "long": pa.array([1] * 24),
+    "nested": pa.array([[[1]]] * 24),
+    "time": pa.array([1] * 24, pa.timestamp("s")),
+    "lists, one missing": pa.array([None] + [[1, 2, 3]] * 23, pa.list_(pa.int16(), 3)),
+    "lists, a value missing": pa.array([[None, 2, 3]] + [[1, 2, 3]] * 23, pa.list_(pa.int16(), 3)),
+}
+
+
+@pytest.mark.parametrize("kind", NESTED)
+@pytest.mark.parametrize("name", ["step", "request", "ids", "weights"])
+def test_columns_of_other_types(name: str, kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write_trace(small_trace(), path)
+    table = pq.read_table(path)
+    columns = {one: table[one] for one in table.schema.names} | {name: NESTED[kind]}
+    pq.write_table(pa.table(columns).replace_schema_metadata(table.schema.metadata), path)
+    with pytest.raises(InputError, match=rf"(a column|a value in every row of) {name}"):
+        read_trace(path)
+
+
+def test_no_rows_and_a_column_twice(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write_trace(small_trace(), path)
+    table = pq.read_table(path)
+    metadata = {**json.loads(table.schema.metadata[b"trimoe.trace"]), "rows": 0}
+    twice = pa.Table.from_arrays([*table.columns, table["step"]], names=[*table.schema.names, "step"])
+    pq.write_table(twice.replace_schema_metadata(table.schema.metadata), path)
+    with pytest.raises(InputError, match="a whole Parquet file"):
+        read_trace(path)
+    none = table.slice(0, 0).replace_schema_metadata({b"trimoe.trace": json.dumps(metadata).encode()})
+    pq.write_table(none, path)
+    with pytest.raises(InputError, match="at least one"):
+        read_trace(path)
+
+
+def test_any_mutation_is_read_or_one_line(tmp_path: Path) -> None:
+    """Most of them behind the data, where the names and types are."""
+    path, rng = tmp_path / "a.parquet", random.Random(0)
+    write_trace(small_trace(), path)
+    good = path.read_bytes()
+    for _ in range(300):
+        raw = bytearray(good)
+        for _ in range(rng.randint(1, 4)):
+            raw[rng.randrange(len(raw) // 2 if rng.random() < 0.7 else 0, len(raw))] = rng.randrange(256)
+        path.write_bytes(raw)
+        try:
+            read_trace(path)
+        except InputError as error:
+            assert "\n" not in str(error)
 
 
 def test_every_truncation_is_found(tmp_path: Path) -> None:

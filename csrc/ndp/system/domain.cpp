@@ -1,8 +1,11 @@
 #include "ndp/system/domain.h"
 
+#include <memory>
 #include <mutex>
 #include <shared_mutex>
 #include <unordered_map>
+
+#include <pthread.h>
 
 namespace trimoe::ndp {
 namespace {
@@ -14,7 +17,12 @@ struct Table {
 
 Table& table() {
   // Never destroyed: what fleets keep may be Python's, which is gone by then.
-  static Table* const instance = new Table;
+  static Table* const instance = [] {
+    // As the registry of layers does: the child must not wait for a thread that was not forked.
+    ::pthread_atfork([] { table().mutex.lock(); }, [] { table().mutex.unlock(); },
+                     [] { std::construct_at(&table().mutex); });
+    return new Table;
+  }();
   return *instance;
 }
 
@@ -35,7 +43,7 @@ void detach(int64_t layer) {
     fleet = std::move(found->second.fleet);
     table().domains.erase(found);
   }
-  fleet->remove_all(expert_key(layer, 0), expert_key(layer + 1, 0));
+  fleet->remove_all(expert_key(layer, 0), expert_key(layer, kLayerKeys));
 }
 
 Domain domain_of(int64_t layer) {

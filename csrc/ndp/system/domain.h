@@ -9,8 +9,12 @@ namespace trimoe::ndp {
 
 inline constexpr int kFirstDomain = 2;  // DIMM d is domain 2 + d of a plan
 
-// Names an expert of a layer to the fleet. A layer has at most 2^20 experts.
-constexpr int64_t expert_key(int64_t layer, int64_t expert) { return layer << 20 | expert; }
+// Names an expert of a layer to the fleet: the count in its handle (cpu/layer.h) and the expert, of which a
+// layer has at most 2^20.
+inline constexpr int64_t kHandleCounts = int64_t{1} << 24, kLayerKeys = int64_t{1} << 20;
+constexpr int64_t expert_key(int64_t layer, int64_t expert) {
+  return layer % kHandleCounts * kLayerKeys + expert;
+}
 
 // Who does the arithmetic of what a DIMM runs: the host's kernels on the bytes in the DIMM, or the core as it
 // is emulated, in its own order.

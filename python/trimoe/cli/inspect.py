@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
+from trimoe.cli.options import CheckpointArgument, JsonOption
 from trimoe.cli.render import human_bytes, print_facts, print_json, print_line, print_table
+from trimoe.errors import InputError
 from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.dimensions import MoeDimensions, packed_expert_bytes, packed_format
 from trimoe.models.expert_tensors import UnsupportedDtypeError, find_moe_layers
@@ -21,12 +20,12 @@ __all__ = ["inspect"]
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="Folder of a Hugging Face checkpoint (safetensors).")],
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    path: CheckpointArgument,
+    json_output: JsonOption = False,
 ) -> None:
-    """Show a checkpoint's experts, formats and bytes, and where trimoe would put them. Loads no weights.
+    """Show a checkpoint's experts, formats and bytes.
+
+    And where trimoe would put them. Reads headers alone, loads no weights.
 
     \b
     Examples:
@@ -117,7 +116,10 @@ def _look(checkpoint: Checkpoint) -> _Report:
         shape = MoeDimensions.from_checkpoint(checkpoint, find_moe_layers(checkpoint))
     except UnsupportedDtypeError as error:
         # Still worth showing: config.json and the headers tell all but the packed size.
-        shape, unsupported = MoeDimensions.from_config(checkpoint.config), error.got
+        try:
+            shape, unsupported = MoeDimensions.from_config(checkpoint.config), error.got
+        except InputError:
+            raise error from None  # which says more
     else:
         fmt = packed_format(str(shape.dtype))
         packed = packed_expert_bytes(shape.hidden, shape.inter, fmt, shape.gated, shape.has_bias)

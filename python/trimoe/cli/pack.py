@@ -8,26 +8,29 @@ from typing import Annotated
 import typer
 
 from trimoe.cli.formats import FORMAT_OPTION, GROUP_OPTION, check_format
+from trimoe.cli.options import CheckpointArgument, JsonOption, output_option
 from trimoe.cli.render import human_bytes, human_ns, print_facts, print_json, progress
+from trimoe.errors import FailureError
 
 __all__ = ["pack"]
 
 
 def pack(
-    model: Annotated[Path, typer.Argument(help="Folder of a Hugging Face checkpoint (safetensors).")],
+    model: CheckpointArgument,
     fmt: Annotated[str, FORMAT_OPTION] = "auto",
     group: Annotated[int, GROUP_OPTION] = 0,
     output: Annotated[
         Path | None,
-        typer.Option(
-            help="A new folder for the whole model, experts packed; else the packed cache is filled."
+        output_option(
+            "New folder for the whole model with its experts packed; the packed cache is filled if left out."
         ),
     ] = None,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read everything back and compare it with its checksums.")
     ] = False,
+    json_output: JsonOption = False,
 ) -> None:
-    """Convert a checkpoint's experts ahead of time, so that the next start maps them.
+    """Convert a checkpoint's experts ahead of the next start.
 
     Without --output they go into the packed cache: `trimoe generate MODEL` and `trimoe.load(MODEL)` with
     the same format find them there. With --output a folder is written that both take in place of MODEL,
@@ -40,7 +43,7 @@ def pack(
       trimoe pack /models/Qwen3-30B-A3B --format int8 --output /models/Qwen3-30B-A3B-int8
     """
     from trimoe.models.expert_math import Packing
-    from trimoe.models.pack import pack_to_cache, pack_to_folder, packable_bytes
+    from trimoe.models.pack import pack_to_cache, pack_to_folder, packable_bytes, verify_packed
 
     packing = Packing(fmt, group)
     check_format(packing)
@@ -53,6 +56,14 @@ def pack(
             report = pack_to_cache(model, math, packing, lambda done_bytes, _: advance(done_bytes))
         else:
             report = pack_to_folder(model, math, packing, output, lambda done_bytes, _: advance(done_bytes))
+    if verify:
+        with progress("checking", report.packed_bytes, enabled=not json_output) as advance:
+            if not verify_packed(output or model, math, packing, advance):
+                raise FailureError(
+                    expected=f"whole experts in {report.path}",
+                    got="damaged ones, which were removed",
+                    hint="packing again, and looking at the disk (dmesg)",
+                )
     if json_output:
         print_json(report.as_dict())
         return

@@ -18,6 +18,7 @@ from trimoe.cost.shape import ModelShape
 from trimoe.domains import CPU, FIRST_DIMM, GPU, STRIPED
 from trimoe.errors import InputError
 from trimoe.hardware.profile import Profile
+from trimoe.human import human_number
 from trimoe.models.dimensions import packed_expert_bytes
 
 __all__ = ["CostModel"]
@@ -103,7 +104,7 @@ class CostModel:
         if pcie is None or direction not in ("h2d", "d2h") or not 0 <= n_bytes < float("inf"):
             raise InputError(
                 expected="direction h2d or d2h, bytes from 0 on, and a machine with a GPU",
-                got=f"{direction}, {n_bytes:g} bytes on {self.profile.name}",
+                got=f"{direction}, {human_number(n_bytes)} bytes on {self.profile.name}",
                 hint="a profile with a GPU",
             )
         if not n_bytes:
@@ -161,7 +162,7 @@ class CostModel:
         if domain >= FIRST_DIMM or not 0 <= flops < float("inf") or not 0 <= n_bytes < float("inf"):
             raise InputError(
                 expected="CPU or GPU, operations and bytes from 0 on",
-                got=f"domain {domain}, {flops:g} operations, {n_bytes:g} bytes",
+                got=f"domain {domain}, {human_number(flops)} operations, {human_number(n_bytes)} bytes",
                 hint="domain 0 or 1",
             )
         unit = self.profile.cpu if domain == CPU else self.profile.gpu

@@ -7,6 +7,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from trimoe.errors import InputError
+
 __all__ = ["CacheFolder", "cache_folder", "cache_state"]
 
 
@@ -22,19 +24,34 @@ class CacheFolder:
 
 
 def cache_folder() -> Path:
-    """`$TRIMOE_CACHE`, else `$XDG_CACHE_HOME/trimoe`, else `~/.cache/trimoe`; it need not exist yet."""
-    chosen = os.environ.get("TRIMOE_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "trimoe"
+    """`$TRIMOE_CACHE`, else `$XDG_CACHE_HOME/trimoe`, else `~/.cache/trimoe`; it need not exist yet.
 
-
-def cache_state(folder: Path) -> CacheFolder:
-    """Look at a cache folder without creating it; its first existing ancestor answers for the disk.
-
-    What lies behind a folder that this user may not enter counts as not there.
+    InputError where that leads nowhere: no such user's home, or none of this user's.
     """
+    chosen, base = os.environ.get("TRIMOE_CACHE"), os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        if chosen:
+            return Path(chosen).expanduser()
+        # The rules for XDG_CACHE_HOME say to ignore a relative path.
+        return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "trimoe"
+    except RuntimeError:
+        raise InputError(
+            expected="a folder for the packed cache",
+            got=f"TRIMOE_CACHE={chosen}, the home of no user" if chosen else "neither HOME nor TRIMOE_CACHE",
+            hint="setting TRIMOE_CACHE to a folder",
+        ) from None
+
+
+def cache_state(folder: Path | None = None) -> CacheFolder:
+    """Look at a cache folder (that of `cache_folder`) without creating it.
+
+    Its first existing ancestor answers for the disk. What lies behind a folder that this user may not enter
+    counts as not there.
+    """
+    try:
+        folder = folder or cache_folder()
+    except InputError as error:
+        return CacheFolder(f"none: {error.got}", False, False, 0, None)
     # os.path answers False where pathlib raises PermissionError.
     standing = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
     return CacheFolder(

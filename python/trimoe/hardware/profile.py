@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trimoe.errors import InputError
+from trimoe.errors import InputError, nearest
 from trimoe.hardware.folders import cache_folder
 from trimoe.hardware.machine import detect_machine
 from trimoe.hardware.profile_reader import SectionReader, read_json
+from trimoe.own_files import check_own
 
 __all__ = [
     "CALIBRATED",
@@ -166,7 +167,7 @@ class Profile:
                 node = node.get(name) if isinstance(node, dict) else None
             if not isinstance(node, dict) or path not in self.sources:
                 raise InputError(
-                    expected=f"a figure of profile {self.name}", got=path, hint=", ".join(self.sources)
+                    expected=f"a figure of profile {self.name}", got=path, hint=nearest(path, self.sources)
                 )
             node[leaf] = {"value": value, "assumption": reason}
         return parse_profile(raw, f"profile {self.name}")
@@ -186,22 +187,25 @@ def load_profile(name_or_path: str | Path) -> Profile:
     text = str(name_or_path)
     if text in profile_names():
         path = _FOLDER / f"{text}.json"
+        raw = read_json(path)
     elif text == CALIBRATED:
         path = cache_folder() / f"{CALIBRATED}.json"
         if not path.is_file():
             raise InputError(
                 expected="a calibrated machine", got=f"no {path}", hint="`trimoe calibrate` (a minute)"
             )
-        _check_same_cpu(path)
+        raw = read_json(path, check_own)
+        _check_same_cpu(raw, path)
     else:
         path = Path(name_or_path)
         if not path.is_file():
             raise InputError(
                 expected=f"a profile out of {', '.join(profile_names())}, {CALIBRATED}, or a JSON file",
                 got=text,
-                hint=profile_names()[0],
+                hint=nearest(text, (*profile_names(), CALIBRATED)),
             )
-    return parse_profile(read_json(path), f"profile {path.name}")
+        raw = read_json(path)
+    return parse_profile(raw, f"profile {path.name}")
 
 
 def parse_profile(raw: Mapping[str, Any], origin: str) -> Profile:
@@ -228,9 +232,9 @@ def parse_profile(raw: Mapping[str, Any], origin: str) -> Profile:
     return profile
 
 
-def _check_same_cpu(path: Path) -> None:
+def _check_same_cpu(raw: Mapping[str, Any], path: Path) -> None:
     """A cache folder may be shared by machines, or a disk moved to another one."""
-    fingerprint, here = read_json(path).get("fingerprint"), detect_machine().cpu_brand
+    fingerprint, here = raw.get("fingerprint"), detect_machine().cpu_brand
     there = fingerprint.get("cpu_brand") if isinstance(fingerprint, dict) else None
     if there != here:
         raise InputError(

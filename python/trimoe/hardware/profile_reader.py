@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trimoe.errors import InputError
+from trimoe.human import human_number
+from trimoe.input_file import Check, read_input
 
 __all__ = ["LIMITS", "NUMBER_FORMATS", "SectionReader", "read_json"]
 
@@ -43,19 +45,16 @@ _WORDS: Mapping[str, tuple[str, ...]] = {"sharing": ("exclusive", "concurrent"),
 _TABLE_KEYS = {"domain", "weights", "hidden", "inter", "tokens", "ns", "source"}
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object that a file holds; InputError where it holds none."""
+def read_json(path: Path, check: Check | None = None) -> dict[str, Any]:
+    """The object that a file holds; InputError where it holds none. check: as for `open_input`."""
+    expected, hint = f"a JSON object in {path}", "a profile as `trimoe calibrate` writes it"
+    raw = read_input(path, expected, hint, _MAX_FILE_BYTES, check)
     try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise ValueError(f"more than {_MAX_FILE_BYTES} bytes")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(raw.decode("utf-8"))
         if not isinstance(value, dict):
             raise ValueError(f"a JSON {type(value).__name__}")
-    except (OSError, ValueError, RecursionError) as error:
-        got = error.strerror or "" if isinstance(error, OSError) else str(error)
-        raise InputError(
-            expected=f"a JSON object in {path}", got=got, hint="a profile as `trimoe calibrate` writes it"
-        ) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(expected=expected, got=str(error), hint=hint) from error
     return value
 
 
@@ -140,7 +139,7 @@ class SectionReader:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not low <= value <= high or (whole and value != int(value)):
             kind = "a whole number" if whole else "a number"
-            raise self._bad(f"{kind} from {low:g} to {high:g} for {path}", value)
+            raise self._bad(f"{kind} from {human_number(low)} to {human_number(high)} for {path}", value)
         return int(value) if whole else float(value)
 
     def _table(self, row: Any, path: str) -> dict[str, Any]:

@@ -13,8 +13,8 @@ import torch
 
 from trimoe.errors import InputError
 from trimoe.models.checkpoint import Checkpoint
-from trimoe.models.config_keys import text_config
 from trimoe.models.quant_scheme import FP8_BLOCK
+from trimoe.models.tensor_targets import Target
 
 __all__ = ["apply_scales"]
 
@@ -26,34 +26,37 @@ _DTYPES = {
 }
 
 
-def apply_scales(model: Any, checkpoint: Checkpoint, scales: Mapping[str, str]) -> None:
-    """Multiplies the parameters named by the keys of `scales` by the scales that the values name.
+def apply_scales(
+    model: Any, checkpoint: Checkpoint, scales: Mapping[str, str], targets: Mapping[str, Target]
+) -> None:
+    """Multiplies what became of the tensors named by the keys of `scales` by the scales that the values name.
 
-    Of a multimodal checkpoint only the language model's; nothing else of it is in the model.
+    targets: the parameter that each tensor was loaded into (`tensor_targets`). A tensor that is not in the
+    model, such as a vision tower beside the language model, needs none.
 
     Raises:
-        InputError: the model has no parameter of that name.
+        InputError: a parameter was computed from the mere codes.
     """
     parameters = dict(model.named_parameters())
-    multimodal = text_config(checkpoint.config) is not checkpoint.config
     for name, scale_name in scales.items():
-        # transformers leaves this part of the names out when it loads the language model alone.
-        parameter = parameters.get(name, parameters.get(name.replace("language_model.", "", 1)))
-        if parameter is not None:
-            with torch.no_grad():
-                _multiply(parameter, _read(checkpoint, scale_name))
-        elif not multimodal or "language_model." in name:
+        target = targets[name]
+        parameter = parameters.get(target.parameter)
+        if parameter is None:
+            continue
+        if target.is_converted:
             raise InputError(
-                expected=f"a parameter {name} in the model, for the fp8 tensor of that name",
-                got=f"a {type(model).__name__} without it",
+                expected=f"a parameter that holds {name} as it is, to be multiplied by its scales",
+                got=f"a {type(model).__name__} that computes {target.parameter} from it",
                 hint="a checkpoint of the model in BF16",
             )
+        with torch.no_grad():
+            _multiply(parameter, _read(checkpoint, scale_name))
 
 
 def _read(checkpoint: Checkpoint, name: str) -> torch.Tensor:
     """A few numbers [N / 128, K / 128] as fp32."""
     view = checkpoint.tensor(name)
-    copied = torch.frombuffer(bytearray(view.memory()), dtype=_DTYPES[view.dtype])
+    copied = torch.frombuffer(view.read(), dtype=_DTYPES[view.dtype])
     return copied.view(view.shape).float()
 
 

@@ -1,55 +1,70 @@
-"""A Hugging Face checkpoint folder: config.json and its safetensors files, opened without loading data."""
+"""A Hugging Face checkpoint: a config and its safetensors files, opened without loading data."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from trimoe.errors import InputError
+from trimoe.models.checkpoint_files import DOWNLOAD_AGAIN, CheckpointFiles, check_folder, find_files
+from trimoe.models.config_keys import text_config
+from trimoe.models.foreign_formats import format_of_folder
 from trimoe.models.json_file import read_json_object
+from trimoe.models.quant_scheme import quant_config
 from trimoe.models.safetensors_reader import SafetensorsFile, TensorEntry, TensorView
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "read_config"]
 
-_SINGLE = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
-_FINGERPRINT_VERSION = b"trimoe checkpoint fingerprint 1"
+_FINGERPRINT_VERSION = b"trimoe checkpoint fingerprint 2"
 _SAMPLE_BYTES = 64 * 1024
 _SAMPLES_PER_SHARD = 16
-_DOWNLOAD_AGAIN = "downloading the checkpoint again"
 
 
 class Checkpoint:
-    """All tensors of a checkpoint folder, by name, whichever shard holds them.
+    """All tensors of a checkpoint, by name, whichever shard holds them.
 
-    The files are those that transformers would take: `model.safetensors`, else the shards that
-    `model.safetensors.index.json` names, else every `*.safetensors` of the folder. Opening checks every
-    header and maps the files, and reads no tensor data: a checkpoint that opened has all its tensors.
+    The files are those that transformers would take from the folder: `model.safetensors`, else the shards
+    that `model.safetensors.index.json` names, else every `*.safetensors`. Or those that it did take. Opening
+    checks every header and maps the files, and reads no tensor data.
 
     Attributes:
         path: the folder.
-        config: what config.json says.
+        files: the files.
+        config: what config.json says, or what the model was made from.
         shards: the names of the safetensors files.
         names: every tensor's name, shard by shard in the order of the data on disk.
+        lost: what the index has in a shard that does not have it, tensor to shard.
         total_bytes: bytes of all tensors.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open the checkpoint in the folder `path`.
+    def __init__(
+        self, source: str | os.PathLike[str] | CheckpointFiles, config: Mapping[str, Any] | None = None
+    ) -> None:
+        """Open a checkpoint.
+
+        Args:
+            source: a folder, or the files.
+            config: what counts as its config.json; the folder's own if left out.
 
         Raises:
             InputError: the folder, its config.json, its index or one of its shards is missing, unreadable,
                 truncated or corrupted, or they contradict each other.
         """
-        self.path = _check_folder(Path(path))
-        self.config, self._config_raw = read_json_object(self.path / "config.json")
-        weight_map, files = _find_files(self.path)
-        self._shards = {name: _open_shard(self.path, name, weight_map) for name in files}
-        self.shards = tuple(self._shards)
-        self._shard_of = _locate_tensors(self.path, self._shards, weight_map)
+        self.path = source.folder if isinstance(source, CheckpointFiles) else Path(source)
+        self.config = read_config(self.path) if config is None else config
+        self.files = source if isinstance(source, CheckpointFiles) else find_files(self.path, self.config)
+        self._shards = {name: _open_shard(self.files, name) for name in self.files.names}
+        self.shards = self.files.names
+        self._shard_of = _locate_tensors(self.files, self._shards)
         self.names = tuple(self._shard_of)
+        self.lost = {
+            name: file for name, file in (self.files.index or {}).items() if name not in self._shard_of
+        }
         self.total_bytes = sum(self.entry(name).nbytes for name in self.names)
 
     def __contains__(self, name: object) -> bool:
@@ -67,19 +82,21 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """64 hex digits that name this checkpoint's content: the key of the packed cache.
 
-        SHA-256 over the bytes of config.json and, for each shard: file name, size, modification time, the
-        whole header (names, dtypes, shapes, offsets), and 16 blocks of 64 KiB of the data, evenly spaced from
-        the first to the last. Hashing all data would take as long as loading it. So a file that was written
-        again, by whatever tool, gets another fingerprint; a copy with a fresh modification time too, which
-        only costs packing again. What would go unnoticed is an edit in place, outside the samples, that
-        restores size and modification time.
+        SHA-256 over what the config says of how the bytes are read (model type, quantization) and, for each
+        shard: file name, size, modification time, the whole header (names, dtypes, shapes, offsets), and 16
+        blocks of 64 KiB of the data, evenly spaced from the first to the last. Hashing all data would take as
+        long as loading it. So a file that was written again, by whatever tool, gets another fingerprint; a
+        copy with a fresh modification time too, which only costs packing again. What would go unnoticed is an
+        edit in place, outside the samples, that restores size and modification time.
         """
         digest = hashlib.sha256(_FINGERPRINT_VERSION)
 
-        def add(part: bytes) -> None:
+        def add(part: bytes | bytearray) -> None:
             digest.update(len(part).to_bytes(8, "little") + part)
 
-        add(self._config_raw)
+        text = text_config(self.config)
+        reading = [text.get("model_type", self.config.get("model_type")), quant_config(self.config)]
+        add(json.dumps(reading, sort_keys=True, default=str).encode())
         for name, shard in sorted(self._shards.items()):
             add(name.encode("utf-8", "surrogateescape"))
             add(f"{shard.size_bytes} {shard.mtime_ns}".encode())
@@ -109,98 +126,51 @@ class Checkpoint:
             raise InputError(
                 expected=f"a tensor {name!r} in {self.path}",
                 got=f"a checkpoint of {len(self.names)} other tensors",
-                hint=_DOWNLOAD_AGAIN,
+                hint=DOWNLOAD_AGAIN,
             )
         return shard
 
 
-def _check_folder(path: Path) -> Path:
-    problem = ""
-    try:
-        if not path.exists():
-            problem = "no such folder"
-        elif not path.is_dir():
-            problem = "a file"
-        else:
-            os.listdir(path)
-    except (OSError, ValueError) as error:
-        problem = getattr(error, "strerror", None) or str(error)
-    if problem:
-        hint = "checking the path and its permissions; a hub model must be downloaded first: hf download NAME"
-        if problem == "a file":
-            hint = f"the folder that holds it: {path.parent}"
-        raise InputError(expected=f"a checkpoint folder at {str(path)!r}", got=problem, hint=hint)
-    return path
-
-
-def _find_files(folder: Path) -> tuple[dict[str, str] | None, list[str]]:
-    """The index's map from tensor to shard (None without an index) and the names of the shards."""
-    if (folder / _SINGLE).exists():
-        return None, [_SINGLE]
-    if (folder / _INDEX).exists():
-        weight_map = _read_index(folder / _INDEX)
-        return weight_map, sorted(set(weight_map.values()))
-    files = sorted(entry.name for entry in folder.glob("*.safetensors"))
-    if not files:
-        others = [
-            name for name in ("pytorch_model.bin", "*.bin", "*.gguf", "*.pth") if any(folder.glob(name))
-        ]
+def read_config(path: Path) -> dict[str, Any]:
+    """The config.json in the folder `path`; InputError where either is missing or unreadable."""
+    check_folder(path)
+    foreign = None if (path / "config.json").exists() else format_of_folder(path)
+    if foreign is not None:
         raise InputError(
-            expected=f"{_SINGLE} or {_INDEX} in {folder}",
-            got=f"weights in another format ({others[0]})" if others else "no safetensors file",
-            hint="a checkpoint that was saved as safetensors (save_pretrained writes it)",
+            expected=f"a checkpoint with a config.json in {path}", got=foreign.name, hint=foreign.hint
         )
-    return None, files
+    config, _ = read_json_object(path / "config.json")
+    return config
 
 
-def _read_index(path: Path) -> dict[str, str]:
-    index, _ = read_json_object(path)
-    weight_map = index.get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
+def _open_shard(files: CheckpointFiles, name: str) -> SafetensorsFile:
+    if files.index is not None and not (files.folder / name).exists():
+        count = sum(shard == name for shard in files.index.values())
         raise InputError(
-            expected=f"a weight_map in {path}", got="none, or an empty one", hint=_DOWNLOAD_AGAIN
-        )
-    for tensor, shard in weight_map.items():
-        # Only a plain file name: an index must not reach outside its folder.
-        if not isinstance(shard, str) or not shard.strip(".") or set(shard) & {"/", "\0"}:
-            raise InputError(
-                expected=f"the file name of a shard for {tensor!r} in {path}",
-                got=repr(shard)[:80],
-                hint=_DOWNLOAD_AGAIN,
-            )
-    return weight_map
-
-
-def _open_shard(folder: Path, name: str, weight_map: dict[str, str] | None) -> SafetensorsFile:
-    if weight_map is not None and not (folder / name).exists():
-        count = sum(shard == name for shard in weight_map.values())
-        raise InputError(
-            expected=f"the shard {name} ({count} tensors), as {_INDEX} says, in {folder}",
+            expected=f"the shard {name} ({count} tensors), as {files.index_name} says, in {files.folder}",
             got="no such file",
             hint="downloading the missing shard",
         )
-    return SafetensorsFile(folder / name)
+    return SafetensorsFile(files.folder / name)
 
 
-def _locate_tensors(
-    folder: Path, shards: dict[str, SafetensorsFile], weight_map: dict[str, str] | None
-) -> dict[str, SafetensorsFile]:
+def _locate_tensors(files: CheckpointFiles, shards: dict[str, SafetensorsFile]) -> dict[str, SafetensorsFile]:
     """Tensor name to shard; transformers too loads tensors that the index forgot."""
     located: dict[str, SafetensorsFile] = {}
     for shard in shards.values():
         for name in shard.tensors:
             if name in located:
                 raise InputError(
-                    expected=f"each tensor once in {folder}",
+                    expected=f"each tensor once in {files.folder}",
                     got=f"{name!r} in both {located[name].path.name} and {shard.path.name}",
                     hint="removing the shards of another download or of an older save",
                 )
             located[name] = shard
-    for name, shard_name in (weight_map or {}).items():
-        if name not in shards[shard_name].tensors:
+    for name, shard_name in (files.index or {}).items():
+        if name in located and located[name] is not shards[shard_name]:
             raise InputError(
-                expected=f"the tensor {name!r} in {shard_name}, as {_INDEX} says",
-                got=f"a shard without it in {folder}",
+                expected=f"the tensor {name!r} in {shard_name}, as {files.index_name} says",
+                got=f"a shard without it in {files.folder}",
                 hint="downloading that shard and the index again, from the same revision",
             )
     return located

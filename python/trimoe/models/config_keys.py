@@ -12,7 +12,15 @@ from typing import Any
 
 from trimoe.errors import InputError
 
-__all__ = ["FAMILIES", "Family", "family_of", "find_int", "moe_layer_indices", "text_config"]
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "family_of",
+    "find_expert_key",
+    "find_int",
+    "moe_layer_indices",
+    "text_config",
+]
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,7 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
     "shared_experts": ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts"),
     "first_k_dense": ("first_k_dense_replace",),
     "sparse_step": ("decoder_sparse_step",),
+    "zero_experts": ("zero_expert_num",),  # LongCat's, which hand on what they get
     "shared_inter": ("shared_expert_intermediate_size",),
 }
 _MAX_INT = 2**31 - 1
@@ -96,6 +105,18 @@ def find_int(config: Mapping[str, Any], fact: str) -> int | None:
         if type(value) is not int or not 0 <= value <= _MAX_INT:
             raise _bad_key(key, "a non-negative integer", value)
         return value
+    return None
+
+
+def find_expert_key(config: Mapping[str, Any]) -> str | None:
+    """Whatever in a config, under whatever name and however deep, counts experts: "key = value", or None."""
+    parts: list[Mapping[Any, Any]] = [config]  # a config of transformers may have numbers for keys
+    for part in parts:
+        for key, value in part.items():
+            if isinstance(value, dict):
+                parts.append(value)
+            elif str(key).endswith("experts") and "shared" not in key and type(value) is int and value > 1:
+                return f"{key} = {value}"
     return None
 
 

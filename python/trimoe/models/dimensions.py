@@ -9,13 +9,13 @@ from typing import Any
 from trimoe.errors import InputError
 from trimoe.expert_layer import LayerSpec
 from trimoe.models.checkpoint import Checkpoint
-from trimoe.models.config_keys import family_of, find_int, moe_layer_indices, text_config
+from trimoe.models.config_keys import family_of, find_expert_key, find_int, moe_layer_indices, text_config
+from trimoe.models.expert_math import ACTIVATIONS
 from trimoe.models.expert_tensors import MoeLayerTensors, find_moe_layers
 
 __all__ = ["MoeDimensions", "packed_expert_bytes", "packed_format"]
 
 _TORCH_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-_ACTIVATIONS = {"swish": "silu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _activation(config: Mapping[str, Any]) -> str | None:
         return family.activation
     for key in ("hidden_act", "mlp_hidden_act", "hidden_activation"):
         if isinstance(config.get(key), str):
-            return _ACTIVATIONS.get(config[key], str(config[key]))
+            return ACTIVATIONS.get(config[key], str(config[key]))
     return "silu" if family else None
 
 
@@ -178,7 +178,13 @@ def _check_layers(expected: tuple[int, ...], found: tuple[int, ...]) -> None:
 
 
 def _no_moe_config(config: Mapping[str, Any], fact: str) -> InputError:
-    model_type = config.get("model_type", "unknown")
+    model_type, said = config.get("model_type", "unknown"), find_expert_key(config)
+    if fact == "experts" and said is not None:
+        return InputError(
+            expected="the number of experts under a key that trimoe knows (num_experts, ...)",
+            got=f"{said} in config.json (model type {model_type!r})",
+            hint="another model: this type is not read",
+        )
     if fact == "experts":
         return InputError(
             expected="the config.json of a Mixture-of-Experts model (num_experts, n_routed_experts, ...)",

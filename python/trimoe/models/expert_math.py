@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
 from trimoe.expert_layer import LayerSpec
 
-__all__ = ["ExpertMath", "Packing"]
+__all__ = ["ACTIVATIONS", "ExpertMath", "Packing"]
+
+# transformers' names of activations, as config.json has them, to the core's; all others are not computed.
+ACTIVATIONS: Mapping[str, str] = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu2": "relu2",
+}
 
 
 @dataclass(frozen=True)

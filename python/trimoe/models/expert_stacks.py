@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from trimoe.errors import InputError
 from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.expert_checks import ANOTHER_FILE, check_dtype, check_shape, missing
+from trimoe.models.expert_names import PARTNERS
 from trimoe.models.expert_scales import BLOCKS, check_scales, logical_shape, stored_format
 from trimoe.models.expert_storage import ExpertStorage, Key
 from trimoe.models.expert_views import ExpertSource, split_bias, split_gate_up, whole_matrix, whole_vector
@@ -82,9 +83,10 @@ def stacked_storage(
 
 
 def _check_keys(prefix: str, names: Mapping[Key, str], up_key: Key) -> None:
-    for key, leaf in ((up_key, "gate_up_proj"), (_DOWN, "down_proj")):
+    for key, leaf, other in ((up_key, "gate_up_proj", _DOWN), (_DOWN, "down_proj", up_key)):
         if key not in names:
-            raise missing(f"{prefix}.{leaf}")
+            partner = PARTNERS.get(names.get(other, "").removeprefix(f"{prefix}."), leaf)
+            raise missing(f"{prefix}.{partner}")
     parts = ("weight", "bias", "scale")
     if extra := set(names) - {(role, part) for role in (up_key[0], "down") for part in parts}:
         got = f"both {names[up_key]} and {names[extra.pop()]}"

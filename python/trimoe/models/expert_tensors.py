@@ -3,7 +3,8 @@
 Storage that is known, per layer:
 - one matrix each: gate_proj, up_proj, down_proj (or w1, w3, w2); without gates too (up_proj, down_proj);
 - stacks of all experts: gate_up_proj [E, 2I, H] and down_proj [E, H, I], or transposed [E, H, 2I] and
-  [E, I, H]; all gates first, or interleaved (gpt-oss); without gates up_proj [E, I, H], down_proj [E, H, I].
+  [E, I, H]; all gates first, or interleaved (gpt-oss); without gates up_proj [E, I, H], down_proj [E, H, I];
+  under other names in Granite (input_linear, output_linear) and Aria (fc1, fc2).
 Either in F32, BF16, F16 or fp8 with scales, stacks in mxfp4 too: see expert_scales. The shapes tell
 transposed from not. What is not known is an error and never a guess.
 """
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 
 from trimoe.errors import InputError
 from trimoe.models.checkpoint import Checkpoint
-from trimoe.models.config_keys import family_of, find_int, text_config
+from trimoe.models.config_keys import family_of, find_expert_key, find_int, text_config
 from trimoe.models.expert_names import parse_expert_name
 from trimoe.models.expert_stacks import stacked_storage
 from trimoe.models.expert_storage import ExpertStorage, Key, per_expert_storage
@@ -114,6 +115,10 @@ def find_moe_layers(checkpoint: Checkpoint) -> dict[int, MoeLayerTensors]:
         UnsupportedDtypeError: an expert's tensor is in a format that is not read; the message names it.
         InputError: there are no experts, or a tensor is missing, unknown, or does not fit the others.
     """
+    if (empty := find_int(text_config(checkpoint.config), "zero_experts")) not in (None, 0):
+        raise unsupported(
+            f"{empty} experts of each layer that have no weights (zero_expert_num in its config)"
+        )
     gathered = _gather(checkpoint)
     if not gathered:
         raise _not_moe(checkpoint)
@@ -131,8 +136,16 @@ def find_moe_layers(checkpoint: Checkpoint) -> dict[int, MoeLayerTensors]:
 
 
 def _not_moe(checkpoint: Checkpoint) -> InputError:
-    """The error for a checkpoint without routed experts."""
+    """The error for a checkpoint without routed experts, as far as its tensors' names tell."""
     model_type = text_config(checkpoint.config).get("model_type", "unknown")
+    said = find_expert_key(checkpoint.config)
+    if said is not None:
+        return InputError(
+            expected="experts in tensors that trimoe knows by their names (mlp.experts.0.up_proj.weight, "
+            "mlp.experts.gate_up_proj, block_sparse_moe.input_linear.weight, ...)",
+            got=f"none in {checkpoint.path}, though its config says {said} (model type {model_type!r})",
+            hint="a checkpoint of the whole model as transformers saves it; else transformers without trimoe",
+        )
     return InputError(
         expected="a Mixture-of-Experts checkpoint (tensors like model.layers.0.mlp.experts.0.up_proj.weight)",
         got=f"no expert tensor in {checkpoint.path} (model type {model_type!r})",

@@ -1,4 +1,4 @@
-"""Strided views of one expert's weights where they lie in the mapped files: what packing reads from."""
+"""Strided views of one expert's weights where they lie in their files: what packing reads."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _ITEM_BITS: Mapping[str, int] = {"F32": 32, "BF16": 16, "F16": 16, "F8_E4M3": 8,
 
 @dataclass(frozen=True)
 class Matrix:
-    """A read-only matrix: element (r, c) lies `r * row_stride + c * col_stride` elements behind `address`.
+    """A stored matrix: element (r, c) lies `r * row_stride + c * col_stride` elements behind `address`.
 
     Attributes:
-        address: absolute memory address of element (0, 0); no alignment is promised.
+        address: where element (0, 0) begins in the owner's file, in bytes; no alignment is promised.
         dtype: "F32", "BF16", "F16", "F8_E4M3" or "MXFP4"; of scales also "F8_E8M0".
         rows: N, the outputs.
         cols: K, the inputs.
         row_stride: elements from one row to the next; elements of MXFP4 have 4 bits.
         col_stride: elements from one column to the next.
-        owner: the tensor, or the expert's part of a stack, that holds the matrix; keeps the memory alive.
+        owner: the tensor, or the expert's part of a stack, that holds the matrix; keeps the file open.
         scale: what the elements are multiplied by, one for each block; None: they are the values.
         block_rows: rows of a block.
         block_cols: columns of a block.
@@ -45,14 +45,14 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Vector:
-    """A read-only vector: element i lies `i * stride` elements behind `address`.
+    """A stored vector: element i lies `i * stride` elements behind `address`.
 
     Attributes:
-        address: absolute memory address of element 0; no alignment is promised.
+        address: where element 0 begins in the owner's file, in bytes; no alignment is promised.
         dtype: "F32", "BF16" or "F16".
         size: elements.
         stride: elements from one to the next.
-        owner: the tensor, or the expert's part of a stack, that holds the vector; keeps the memory alive.
+        owner: the tensor, or the expert's part of a stack, that holds the vector; keeps the file open.
     """
 
     address: int
@@ -83,6 +83,11 @@ class ExpertSource:
     down_bias: Vector | None = None
 
     @property
+    def parts(self) -> tuple[Matrix | Vector | None, ...]:
+        """Gate, up, down and their biases, in the order in which they are packed."""
+        return (self.gate, self.up, self.down, self.gate_bias, self.up_bias, self.down_bias)
+
+    @property
     def owners(self) -> tuple[TensorView, ...]:
         """The distinct parts of the files that hold this expert, each once."""
         matrices = [part for part in (self.gate, self.up, self.down) if part is not None]
@@ -90,7 +95,7 @@ class ExpertSource:
         owners = [part.owner for part in matrices]
         owners += [part.scale.owner for part in matrices if part.scale is not None]
         owners += [part.owner for part in biases]
-        return tuple({owner.address: owner for owner in owners}.values())
+        return tuple(dict.fromkeys(owners))
 
     @property
     def nbytes(self) -> int:
@@ -101,11 +106,6 @@ class ExpertSource:
         """Ask the kernel to read the expert ahead from the disk."""
         for owner in self.owners:
             owner.advise_willneed()
-
-    def release(self) -> None:
-        """Give the expert's resident pages back."""
-        for owner in self.owners:
-            owner.release()
 
 
 def whole_matrix(view: TensorView, transposed: bool = False, scale: TensorView | None = None) -> Matrix:

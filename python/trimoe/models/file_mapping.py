@@ -33,53 +33,12 @@ class FileMapping:
 
     Attributes:
         address: absolute memory address of the file's first byte; a multiple of the page size.
-        nbytes: size of the mapping.
     """
 
     def __init__(self, descriptor: int, nbytes: int) -> None:
         """Map the first `nbytes` > 0 bytes of an open file; OSError where the system cannot."""
         self._map = mmap.mmap(descriptor, nbytes, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
         self.address = _address_of(self._map)
-        self.nbytes = nbytes
-
-    def memory(self, address: int, nbytes: int) -> memoryview:
-        """The bytes [address, address + nbytes) as a read-only memoryview."""
-        begin = self._offset(address, nbytes)
-        return memoryview(self._map)[begin : begin + nbytes]
-
-    def copy(self, address: int, nbytes: int) -> bytes:
-        """A copy of a few bytes out of many; nothing around them is read ahead, nothing stays resident."""
-        self._advise(mmap.MADV_RANDOM, address, nbytes)
-        self._advise(mmap.MADV_WILLNEED, address, nbytes)
-        copied = bytes(self.memory(address, nbytes))
-        self._advise(mmap.MADV_NORMAL, address, nbytes)
-        self.release(address, nbytes)
-        return copied
-
-    def advise_willneed(self, address: int, nbytes: int) -> None:
-        """Ask the kernel to read the pages of the range ahead from the disk."""
-        self._advise(mmap.MADV_WILLNEED, address, nbytes)
-
-    def release(self, address: int, nbytes: int) -> None:
-        """Drop the pages of the range from the process's resident set.
-
-        The first and last page go too, although neighbours may share them: nothing is lost, since the
-        mapping is shared and read-only and a later access maps the page again; and pages left behind at every
-        tensor's edge would add up to many MB over the thousands of tensors of a checkpoint.
-        """
-        self._advise(mmap.MADV_DONTNEED, address, nbytes)
-
-    def _advise(self, advice: int, address: int, nbytes: int) -> None:
-        begin = self._offset(address, nbytes)
-        first_page = begin // mmap.PAGESIZE * mmap.PAGESIZE
-        if nbytes:
-            self._map.madvise(advice, first_page, begin + nbytes - first_page)
-
-    def _offset(self, address: int, nbytes: int) -> int:
-        begin = address - self.address
-        if nbytes < 0 or begin < 0 or begin + nbytes > self.nbytes:
-            raise ValueError(f"bytes [{begin}, {begin + nbytes}) outside a mapping of {self.nbytes} bytes")
-        return begin
 
 
 def _address_of(mapping: mmap.mmap) -> int:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from trimoe.expert_layer import ExpertLayer, LayerSpec
+from trimoe.input_file import open_input
 from trimoe.models.checkpoint import Checkpoint
-from trimoe.models.packed_file import PackedFile, flush, write_at
-from trimoe.models.packed_folder import PACKED_FILE, folder_header
+from trimoe.models.packed_file import write_at
+from trimoe.models.packed_folder import PACKED_FILE, folder_file
 from trimoe.models.quant_scheme import quant_config
 from trimoe.models.rest_tensors import RestTensors
 
@@ -30,6 +31,7 @@ _WEIGHTS = (
     "*.msgpack",
     "*.onnx",
 )
+_CHUNK_BYTES = 16 << 20
 
 
 class FolderWriter:
@@ -44,25 +46,30 @@ class FolderWriter:
     ) -> None:
         self._checkpoint, self._folder, self._specs = checkpoint, folder, specs
         self._names = [*rest.names, *rest.scales.values()]
-        self._experts = PackedFile(folder_header(specs), specs)
+        self._experts = folder_file(specs)
         rest_bytes = sum(checkpoint.entry(name).nbytes for name in self._names)
         self.total_bytes = self._experts.file_bytes + rest_bytes
 
     def write(self, layers: Iterable[tuple[int, ExpertLayer]]) -> None:
-        """Writes all files and flushes them to the disk; OSError where that fails."""
+        """Writes all files and flushes them to the disk, the packed one first; OSError where that fails."""
         with _new_file(self._folder / PACKED_FILE) as descriptor:
             self._experts.write(descriptor, layers)
         self._write_rest()
         skip = {path.name for pattern in _WEIGHTS for path in self._checkpoint.path.glob(pattern)}
         for path in sorted(self._checkpoint.path.iterdir()):
-            if path.is_file() and path.name not in skip | {"config.json"}:
-                shutil.copyfile(path, self._folder / path.name)
-                flush(self._folder / path.name)
+            if path.is_file() and path.name not in skip | {"config.json", PACKED_FILE}:
+                self._copy(path)
         text = json.dumps(self._config(), indent=2).encode()
         with _new_file(self._folder / "config.json") as descriptor:
             write_at(descriptor, 0, memoryview(text))
-            os.fsync(descriptor)
-        flush(self._folder)
+
+    def _copy(self, path: Path) -> None:
+        with (
+            open_input(path, f"a file to copy at {path}", "checking it (ls -l)") as source,
+            _new_file(self._folder / path.name) as descriptor,
+            os.fdopen(descriptor, "wb", closefd=False) as copied,
+        ):
+            shutil.copyfileobj(source, copied)
 
     def _write_rest(self) -> None:
         """One safetensors file with the bytes of the tensors as they were."""
@@ -80,11 +87,10 @@ class FolderWriter:
             os.posix_fallocate(descriptor, 0, begin + offset)
             write_at(descriptor, 0, memoryview(len(text).to_bytes(8, "little") + text))
             for name in self._names:
-                view = self._checkpoint.tensor(name)
-                if view.nbytes:
-                    write_at(descriptor, begin + header[name]["data_offsets"][0], view.memory())
-                    view.release()
-            os.fsync(descriptor)
+                at = begin + header[name]["data_offsets"][0]
+                for chunk in self._checkpoint.tensor(name).chunks(_CHUNK_BYTES):
+                    write_at(descriptor, at, memoryview(chunk))
+                    at += len(chunk)
 
     def _config(self) -> dict[str, Any]:
         """The original's config.json, which now says how the experts are packed."""
@@ -106,8 +112,10 @@ class FolderWriter:
 
 @contextmanager
 def _new_file(path: Path) -> Iterator[int]:
+    """A descriptor of a new file, which is on the disk at the end."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         yield descriptor
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trimoe.errors import InputError
+from trimoe.input_file import MAX_JSON_BYTES, read_input
 
 __all__ = ["read_json_object"]
 
@@ -15,23 +16,12 @@ def read_json_object(path: Path) -> tuple[dict[str, Any], bytes]:
     """The object that the file holds, and the file's bytes.
 
     Raises:
-        InputError: the file is missing, unreadable, or holds no JSON object.
+        InputError: the file is missing, unreadable, no regular file, too long, or holds no JSON object.
     """
+    hint = "the folder of a Hugging Face checkpoint, as save_pretrained or `hf download` writes it"
+    raw = read_input(path, f"the file {path.name} in {path.parent}", hint, MAX_JSON_BYTES)
     try:
-        raw = path.read_bytes()
         value = json.loads(raw.decode("utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            expected=f"{path.name} in {path.parent}",
-            got="no such file",
-            hint="the folder of a Hugging Face checkpoint, as save_pretrained or `hf download` writes it",
-        ) from None
-    except OSError as error:
-        raise InputError(
-            expected=f"a readable {path}",
-            got=error.strerror or str(error),
-            hint="checking the permissions (ls -l)",
-        ) from error
     except (ValueError, RecursionError) as error:
         raise InputError(
             expected=f"valid JSON in {path}", got=f"{error}", hint="downloading the file again"

@@ -1,17 +1,15 @@
 """Packs a checkpoint's experts ahead of time: into the packed cache, or into a model folder of its own.
 
-One layer is in memory at a time, so that a model may be packed on a machine that cannot hold all of it. A
-folder is written beside its place under another name, flushed and renamed: it is there whole or not at all.
+One layer is in memory at a time, so that a model may be packed on a machine that cannot hold all of it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +20,12 @@ from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.expert_math import ExpertMath, Packing
 from trimoe.models.expert_tensors import MoeLayerTensors, find_moe_layers
 from trimoe.models.folder_writer import FolderWriter
+from trimoe.models.new_folder import new_folder
 from trimoe.models.packed_folder import PackedFolder
 from trimoe.models.rest_tensors import find_rest
 from trimoe.models.store import Progress, cache_of, layer_specs, pack_layers
 
-__all__ = ["PackReport", "pack_to_cache", "pack_to_folder", "packable_bytes"]
+__all__ = ["PackReport", "pack_to_cache", "pack_to_folder", "packable_bytes", "verify_packed"]
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def pack_to_folder(
         tensors = find_moe_layers(checkpoint)
         specs = layer_specs(tensors, math, packing)
         rest = find_rest(checkpoint)
-        with _new_folder(target) as part:
+        with new_folder(target) as part:
             writer = FolderWriter(checkpoint, part, specs, rest)
             free_bytes = shutil.disk_usage(part).free
             if writer.total_bytes > free_bytes:
@@ -110,8 +109,27 @@ def pack_to_folder(
                     hint="freeing space, or another disk",
                 )
             writer.write(pack_layers(tensors, specs, progress))
-            os.rename(part, target)
     return _report(target, tensors, specs, start_ns, already_there=False)
+
+
+def verify_packed(
+    path: str | os.PathLike[str],
+    math: Mapping[int, ExpertMath],
+    packing: Packing,
+    advance: Callable[[int], None] = lambda nbytes: None,
+) -> bool:
+    """Compares every byte of what a load in this format would map with its checksum; whether there is any.
+
+    A damaged file of the packed cache is removed, with a warning, so that the load packs again; InputError
+    for a damaged folder of `pack_to_folder`. advance: called with the bytes that were just read.
+    """
+    with Checkpoint(path) as checkpoint:
+        folder = PackedFolder.of(checkpoint)
+        if folder is not None:
+            folder.verify(advance)
+            return True
+        specs = layer_specs(find_moe_layers(checkpoint), math, packing)
+        return cache_of(checkpoint, specs).load(advance) is not None
 
 
 @contextlib.contextmanager
@@ -141,56 +159,3 @@ def _report(
         packed_bytes=sum(spec.layer_bytes for spec in specs.values()),
         duration_ns=time.monotonic_ns() - start_ns,
     )
-
-
-@contextlib.contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """A locked folder beside `target`, to be renamed to it; removed if it was not.
-
-    What a killed process left behind is told by its free lock, and goes first.
-    """
-    part = target.absolute().parent / f".{target.name}.part"
-    try:
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise InputError(
-                expected=f"a new folder {target}", got="one that has something in it", hint="another --output"
-            )
-        with _locked(part) as is_ours:
-            if not is_ours:
-                raise FailureError(
-                    expected=f"to be the only one that writes {target}",
-                    got="another process that is writing it",
-                    hint="waiting for that process",
-                )
-            try:
-                yield part
-            except BaseException:
-                shutil.rmtree(part, ignore_errors=True)
-                raise
-    except OSError as error:
-        raise FailureError(
-            expected=f"to write the folder {target}",
-            got=error.strerror or str(error),
-            hint="freeing space, checking permissions, or another --output",
-        ) from error
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """An empty folder that this process has to itself; False where another process has it, or just had."""
-    folder.mkdir(exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_ours = os.path.samestat(os.fstat(descriptor), os.stat(folder))  # else it was renamed meanwhile
-        except (BlockingIOError, FileNotFoundError):
-            is_ours = False
-        if not is_ours:
-            yield False
-            return
-        for leftover in folder.iterdir():
-            leftover.unlink()
-        yield True
-    finally:
-        os.close(descriptor)

@@ -6,30 +6,32 @@ Beside what every checkpoint has, its config.json says {"quantization_config": {
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from trimoe import _cpu
 from trimoe.errors import FailureError, InputError
 from trimoe.expert_layer import ExpertLayer, LayerSpec
+from trimoe.input_file import open_input
 from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.expert_math import Packing
-from trimoe.models.packed_file import PackedFile, read_header
+from trimoe.models.packed_file import PackedFile
 
-__all__ = ["PACKED_FILE", "PackedFolder", "folder_header"]
+__all__ = ["PACKED_FILE", "PackedFolder", "folder_file", "problem_in_folder"]
 
 PACKED_FILE = "experts.trimoe"
 _PACK_AGAIN = "`trimoe pack` again, from the original checkpoint"
 
 
-def folder_header(specs: Mapping[int, LayerSpec]) -> dict[str, Any]:
-    """What the header of the packed file says: enough to use it without the original checkpoint."""
-    return {
+def folder_file(specs: Mapping[int, LayerSpec]) -> PackedFile:
+    """The packed file of these layers; its header is enough to use it without the original checkpoint."""
+    header = {
         "layout": _cpu.LAYOUT_VERSION,
         "layers": {str(index): asdict(spec.packing) for index, spec in sorted(specs.items())},
     }
+    return PackedFile(header, {index: spec.layer_bytes for index, spec in specs.items()})
 
 
 class PackedFolder:
@@ -44,16 +46,13 @@ class PackedFolder:
     def __init__(self, path: Path) -> None:
         """Reads the header; InputError where the file is missing, of another layout or not whole."""
         self.path = path
-        self.specs = _read_specs(path)
-        self._file = PackedFile(folder_header(self.specs), self.specs)
-        self.nbytes = self._file.file_bytes
         with _open(path) as file:
-            if not self._file.is_in(file):
-                raise InputError(
-                    expected=f"{self.nbytes} bytes of packed experts in {path}",
-                    got="a truncated or changed file",
-                    hint=f"copying the folder again, or {_PACK_AGAIN}",
-                )
+            try:
+                self._file = PackedFile.read(file)
+            except ValueError as error:
+                raise self._not_whole(str(error)) from None
+        self.specs = _specs_of(self._file, path)
+        self.nbytes = self._file.file_bytes
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> PackedFolder | None:
@@ -89,47 +88,74 @@ class PackedFolder:
         return specs
 
     def map(self, specs: Mapping[int, LayerSpec]) -> dict[int, ExpertLayer]:
-        """The layers, mapped; FailureError where the system cannot."""
-        try:
-            with _open(self.path) as file:
-                return PackedFile(folder_header(specs), specs).map(file)
-        except (OSError, ValueError) as error:
-            raise FailureError(
-                expected=f"{self.path} to be mappable",
-                got=str(error),
-                hint="another file system, or more address space (ulimit -v)",
-            ) from error
+        """The layers, mapped; FailureError where the system cannot, InputError where some are damaged."""
+        with _open(self.path) as file:
+            self._refuse(self._file.damaged(file.fileno()))
+            try:
+                return self._file.map(file, specs)
+            except (OSError, ValueError) as error:
+                raise FailureError(
+                    expected=f"{self.path} to be mappable",
+                    got=str(error),
+                    hint="another file system, or more address space (ulimit -v)",
+                ) from error
+
+    def verify(self, advance: Callable[[int], None] = lambda nbytes: None) -> None:
+        """Compares every byte with its checksum; InputError where a layer is damaged.
+
+        advance: called with the bytes that were just read.
+        """
+        with _open(self.path) as file:
+            self._refuse(self._file.damaged_anywhere(file.fileno(), advance))
+
+    def _refuse(self, damaged: list[int]) -> None:
+        if damaged:
+            raise self._not_whole(f"damaged experts in layer {damaged[0]}")
+
+    def _not_whole(self, got: str) -> InputError:
+        return InputError(
+            expected=f"packed experts in {self.path}, as they were written",
+            got=got,
+            hint=f"copying the folder again, or {_PACK_AGAIN}",
+        )
 
 
-def _open(path: Path) -> Any:
+def problem_in_folder(folder: Path, advance: Callable[[int], None]) -> str:
+    """Why the packed experts of a model folder are not as they were written; "" where every byte is.
+
+    advance: as for `verify`.
+    """
     try:
-        return open(path, "rb")
-    except OSError as error:
-        raise InputError(
-            expected=f"packed experts in {path}, as config.json says",
-            got=error.strerror or str(error),
-            hint=f"copying the whole folder, or {_PACK_AGAIN}",
-        ) from None
+        PackedFolder(folder / PACKED_FILE).verify(advance)
+    except InputError as error:
+        return error.got
+    return ""
 
 
-def _read_specs(path: Path) -> dict[int, LayerSpec]:
-    with _open(path) as file:
-        header = read_header(file)
-    if header is None:
-        raise InputError(expected=f"packed experts in {path}", got="another kind of file", hint=_PACK_AGAIN)
-    if header.get("layout") != _cpu.LAYOUT_VERSION:
+def _open(path: Path) -> BinaryIO:
+    hint = f"copying the whole folder, or {_PACK_AGAIN}"
+    return open_input(path, f"packed experts in {path}, as config.json says", hint)
+
+
+def _specs_of(found: PackedFile, path: Path) -> dict[int, LayerSpec]:
+    layout = found.header.get("layout")
+    if layout != _cpu.LAYOUT_VERSION:
         raise InputError(
             expected=f"packed experts of layout {_cpu.LAYOUT_VERSION}, that of this trimoe, in {path}",
-            got=f"layout {header.get('layout')}",
+            got=f"layout {layout}",
             hint=_PACK_AGAIN,
         )
     try:
-        specs = {int(index): LayerSpec(**fields) for index, fields in header["layers"].items()}
-        sizes = sum(spec.layer_bytes for spec in specs.values())
+        specs = {int(index): LayerSpec(**fields) for index, fields in found.header["layers"].items()}
+        sizes = {index: spec.layer_bytes for index, spec in specs.items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             expected=f"a whole header in {path}", got=repr(error)[:80], hint=_PACK_AGAIN
         ) from None
+    if sizes != found.layer_bytes:
+        raise InputError(
+            expected=f"layers of {sizes} bytes in {path}", got=str(found.layer_bytes), hint=_PACK_AGAIN
+        )
     if not sizes:
         raise InputError(expected=f"at least one layer in {path}", got="none", hint=_PACK_AGAIN)
     return specs

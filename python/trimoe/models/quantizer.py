@@ -6,29 +6,43 @@ through a config.json that says {"quantization_config": {"quant_method": "trimoe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from contextvars import ContextVar
 from typing import Any
 
+import trimoe.models.needs_transformers  # noqa: F401
+
+# isort: split
 import torch
-from torch import nn
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 from transformers.utils.logging import tqdm
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from trimoe.errors import InputError
-from trimoe.expert_layer import ExpertLayer
 from trimoe.models.activations import expert_math
 from trimoe.models.block_scales import apply_scales
 from trimoe.models.checkpoint import Checkpoint
-from trimoe.models.expert_math import Packing
+from trimoe.models.checkpoint_files import chosen_files
+from trimoe.models.expert_math import ExpertMath, Packing
+from trimoe.models.model_checks import (
+    check_device_map,
+    check_one_process,
+    check_routers,
+    check_shape,
+    check_shapes,
+    check_topk,
+)
 from trimoe.models.rest_tensors import find_rest
 from trimoe.models.store import ExpertStore
-from trimoe.ops import moe_forward
+from trimoe.models.stored_experts import StoredExperts
+from trimoe.models.tensor_targets import Target, check_expert_targets, tensor_targets
 
-__all__ = ["StoredExperts", "TrimoeConfig", "check_device_map", "expert_modules", "register"]
+__all__ = ["TrimoeConfig", "expert_modules", "offered", "register"]
+
+_ADAPTER = "adapter_config.json"
+_offered: ContextVar[Checkpoint | None] = ContextVar("trimoe_offered_checkpoint", default=None)
 
 
 class TrimoeConfig(QuantizationConfigMixin):  # type: ignore[misc]
@@ -39,7 +53,7 @@ class TrimoeConfig(QuantizationConfigMixin):  # type: ignore[misc]
     the checkpoint's own format (fp16 is kept exactly, as fp32).
     cache: whether packed experts are kept on disk for the next start.
     packed: name of the file of packed experts, in a folder that `trimoe pack` wrote.
-    source: the quantization config of the checkpoint itself, where it is fp8 beside the experts too.
+    source: the quantization config of the checkpoint itself, where there is one.
     """
 
     def __init__(
@@ -71,67 +85,73 @@ class TrimoeConfig(QuantizationConfigMixin):  # type: ignore[misc]
         return Packing(self.weights, self.group, self.activations)
 
 
-class StoredExperts(nn.Module):
-    """Takes the place of an experts module: no parameters, only the handle of a packed layer."""
-
-    def __init__(self, layer: ExpertLayer) -> None:
-        super().__init__()
-        self.layer = layer
-        self.handle = layer.handle
-        self.num_experts = layer.spec.experts
-        self.runner: Callable[..., torch.Tensor] | None = None  # in place of the plain op
-
-    def forward(
-        self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
-    ) -> torch.Tensor:
-        """[T, H], [T, K], [T, K] -> [T, H]."""
-        if self.runner is not None:
-            return self.runner(hidden_states, top_k_index, top_k_weights)
-        return moe_forward(hidden_states, top_k_index, top_k_weights, self.handle)
-
-    def extra_repr(self) -> str:
-        """The layer's shape, for print(model)."""
-        return str(self.layer.spec)
-
-
 class TrimoeQuantizer(HfQuantizer):  # type: ignore[misc]
-    """Swaps the experts before weights load, so that the loader never sees an expert tensor."""
+    """Swaps the experts before weights load, so that the loader never sees an expert tensor.
+
+    transformers calls the methods in this order.
+    """
 
     requires_calibration = False
+    _checkpoint: Checkpoint | None  # the files that transformers chose, while it loads; None: a state dict
+    _modules: dict[int, str]  # layer to path of its experts
+    _shapes: dict[str, torch.Size]  # of all parameters and buffers, the experts' included
+    _prefix: str
+    _targets: dict[str, Target]
 
-    def validate_environment(self, *_: Any, device_map: Any = None, **__: Any) -> None:
+    def validate_environment(
+        self, *_: Any, device_map: Any = None, weights_only: bool = True, **__: Any
+    ) -> None:
         """Called by transformers before anything is loaded."""
         check_device_map(device_map)
+        if not weights_only:
+            raise InputError(
+                expected="weights_only=True: weights are data", got="False", hint="leaving weights_only out"
+            )
 
     def update_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """What torch computes in; a checkpoint in fp8 whose config.json does not say is taken as bf16."""
         return torch.bfloat16 if dtype.itemsize == 1 else dtype
 
-    def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:
-        config = self.quantization_config
-        files = kwargs.get("checkpoint_files")
-        self._folder = _folder_of(files) if files else None
-        folder = config.checkpoint or _folder_of(files)
+    def _process_model_before_weight_loading(
+        self, model: Any, checkpoint_files: list[str] | None = None, **kwargs: Any
+    ) -> Any:
+        asked = self.quantization_config
+        config = {**model.config.to_dict(), "quantization_config": asked.to_dict()}
+        check_one_process(model.config)
+        check_topk(config)
+        self._checkpoint = _open(checkpoint_files, config) if checkpoint_files else None
         experts = expert_modules(model)
+        self._modules = {index: name for index, (name, _) in experts.items()}
+        self._shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        self._prefix = model.base_model_prefix
         math = {index: expert_math(module) for index, (_, module) in experts.items()}
-        with _progress_bar() as progress:
-            store = ExpertStore.open(
-                folder, math, packing=config.packing, use_cache=config.cache, progress=progress
-            )
+        store = _open_store(self._checkpoint, asked, math)
         for index, (name, module) in experts.items():
-            _check_shape(name, module, store.layers[index])
-            parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, StoredExperts(store.layers[index]))
+            check_shape(name, module, store.layers[index])
+            path, _, leaf = name.rpartition(".")
+            parent = model.get_submodule(path)
+            setattr(parent, leaf, StoredExperts(store.layers[index]))
+            parent._is_hf_initialized = True  # some models fill the experts' parameters from there
         ignored = set(model._keys_to_ignore_on_load_unexpected or ())
         model._keys_to_ignore_on_load_unexpected = ignored | {r".*\.experts\..*", r".*_scale_inv$"}
         model.trimoe_store = store
         return model
 
+    def update_weight_conversions(self, weight_conversions: Any, *model: Any) -> Any:
+        """Called with what transformers will do to the tensors' names and values."""
+        if self._checkpoint is not None:
+            names, shapes = self._checkpoint.names, self._shapes
+            self._targets = tensor_targets(names, weight_conversions, self._prefix, shapes)
+            check_expert_targets(self._targets, self._modules)
+        return super().update_weight_conversions(weight_conversions, *model)
+
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
-        if self._folder is not None:
-            with Checkpoint(self._folder) as checkpoint:
-                apply_scales(model, checkpoint, find_rest(checkpoint).scales)
-        _check_routers(model)
+        check_shapes(model, self._shapes)
+        if self._checkpoint is not None:
+            apply_scales(model, self._checkpoint, find_rest(self._checkpoint).scales, self._targets)
+            self._checkpoint.close()
+        self._checkpoint, self._shapes, self._targets = None, {}, {}  # the quantizer stays with the model
+        check_routers(model)
         return model
 
     def is_serializable(self, *_: Any, **__: Any) -> bool:
@@ -144,6 +164,46 @@ class TrimoeQuantizer(HfQuantizer):  # type: ignore[misc]
         return False
 
 
+@contextmanager
+def offered(checkpoint: Checkpoint) -> Iterator[None]:
+    """While open, models whose files are those of `checkpoint` take it, instead of opening them again."""
+    token = _offered.set(checkpoint)
+    try:
+        yield
+    finally:
+        _offered.reset(token)
+
+
+def _open(paths: list[str], config: Mapping[str, Any]) -> Checkpoint:
+    """The files that transformers chose; InputError where they are not all of the model."""
+    files, at_hand = chosen_files(paths), _offered.get()
+    if (files.folder / _ADAPTER).exists():
+        raise InputError(
+            expected=f"a whole model in {files.folder}",
+            got=f"one with an adapter beside it ({_ADAPTER})",
+            hint="merging the adapter into the model (merge_and_unload of PEFT), or moving it elsewhere",
+        )
+    if at_hand is not None and set(at_hand.files.paths) == set(files.paths):
+        return at_hand
+    return Checkpoint(files, config)
+
+
+def _open_store(
+    checkpoint: Checkpoint | None, asked: TrimoeConfig, math: Mapping[int, ExpertMath]
+) -> ExpertStore:
+    with _progress_bar() as progress:
+        options: Any = {"packing": asked.packing, "use_cache": asked.cache, "progress": progress}
+        if asked.checkpoint is not None:
+            return ExpertStore.open(asked.checkpoint, math, **options)
+        if checkpoint is not None:
+            return ExpertStore.of(checkpoint, math, **options)
+    raise InputError(
+        expected="a checkpoint folder to take the experts from",
+        got="a model without checkpoint files",
+        hint="quantization_config=TrimoeConfig(checkpoint=FOLDER)",
+    )
+
+
 def register() -> None:
     """Adds `quant_method: trimoe` to transformers; idempotent."""
     if "trimoe" not in AUTO_QUANTIZER_MAPPING:
@@ -152,12 +212,21 @@ def register() -> None:
 
 
 def expert_modules(model: Any) -> dict[int, tuple[str, Any]]:
-    """The experts modules of a model of transformers, with their names, by layer index."""
-    return {
-        _layer_index(name): (name, module)
-        for name, module in model.named_modules()
-        if hasattr(module, "down_proj") and hasattr(module, "is_concatenated")
-    }
+    """The experts modules of a model of transformers, with their names, by layer index.
+
+    Raises InputError where a layer has several, or a module lies in no layer.
+    """
+    found: dict[int, tuple[str, Any]] = {}
+    for name, module in model.named_modules():
+        if hasattr(module, "down_proj") and hasattr(module, "is_concatenated"):
+            first, _ = found.setdefault(_layer_index(name), (name, module))
+            if first != name:
+                raise InputError(
+                    expected=f"one stack of experts in a layer of a {type(model).__name__}",
+                    got=f"both {first} and {name}",
+                    hint="experts_implementation='trimoe' for this model",
+                )
+    return found
 
 
 @contextmanager
@@ -177,27 +246,6 @@ def _progress_bar() -> Iterator[Callable[[int, int], None]]:
             bar.close()
 
 
-def _folder_of(files: list[str] | None) -> str:
-    if not files:
-        raise InputError(
-            expected="a checkpoint folder to take the experts from",
-            got="a model without checkpoint files",
-            hint="quantization_config=TrimoeConfig(checkpoint=FOLDER)",
-        )
-    return str(Path(files[0]).parent)
-
-
-def check_device_map(device_map: Any) -> None:
-    """Today's only domain is the CPU: hidden states must be there when the experts are called."""
-    devices = device_map.values() if isinstance(device_map, dict) else [device_map or "cpu"]
-    if {str(device) for device in devices} != {"cpu"}:
-        raise InputError(
-            expected="a model on the CPU",
-            got=f"device_map={device_map!r}",
-            hint="leaving device_map out: the GPU domain does not exist yet",
-        )
-
-
 def _layer_index(name: str) -> int:
     numbers = [int(part) for part in name.split(".") if part.isdigit()]
     if len(numbers) != 1:
@@ -207,28 +255,3 @@ def _layer_index(name: str) -> int:
             hint="experts_implementation='trimoe' for this model",
         )
     return numbers[0]
-
-
-def _check_shape(name: str, module: Any, layer: ExpertLayer) -> None:
-    """What config.json makes of the module and what the files hold must be one shape."""
-    experts, hidden, inter = layer.spec.experts, layer.spec.hidden, layer.spec.inter
-    want = tuple(module.down_proj.shape)
-    if want not in ((experts, hidden, inter), (experts, inter, hidden)):
-        raise InputError(
-            expected=f"experts {name}.down_proj of shape {want}, as config.json says",
-            got=f"{experts} experts of hidden {hidden} and inner {inter}",
-            hint="the config.json and the weights of the same model",
-        )
-
-
-def _check_routers(model: Any) -> None:
-    """A NaN in a router sends every token to nowhere: better found now than in the output."""
-    for name, parameter in model.state_dict().items():
-        if ".gate." in f".{name}." or ".router." in f".{name}.":
-            bad = int((~torch.isfinite(parameter)).sum())
-            if bad:
-                raise InputError(
-                    expected=f"finite router weights in {name}",
-                    got=f"{bad} of {parameter.numel()} values NaN or infinite",
-                    hint="downloading the checkpoint again",
-                )

@@ -9,12 +9,10 @@ from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.config_keys import find_int, text_config
 from trimoe.models.expert_names import parse_expert_name
 from trimoe.models.expert_scales import check_scales, scale_name
-from trimoe.models.quant_scheme import check_fp8, quant_method, unsupported
+from trimoe.models.quant_scheme import check_fp8, check_scheme, unsupported
 from trimoe.models.weight_parts import is_unused
 
 __all__ = ["RestTensors", "find_rest"]
-
-_READ_METHODS = (None, "fp8", "mxfp4")
 
 
 @dataclass(frozen=True)
@@ -35,12 +33,12 @@ def find_rest(checkpoint: Checkpoint) -> RestTensors:
 
     Raises:
         UnsupportedDtypeError: the checkpoint is quantised in a way that is not read; what is, is named.
-        InputError: a weight in fp8 without scales, or with scales of another shape.
+        InputError: a weight in fp8 without scales, or with scales of another shape; a tensor that takes part
+            in the model and is only in the index.
     """
-    method = quant_method(checkpoint.config)
-    if method not in _READ_METHODS:
-        raise unsupported(f"a checkpoint with quant_method {method} in config.json")
+    check_scheme(checkpoint.config, checkpoint.path)
     layers = find_int(text_config(checkpoint.config), "layers")
+    _check_lost(checkpoint, layers)
     rest = [
         name for name in checkpoint.names if not is_unused(name, layers) and parse_expert_name(name) is None
     ]
@@ -67,3 +65,17 @@ def find_rest(checkpoint: Checkpoint) -> RestTensors:
             )
     names = tuple(name for name in rest if name not in known)
     return RestTensors(names, {name: scale for name, scale in scales.items() if scale is not None})
+
+
+def _check_lost(checkpoint: Checkpoint, layers: int | None) -> None:
+    """InputError where a tensor of the index alone is one that the model needs."""
+    text = text_config(checkpoint.config)
+    tied = text.get("tie_word_embeddings", checkpoint.config.get("tie_word_embeddings"))
+    unread = (".rotary_emb.inv_freq", *(("lm_head.weight",) if tied else ()))  # models compute the former
+    for name, shard in checkpoint.lost.items():
+        if not is_unused(name, layers) and not name.endswith(unread):
+            raise InputError(
+                expected=f"the tensor {name} in {shard}, as {checkpoint.files.index_name} says",
+                got=f"a shard without it in {checkpoint.path}",
+                hint="downloading that shard and the index again, from the same revision",
+            )

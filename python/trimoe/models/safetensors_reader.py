@@ -1,4 +1,4 @@
-"""Reads a safetensors file through one read-only memory map; no tensor is ever copied.
+"""Reads a safetensors file: all of its header at once, tensors when they are asked for.
 
 File layout: 8 bytes little-endian header length, a JSON header, then the data. Opening checks the whole
 header against the size of the file, so that a truncated or corrupted file is refused before any data is
@@ -9,30 +9,30 @@ or an overlap.
 from __future__ import annotations
 
 import os
-import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
 from trimoe.errors import FailureError, InputError
-from trimoe.models.file_mapping import FileMapping
+from trimoe.input_file import open_input
 from trimoe.models.safetensors_header import TensorEntry, parse_header, read_header
+from trimoe.models.source_file import SourceFile
 
 __all__ = ["SafetensorsFile", "TensorEntry", "TensorView"]
 
 
 @dataclass(frozen=True)
 class TensorView:
-    """A tensor, or a contiguous part of one, inside a read-only mapping that the view keeps alive.
+    """A tensor, or a contiguous part of one, in a file that the view keeps open.
 
     Attributes:
         name: the tensor's name; a part has an index behind it, such as "experts.down_proj[3]".
         dtype: the safetensors name of the element type.
         shape: the dimensions, outermost first; row-major.
-        address: absolute memory address of the first byte; no alignment is promised.
+        address: where the first byte lies in the file; no alignment is promised.
         nbytes: size of the data.
-        mapping: the mapping that holds the data.
+        file: the file that holds the data.
     """
 
     name: str
@@ -40,7 +40,7 @@ class TensorView:
     shape: tuple[int, ...]
     address: int
     nbytes: int
-    mapping: FileMapping
+    file: SourceFile
 
     def __getitem__(self, index: int) -> TensorView:
         """The part at `index` of the outermost dimension: shape `shape[1:]`, no copy."""
@@ -48,25 +48,24 @@ class TensorView:
             raise IndexError(f"index {index} outside the first dimension of {self.name}, shape {self.shape}")
         part_bytes = self.nbytes // self.shape[0]
         address = self.address + index * part_bytes
-        return TensorView(
-            f"{self.name}[{index}]", self.dtype, self.shape[1:], address, part_bytes, self.mapping
-        )
+        return TensorView(f"{self.name}[{index}]", self.dtype, self.shape[1:], address, part_bytes, self.file)
 
-    def memory(self) -> memoryview:
-        """The bytes as a read-only memoryview."""
-        return self.mapping.memory(self.address, self.nbytes)
+    def read(self) -> bytearray:
+        """A copy of the bytes; FailureError where the file became shorter or cannot be read."""
+        return self.file.read(self.address, self.nbytes)
+
+    def chunks(self, nbytes: int) -> Iterator[bytearray]:
+        """The bytes, so many at a time; FailureError as for `read`."""
+        for at in range(0, self.nbytes, nbytes):
+            yield self.file.read(self.address + at, min(nbytes, self.nbytes - at))
 
     def advise_willneed(self) -> None:
         """Ask the kernel to read the data ahead from the disk."""
-        self.mapping.advise_willneed(self.address, self.nbytes)
-
-    def release(self) -> None:
-        """Give the resident pages back; a later access reads them again from the page cache or the disk."""
-        self.mapping.release(self.address, self.nbytes)
+        self.file.advise_willneed(self.address, self.nbytes)
 
 
 class SafetensorsFile:
-    """One safetensors file, fully checked and mapped.
+    """One safetensors file, open, its header fully checked.
 
     Attributes:
         path: the file.
@@ -78,24 +77,25 @@ class SafetensorsFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open, check and map a file.
+        """Open and check a file.
 
         Raises:
             InputError: the file is missing, unreadable, truncated or corrupted.
-            FailureError: the system cannot map the file.
+            FailureError: the system cannot read the file.
         """
         self.path = Path(path)
-        with _open_regular_file(self.path) as file:
+        hint = "checking the path: it must name one .safetensors file"
+        with open_input(self.path, f"a safetensors file in {path}", hint) as file:
             status = os.fstat(file.fileno())
             self.size_bytes, self.mtime_ns = status.st_size, status.st_mtime_ns
             try:
                 header = read_header(file, self.path, self.size_bytes)
-                self._mapping: FileMapping | None = FileMapping(file.fileno(), self.size_bytes)
+                self._file: SourceFile | None = SourceFile(self.path, file.fileno())
             except OSError as error:
                 raise FailureError(
-                    expected=f"{self.path} to be readable and mappable",
+                    expected=f"to read {self.path}",
                     got=error.strerror or str(error),
-                    hint="another file system, or more address space (ulimit -v)",
+                    hint="another disk, more open files (ulimit -n), or downloading the file again",
                 ) from error
         self.header_bytes = 8 + len(header)
         self.tensors, self.metadata = parse_header(header, self.path, self.size_bytes)
@@ -113,24 +113,20 @@ class SafetensorsFile:
                 got=f"a file of {len(self.tensors)} other tensors",
                 hint="a checkpoint that fits its model, or downloading it again",
             )
-        mapping = self._live_mapping()
-        return TensorView(
-            name, entry.dtype, entry.shape, mapping.address + entry.begin, entry.nbytes, mapping
-        )
+        return TensorView(name, entry.dtype, entry.shape, entry.begin, entry.nbytes, self._open_file())
 
-    def read(self, begin: int, nbytes: int) -> bytes:
-        """A copy of the raw bytes [begin, begin + nbytes) of the file, which do not stay resident."""
-        mapping = self._live_mapping()
-        return mapping.copy(mapping.address + begin, nbytes)
+    def read(self, begin: int, nbytes: int) -> bytearray:
+        """The raw bytes [begin, begin + nbytes) of the file; FailureError where it became shorter."""
+        return self._open_file().read(begin, nbytes)
 
     def close(self) -> None:
-        """Let go of the mapping; the memory is unmapped when the last view is gone."""
-        self._mapping = None
+        """Let go of the file; it is closed when the last view is gone."""
+        self._file = None
 
-    def _live_mapping(self) -> FileMapping:
-        if self._mapping is None:
+    def _open_file(self) -> SourceFile:
+        if self._file is None:
             raise ValueError(f"{self.path} is closed")
-        return self._mapping
+        return self._file
 
     def __enter__(self) -> SafetensorsFile:
         """The file itself."""
@@ -141,25 +137,3 @@ class SafetensorsFile:
     ) -> None:
         """Close."""
         self.close()
-
-
-def _open_regular_file(path: Path) -> BinaryIO:
-    """Open a file for reading; InputError where there is none, or no permission, or no plain file."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):  # before opening: opening a pipe would wait for ever
-            raise InputError(
-                expected=f"a safetensors file in {path}",
-                got="a folder" if path.is_dir() else "something that is no regular file",
-                hint="the path of one .safetensors file",
-            )
-        return path.open("rb")
-    except FileNotFoundError:
-        raise InputError(
-            expected=f"a safetensors file in {path}", got="no such file", hint="checking the path"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(
-            expected=f"a readable safetensors file in {str(path)!r}",
-            got=getattr(error, "strerror", None) or str(error),
-            hint="checking the path and its permissions (ls -l)",
-        ) from error

@@ -1,15 +1,14 @@
 """The expert store: every expert of a checkpoint, packed once, held outside the model. Needs no torch.
 
-Experts are streamed from the mapped safetensors files into the packed layout, a few at a time; the
-source pages are given back at once, so that memory peaks at the packed bytes plus what is in flight.
-
-Every size is checked against the files before any byte is read. Not guarded: another program that
-shortens a file while it is mapped; the kernel then ends the process (SIGBUS), and nothing on disk is harmed.
+Experts are streamed from the safetensors files into the packed layout, a few at a time, through buffers that
+are used again, so that memory peaks at the packed bytes plus what is in flight. Every size is checked against
+the files before any byte is read, and a file that becomes shorter then is an error.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,21 +17,22 @@ from dataclasses import dataclass
 
 from trimoe import _cpu
 from trimoe.errors import FailureError, InputError
-from trimoe.expert_layer import ExpertLayer, LayerSpec, Source
+from trimoe.expert_layer import ExpertLayer, LayerSpec
 from trimoe.hardware.machine import memory, usable_threads
 from trimoe.models.cache import PackedCache
 from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.dimensions import packed_format
 from trimoe.models.expert_math import ExpertMath, Packing
-from trimoe.models.expert_tensors import ExpertSource, Matrix, MoeLayerTensors, Vector, find_moe_layers
+from trimoe.models.expert_reader import ExpertReader
+from trimoe.models.expert_tensors import ExpertSource, MoeLayerTensors, find_moe_layers
+from trimoe.models.packed_file import FILE_VERSION
 from trimoe.models.packed_folder import PackedFolder
 
 __all__ = ["ExpertStore", "Progress", "cache_of", "layer_specs", "pack_layers"]
 
-_SOURCE_DTYPES = {
-    "F32": "fp32", "BF16": "bf16", "F16": "fp16", "F8_E4M3": "fp8", "MXFP4": "mxfp4", "F8_E8M0": "e8m0",
-}  # fmt: skip
+_log = logging.getLogger("trimoe")
 _IN_FLIGHT = 4  # experts per thread that are read ahead
+_BUFFER_BYTES = 2 << 30  # for experts being packed, all threads together
 
 Progress = Callable[[int, int], None]
 
@@ -61,26 +61,39 @@ class ExpertStore:
         use_cache: bool = True,
         progress: Progress = lambda done_bytes, total_bytes: None,
     ) -> ExpertStore:
-        """Maps the packed experts of the checkpoint at `path`, or packs them and writes the cache.
+        """The packed experts of the checkpoint at `path`; arguments and errors as of `of`."""
+        with Checkpoint(path) as checkpoint:
+            return cls.of(checkpoint, math, packing=packing, use_cache=use_cache, progress=progress)
+
+    @classmethod
+    def of(
+        cls,
+        checkpoint: Checkpoint,
+        math: Mapping[int, ExpertMath],
+        *,
+        packing: Packing = Packing(),  # noqa: B008 - it is frozen
+        use_cache: bool = True,
+        progress: Progress = lambda done_bytes, total_bytes: None,
+    ) -> ExpertStore:
+        """Maps the packed experts of an open checkpoint, or packs them and writes the cache.
 
         math: how each layer's experts are computed; packing: the packed format; progress: called with
         the source bytes just packed and those of all experts. Raises InputError for a bad checkpoint and
         FailureError when memory does not suffice; a cache that cannot be written is only a warning.
         """
         start_ns = time.monotonic_ns()
-        with Checkpoint(path) as checkpoint:
-            folder = PackedFolder.of(checkpoint)
-            if folder is not None:
-                return _map_folder(folder, math, packing, start_ns)
-            tensors = find_moe_layers(checkpoint)
-            specs = layer_specs(tensors, math, packing)
-            source_bytes = sum(tensors[index].nbytes for index in specs)
-            cache = cache_of(checkpoint, specs) if use_cache else None
-            layers = cache.load() if cache else None
-            from_cache = layers is not None
-            if layers is None:
-                _check_memory(specs)
-                layers = _pack_all(tensors, specs, lambda done_bytes: progress(done_bytes, source_bytes))
+        folder = PackedFolder.of(checkpoint)
+        if folder is not None:
+            return _map_folder(folder, math, packing, start_ns)
+        tensors = find_moe_layers(checkpoint)
+        specs = layer_specs(tensors, math, packing)
+        source_bytes = sum(tensors[index].nbytes for index in specs)
+        cache = _cache_if_any(checkpoint, specs) if use_cache else None
+        layers = cache.load() if cache else None
+        from_cache = layers is not None
+        if layers is None:
+            _check_memory(specs)
+            layers = _pack_all(tensors, specs, lambda done_bytes: progress(done_bytes, source_bytes))
         load_ns = time.monotonic_ns() - start_ns
         if cache and not from_cache:
             cache.save(layers)
@@ -105,9 +118,17 @@ def cache_of(checkpoint: Checkpoint, specs: Mapping[int, LayerSpec]) -> PackedCa
     """The packed cache of a checkpoint in the format of `specs`, whether it is written yet or not."""
     # Checkpoint content, formats and layout version: whatever would change a packed byte.
     packings = [(index, spec.packing) for index, spec in sorted(specs.items())]
-    text = f"{checkpoint.fingerprint()} {_cpu.LAYOUT_VERSION} {packings}"
+    text = f"{checkpoint.fingerprint()} {_cpu.LAYOUT_VERSION} {FILE_VERSION} {packings}"
     key = hashlib.sha256(text.encode()).hexdigest()[:32]
-    return PackedCache(key, specs, origin=os.path.realpath(checkpoint.path))
+    return PackedCache(key, specs, origin=f"{os.path.realpath(checkpoint.path)}/{checkpoint.files.family}")
+
+
+def _cache_if_any(checkpoint: Checkpoint, specs: Mapping[int, LayerSpec]) -> PackedCache | None:
+    try:
+        return cache_of(checkpoint, specs)
+    except InputError as error:
+        _log.warning("trimoe: %s (the model runs, the next start packs again)", error)
+        return None
 
 
 def pack_layers(
@@ -178,7 +199,10 @@ def _pack_all(
     tensors: Mapping[int, MoeLayerTensors], specs: Mapping[int, LayerSpec], advance: Callable[[int], None]
 ) -> dict[int, ExpertLayer]:
     layers = {index: ExpertLayer(spec) for index, spec in specs.items()}  # memory is touched as it is filled
-    threads = usable_threads()
+    largest_bytes = max((tensors[index].expert(0).nbytes for index in specs), default=1)
+    buffer_bytes = min(_BUFFER_BYTES, memory().available_bytes // 8)
+    threads = max(1, min(usable_threads(), buffer_bytes // largest_bytes))
+    reader = ExpertReader(threads)
     pending: set[Future[int]] = set()
     executor = ThreadPoolExecutor(threads, thread_name_prefix="trimoe-pack")
     try:
@@ -190,7 +214,7 @@ def _pack_all(
                         advance(future.result())
                 source = tensors[index].expert(expert)
                 source.advise_willneed()
-                pending.add(executor.submit(_pack_one, layer, expert, source))
+                pending.add(executor.submit(_pack_one, layer, expert, source, reader))
         for future in pending:
             advance(future.result())
     finally:
@@ -198,26 +222,13 @@ def _pack_all(
     return layers
 
 
-def _pack_one(layer: ExpertLayer, expert: int, source: ExpertSource) -> int:
-    parts = (source.gate, source.up, source.down, source.gate_bias, source.up_bias, source.down_bias)
-    gate, up, down, *biases = (None if part is None else _source(part) for part in parts)
-    assert up is not None and down is not None
+def _pack_one(layer: ExpertLayer, expert: int, source: ExpertSource, reader: ExpertReader) -> int:
     try:
-        layer.pack_expert(expert, gate, up, down, *biases)
+        with reader.read(source) as (gate, up, down, *biases):
+            assert up is not None and down is not None
+            layer.pack_expert(expert, gate, up, down, *biases)
     except ValueError as error:  # a number that the format cannot hold
         told = InputError.from_native(error)
         got = f"{told.got} (expert {expert}, {source.up.owner.name})"
         raise InputError(expected=told.expected, got=got, hint=told.hint) from None
-    source.release()
     return source.nbytes
-
-
-def _source(part: Matrix | Vector) -> Source:
-    dtype = _SOURCE_DTYPES[part.dtype]
-    if isinstance(part, Vector):
-        return Source(part.address, dtype, part.size, 1, part.stride, 0, part.owner)
-    scale = None if part.scale is None else _source(part.scale)
-    return Source(
-        part.address, dtype, part.rows, part.cols, part.row_stride, part.col_stride, part.owner,
-        scale, part.block_rows, part.block_cols,
-    )  # fmt: skip

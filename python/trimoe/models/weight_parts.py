@@ -11,7 +11,7 @@ from trimoe.models.checkpoint import Checkpoint
 from trimoe.models.config_keys import find_int, text_config
 from trimoe.models.expert_names import parse_expert_name
 
-__all__ = ["PARTS", "WeightParts", "is_unused", "weight_parts"]
+__all__ = ["PARTS", "WeightParts", "is_router", "is_unused", "weight_parts"]
 
 PARTS: Mapping[str, str] = {
     "experts": "routed experts",
@@ -66,6 +66,11 @@ def is_unused(name: str, layers: int | None) -> bool:
     """Whether a tensor takes no part in a model of so many layers: it predicts several tokens ahead."""
     layer = _LAYER.search(name)
     return "mtp" in name.split(".") or bool(layer and layers is not None and int(layer[1]) >= layers)
+
+
+def is_router(name: str) -> bool:
+    """Whether a tensor decides which experts a token goes to."""
+    return bool({"gate", "router"} & set(name.split(".")))
 
 
 def _part_of(name: str, layers: int | None) -> str:

@@ -26,7 +26,7 @@ class PrefetchingOptions(CachingOptions):
     """See `option`."""
 
     auto_off: bool = option(True, "stop prefetching while copies take more time than their hits save")
-    window: int = option(4, "steps after which that is judged", low=1, high=65536)
+    window: int = option(4, "steps after which auto_off judges prefetching", low=1, high=65536)
     probe: int = option(32, "steps until prefetching is tried again", low=1, high=65536)
 
 

@@ -97,7 +97,7 @@ def _tensors(source: ExpertSource) -> Expert:
     def tensor(part: Matrix | None) -> torch.Tensor:
         assert part is not None
         dtype = {"F32": torch.float32, "BF16": torch.bfloat16}[part.dtype]
-        flat = torch.frombuffer(bytearray(part.owner.memory()), dtype=dtype)
+        flat = torch.frombuffer(part.owner.read(), dtype=dtype)
         return flat.view(part.owner.shape)
 
     return tensor(source.gate), tensor(source.up), tensor(source.down)

@@ -6,8 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
+import trimoe.models.needs_transformers  # noqa: F401
+
+# isort: split
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, TextStreamer
 
@@ -17,6 +21,9 @@ from trimoe.runtime.domains import DomainReport, absent, cpu_report
 from trimoe.runtime.ndp import NdpDomain
 
 __all__ = ["Generation", "Sampling", "generate"]
+
+
+_COLDEST = 1e-4  # scores divided by less overflow, and chance has long lost its part
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,7 @@ def generate(
     model: from `trimoe.load`; ndp: its domain of DIMMs, if it has one. Raises InputError for a prompt that
     the model cannot take and FailureError when the model yields NaN.
     """
-    inputs = tokenizer(prompt, return_tensors="pt")
+    inputs = _tokenize(model, tokenizer, prompt)
     prompt_tokens = _check_prompt(inputs["input_ids"], model, sampling)
     on_text(prompt)
     layers = list(model.trimoe_store.layers.values())
@@ -158,7 +165,7 @@ def generate(
 def _generation_config(model: Any, tokenizer: Any, sampling: Sampling) -> GenerationConfig:
     """Our sampling and the model's special tokens; beams, penalties and the like stay out."""
     choice: dict[str, Any] = {"do_sample": False}
-    if sampling.temperature > 0:
+    if sampling.temperature > _COLDEST:
         choice = {"do_sample": True, "temperature": sampling.temperature, "top_k": sampling.top_k}
     own, pad = model.generation_config, tokenizer.pad_token_id
     return GenerationConfig(
@@ -179,6 +186,18 @@ def _only(model: Any, config: GenerationConfig) -> Iterator[None]:
         yield
     finally:
         model.generation_config = own
+
+
+def _tokenize(model: Any, tokenizer: Any, prompt: str) -> dict[str, torch.Tensor]:
+    """What the model takes of what the tokenizer returns, such as token_type_ids, which few models have."""
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            expected="a prompt in UTF-8", got=ascii(prompt)[:80], hint="a terminal or a file in UTF-8"
+        ) from error
+    taken = signature(model.forward).parameters
+    return {name: value for name, value in tokenizer(prompt, return_tensors="pt").items() if name in taken}
 
 
 def _check_prompt(ids: torch.Tensor, model: Any, sampling: Sampling) -> int:

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from trimoe.errors import FailureError, InputError
-from trimoe.models.quantizer import StoredExperts, expert_modules
+from trimoe.models.quantizer import expert_modules
+from trimoe.models.stored_experts import StoredExperts
 from trimoe.runtime.generation import Sampling, generate
 from trimoe.trace import NO_EXPERT, Trace, TraceMeta
 

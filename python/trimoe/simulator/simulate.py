@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from trimoe.errors import InputError
+from trimoe.human import human_number
 from trimoe.policies import Policy, Workload
 from trimoe.policies.deployment import check_fits
 from trimoe.simulator.engine import Engine
@@ -39,7 +40,7 @@ class SimulationOptions:
         if self.steps < 1 or not 0 <= self.foresight <= 1:
             raise InputError(
                 expected="one step or more, a foresight of 0 to 1",
-                got=f"{self.steps}, {self.foresight:g}",
+                got=f"{self.steps}, {human_number(self.foresight)}",
                 hint="--steps 16 --foresight 0.8",
             )
 
@@ -84,7 +85,7 @@ def simulate(
         raise InputError(
             expected="phases out of prefill and decode, the latter with two output tokens or more",
             got=f"{got}, {work.output} output tokens",
-            hint="--phase all --output 128",
+            hint="--phase all --output-tokens 128",
         )
     found: dict[str, PhaseResult] = {}
     engines: dict[str, Engine] = {}

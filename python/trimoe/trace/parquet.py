@@ -13,6 +13,7 @@ import numpy as np
 
 from trimoe import whole_file
 from trimoe.errors import InputError
+from trimoe.input_file import open_input
 from trimoe.trace.routing import Trace, TraceMeta
 
 if TYPE_CHECKING:
@@ -68,14 +69,18 @@ def read_trace(path: Path) -> Trace:
     """The trace in a file; InputError for anything that is not a whole trace of a known version."""
     check_parquet()
     import pyarrow as pa
+
+    try:
+        return _read(path)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # names need not be UTF-8
+        raise _unreadable(path, "a whole Parquet file", str(error)) from None
+
+
+def _read(path: Path) -> Trace:
     import pyarrow.parquet as pq
 
-    if not path.is_file():
-        raise InputError(expected="a trace file", got=f"nothing at {path}", hint="`trimoe trace record`")
-    try:
-        table = pq.read_table(path, memory_map=True)
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, "a whole Parquet file", str(error)) from None
+    with open_input(path, f"a trace file at {path}", "`trimoe trace record`") as file:
+        table = pq.read_table(file)
     meta = _read_meta(path, table.schema.metadata or {})
     layers, topk = len(meta.layers), meta.topk
     columns = _columns(path, table, topk)
@@ -128,7 +133,7 @@ def _read_meta(path: Path, metadata: dict[bytes, bytes]) -> TraceMeta:
     try:
         facts = json.loads(metadata[_KEY])
         version = facts.pop("version")
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise _unreadable(path, "metadata with a version", repr(metadata[_KEY][:80])) from None
     if version != FORMAT_VERSION:
         raise InputError(

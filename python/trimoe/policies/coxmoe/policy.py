@@ -38,9 +38,9 @@ class CoxMoEOptions(Options):
 
     coalesce: bool = option(True, "experts see the whole batch; off: each micro-batch on its own")
     attention_offload: bool = option(True, "search what of attention runs on the CPU; off: all on the GPU")
-    x0: str = option("auto", "projections of queries, keys and values", choices=_PLACES)
-    x1: str = option("auto", "attention", choices=_PLACES)
-    x2: str = option("auto", "output projection, router and shared experts", choices=_PLACES)
+    x0: str = option("auto", "where queries, keys and values are made", choices=_PLACES)
+    x1: str = option("auto", "where attention is computed", choices=_PLACES)
+    x2: str = option("auto", "where output projection, router and shared experts run", choices=_PLACES)
     m: int = option(0, "requests of a micro-batch; 0: the best", low=0, high=2**24)
     pipelined: bool = option(True, "micro-batches overlap in attention")
     contention: bool = option(True, "plan with reads of host memory in each other's way")
@@ -50,7 +50,7 @@ class CoxMoEOptions(Options):
         "residents: those that calibration (stratified: the prototypes' prefill) uses most, or any",
         choices=("popular", "random"),
     )
-    seed: int = option(0, "of random residents", low=0, high=2**31)
+    seed: int = option(0, "seed of residents drawn at random", low=0, high=2**31)
     dynamic: bool = option(False, "split moved and CPU experts anew in every layer; not in the paper")
 
 

@@ -47,7 +47,7 @@ class FlexGenOptions(Options):
     )
     decode_time: str = option(
         "paper",
-        "of a layer: the longest of its parts, or as the released code copies to the GPU first",
+        "a layer takes as long as its longest part, or as in the released code, which copies first",
         choices=("paper", "released"),
     )
     gpu_batch: int = option(0, "requests of one GPU batch; 0: searched", low=0, high=2**20)

@@ -48,7 +48,7 @@ class HermesOptions(Options):
         1.0, "tokens, in means of the layer, from which an expert counts as active", low=0.0, high=100.0
     )
     remap: bool = option(True, "even out DIMMs once a window")
-    window: int = option(5, "steps", low=1, high=10_000)
+    window: int = option(5, "steps from one remap to the next", low=1, high=10_000)
 
 
 class Hermes(Policy):

@@ -47,7 +47,7 @@ class MoELightningOptions(Options):
         choices=("auto", "cpu", "gpu"),
     )
     batch: int = option(0, "requests in a batch (N); 0: searched", low=0, high=2**20)
-    micro_batch: int = option(0, "of a micro-batch; 0: searched", low=0, high=2**20)
+    micro_batch: int = option(0, "requests of a micro-batch; 0: searched", low=0, high=2**20)
     contention: bool = option(False, "memory channels limit a layer too, which the paper's roofline omits")
 
 

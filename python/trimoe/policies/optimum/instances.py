@@ -11,7 +11,7 @@ import numpy as np
 from trimoe.arrays import Ints
 from trimoe.cost import CostModel, load_model_shape
 from trimoe.domains import STRIPED
-from trimoe.errors import InputError
+from trimoe.errors import InputError, nearest
 from trimoe.hardware.profile import Profile
 from trimoe.placement import Residency
 
@@ -81,7 +81,9 @@ def draw_instances(
         InputError: layouts of another name.
     """
     if layouts not in LAYOUTS:
-        raise InputError(expected=f"layouts {' or '.join(LAYOUTS)}", got=layouts, hint="mixed")
+        raise InputError(
+            expected=f"layouts {' or '.join(LAYOUTS)}", got=layouts, hint=nearest(layouts, LAYOUTS)
+        )
     experts = cost.shape.moe.experts
     for index in range(number):
         random = np.random.default_rng((seed, index))

@@ -34,25 +34,28 @@ __all__ = ["TriMoE"]
 class TriMoEOptions(Options):
     """See `option`."""
 
-    greedy: bool = option(True, "by makespan; off: each expert where it alone takes least")
-    refine: bool = option(True, "moves and swaps from the busiest resource on")
-    swaps: bool = option(True, "pairs of moves where no single one helps")
+    greedy: bool = option(True, "place experts by makespan; off: each where it alone takes least")
+    refine: bool = option(True, "improve a placement by moves and swaps, from the busiest resource on")
+    swaps: bool = option(True, "try pairs of moves where no single one helps")
     search: bool = option(True, "branch and bound where at most 16 experts are active")
-    rounds: int = option(256, "of refinement, at most", low=0, high=100_000)
+    rounds: int = option(256, "most rounds of refinement", low=0, high=100_000)
     cpu: bool = option(True, "the CPU computes experts; off: only the GPU and the DIMMs do")
     striped_on_dimms: str = option(
         "few",
         "a DIMM may gather a striped expert over the link and run it; few: where at most 16 are active",
         choices=("never", "few", "always"),
     )
-    prefetch: bool = option(True, "hot experts to the GPU between steps")
-    relayout: bool = option(True, "striped or localized anew when an expert's class changes")
-    rebalance: bool = option(True, "localized experts from full DIMMs to empty ones")
+    prefetch: bool = option(True, "bring hot experts to the GPU between steps")
+    relayout: bool = option(True, "stripe or localize an expert anew when its class changes")
+    rebalance: bool = option(True, "move localized experts from full DIMMs to empty ones")
     alpha: float = option(0.3, "weight of the newest counts in the averages", low=1e-6, high=1)
     hysteresis: int = option(2, "updates in a row that must call for another class", low=1, high=1000)
     horizon: int = option(16, "steps that a background action must pay in", low=0, high=1_000_000)
     gap: float = option(
-        0.25, "between fullest and emptiest DIMM, of their mean, that rebalancing ends at", low=0, high=1000
+        0.25,
+        "rebalancing ends where the fullest and emptiest DIMM differ by this share of the mean",
+        low=0,
+        high=1000,
     )
     eta: float = option(
         0.0,
