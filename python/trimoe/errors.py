@@ -19,7 +19,7 @@ class TrimoeError(Exception):
     exit_code = 1
 
     def __init__(self, *, expected: str, got: str, hint: str) -> None:
-        self.expected, self.got, self.hint = (" ".join(part.split()) for part in (expected, got, hint))
+        self.expected, self.got, self.hint = map(_one_line, (expected, got, hint))
         super().__init__(f"expected {self.expected}; got {self.got}; try {self.hint}")
 
 
@@ -40,3 +40,8 @@ class FailureError(TrimoeError):
     """The input is fine but the work failed: disk full, out of memory. Exit code 1."""
 
     exit_code = 1
+
+
+def _one_line(text: str) -> str:
+    """What a terminal would obey, or cannot show, escaped: names come from files of strangers."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
