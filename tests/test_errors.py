@@ -1,4 +1,4 @@
-"""Errors: one line each, and hints that name the choice which is written most like what came."""
+"""Errors: one line each that any terminal shows, and hints that name the nearest choice."""
 
 from __future__ import annotations
 
@@ -51,3 +51,22 @@ def test_hints_of_the_native_core(expected: str, got: str, hint: str, better: st
 def test_other_native_errors() -> None:
     error = InputError.from_native(ValueError("vector::reserve"))
     assert (error.got, error.hint) == ("vector::reserve", "`trimoe doctor`")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\nb\t c\u2028d", "a b c d"),
+        ("\x1b[2Jgone\a", "\\x1b[2Jgone\\x07"),
+        ("\0", "\\x00"),
+        ("\u202egpj", "\\u202egpj"),
+        ("\ud800", "\\ud800"),
+        ("Größe 大", "Größe 大"),
+    ],
+    ids=ascii,
+)
+def test_names_of_strangers_are_shown_not_obeyed(text: str, shown: str) -> None:
+    """As a tensor's name in a checkpoint may be."""
+    for part in ("expected", "got", "hint"):
+        error = InputError(**{"expected": "e", "got": "g", "hint": "h", part: text})
+        assert getattr(error, part) == shown and shown in str(error)

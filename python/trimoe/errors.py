@@ -36,7 +36,7 @@ class TrimoeError(Exception):
     exit_code = 1
 
     def __init__(self, *, expected: str, got: str, hint: str) -> None:
-        self.expected, self.got, self.hint = (" ".join(part.split()) for part in (expected, got, hint))
+        self.expected, self.got, self.hint = map(_one_line, (expected, got, hint))
         super().__init__(f"expected {self.expected}; got {self.got}; try {self.hint}")
 
 
@@ -69,3 +69,8 @@ def _nearest_listed(expected: str, got: str, hint: str) -> str:
     if hint.split(", ") == names:
         return f"{nearest(got, names)}, out of {hint}"
     return nearest(got, names) if hint in names or hint.startswith("one of the ") else hint
+
+
+def _one_line(text: str) -> str:
+    """What a terminal would obey, or cannot show, escaped: names come from files of strangers."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
