@@ -2,7 +2,7 @@
 critical path (`background`); and an offline planner that fixes a deployment beforehand (`deploy`).
 
 Policies see counts, residency, layouts and costs; they know neither torch nor devices. The executor asks
-them, on a machine and in the simulator alike (`trimoe.runtime.executor`).
+them, on a machine and in the simulator alike (`trimoe.executor.loop`).
 """
 
 from __future__ import annotations
