@@ -92,6 +92,16 @@ class Engine:
         self.model.finish()
         self.executor.settle()
 
+    def drain(self) -> None:
+        """Runs to the end of everything, background work included."""
+        self.model.clock.run()
+        self.executor.settle()
+
+    @property
+    def next_moe(self) -> int | None:
+        """Index of the MoE layer whose router is the next to choose in this step; None after the last."""
+        return next((index for layer, index in self._moe_index.items() if layer >= self._next), None)
+
     def _attend(self, context: int) -> None:
         layer, self._next = self._next, self._next + 1
         after = self._next in self._moe_index if self._next < self._layers else None

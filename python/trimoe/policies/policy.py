@@ -31,6 +31,7 @@ class Policy(ABC):
         settings: options by name, as text; defaults for the others.
 
     Attributes:
+        slices: whether DIMMs compute a slice each of every expert that lies on all of them (`SPLIT`).
         wants_scores, wants_requests: whether steps should hold these. looks_ahead: layers that foresight is
             wanted for.
 
@@ -41,6 +42,7 @@ class Policy(ABC):
     name: ClassVar[str]
     about: ClassVar[str]
     OptionsType: ClassVar[type[Options]]
+    slices: ClassVar[bool] = False
     wants_scores = wants_requests = False
     looks_ahead = 0
 
