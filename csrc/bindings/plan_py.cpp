@@ -10,6 +10,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings/errors_py.h"
+#include "common/domain_code.h"
 #include "common/error.h"
 #include "plan/planner.h"
 
@@ -17,8 +18,6 @@ namespace trimoe::plan {
 namespace {
 
 constexpr int kInput = py::array::c_style | py::array::forcecast;
-constexpr int kIdle = -1;
-constexpr int kDimmDomain = 2;  // domains: CPU 0, GPU 1, DIMM d 2 + d
 
 template <typename T>
 std::span<const T> all_of(const py::array_t<T, kInput>& values) {
@@ -43,13 +42,15 @@ Decision as_domains(const Planner& planner, const LayerView& view) {
   Decision decision{py::array_t<int32_t>(static_cast<py::ssize_t>(view.counts.size())),
                     py::tuple(static_cast<size_t>(problem.size())), py::tuple()};
   int32_t* domain = decision.domain.mutable_data();
-  std::fill_n(domain, view.counts.size(), kIdle);
+  std::fill_n(domain, view.counts.size(), kIdleDomain);
   std::vector<int> fetch;
   for (int i = 0; i < problem.size(); ++i) {
     const int one = problem.expert(i);
     const auto at = static_cast<size_t>(one);
     const int option = planner.assignment().of(i);
-    domain[at] = option == kGpu ? 1 : option == kCpu ? 0 : kDimmDomain + problem.option(i, option).dimm;
+    domain[at] = option == kGpu   ? kGpuDomain
+                 : option == kCpu ? kCpuDomain
+                                  : kFirstDimmDomain + problem.option(i, option).dimm;
     if (option == kGpu && !view.resident[at]) fetch.push_back(one);
     set_int(decision.order, i, one);
   }
@@ -73,6 +74,11 @@ py::object decide(Planner& planner, const py::array_t<int64_t, kInput>& counts,
 
 PYBIND11_MODULE(_plan, m) {
   translate_errors();
+  m.attr("SPLIT") = kSplitDomain;
+  m.attr("IDLE") = kIdleDomain;
+  m.attr("CPU") = kCpuDomain;
+  m.attr("GPU") = kGpuDomain;
+  m.attr("FIRST_DIMM") = kFirstDimmDomain;
   bind_clock(m);
   py::class_<Planner>(m, "Planner")
       .def(py::init([](int resources, int gpu, int cpu, int link, std::vector<int> dimm,

@@ -57,6 +57,37 @@ std::vector<double> Clock::busy_until_ns(double now_ns) const {
   return busy;
 }
 
+std::vector<double> Clock::free_at_ns() const {
+  std::vector<double> free_at(holders_.size(), now_ns_);
+  for (size_t r = 0; r < free_at.size(); ++r) {
+    if (holders_[r].busy) free_at[r] = holders_[r].end_ns;
+    for (const Waiting& one : queues_[r]) free_at[r] += one.ns;
+  }
+  return free_at;
+}
+
+bool Clock::cancel(int task) {
+  if (ended(task) || start_ns_[at(task)] >= 0) return false;
+  for (const auto& [resource, ns] : tasks_[at(task)].parts) {
+    Queue& queue = queues_[at(resource)];
+    std::erase_if(queue, [&](const Waiting& one) { return one.task == task; });
+    std::ranges::make_heap(queue, std::greater());
+  }
+  end(task);  // an event that makes it ready may still come
+  return true;
+}
+
+void Clock::set_priority(int task, int priority) {
+  if (ended(task)) return;
+  tasks_[at(task)].priority = priority;
+  for (const auto& [resource, ns] : tasks_[at(task)].parts) {
+    Queue& queue = queues_[at(resource)];
+    for (Waiting& one : queue)
+      if (one.task == task) one.priority = priority;
+    std::ranges::make_heap(queue, std::greater());
+  }
+}
+
 void Clock::check_tasks(std::span<const TaskSpec> tasks) const {
   const auto resources = static_cast<int>(holders_.size());
   const auto total = static_cast<int>(tasks_.size() + tasks.size());
@@ -97,10 +128,12 @@ void Clock::touch(int resource) {
 }
 
 void Clock::ready(int task) {
+  if (ended(task)) return;  // cancelled
   const TaskSpec& spec = tasks_[at(task)];
   double waits = 0.0;
   for (const auto& [resource, ns] : spec.parts) {
-    queues_[at(resource)].push({spec.priority, now_ns_, task, ns});
+    queues_[at(resource)].push_back({spec.priority, now_ns_, task, ns});
+    std::ranges::push_heap(queues_[at(resource)], std::greater());
     touch(resource);
     const Holder& holder = holders_[at(resource)];
     if (holder.priority > spec.priority) waits = std::max(waits, holder.end_ns - now_ns_);
@@ -112,8 +145,10 @@ void Clock::ready(int task) {
 }
 
 void Clock::begin(int resource) {
-  const Waiting next = queues_[at(resource)].top();
-  queues_[at(resource)].pop();
+  Queue& queue = queues_[at(resource)];
+  std::ranges::pop_heap(queue, std::greater());
+  const Waiting next = queue.back();
+  queue.pop_back();
   const double end_ns = now_ns_ + next.ns;
   holders_[at(resource)] = {end_ns, next.priority, true};
   busy_ns_[at(resource)] += next.ns;

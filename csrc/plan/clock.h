@@ -35,6 +35,11 @@ class Clock {
   // On until a task has ended (-1: until nothing more can run); whether it has.
   bool run(int until);
 
+  // Takes a task off that has not begun anywhere; those that wait for it wait no longer. Whether it could.
+  bool cancel(int task);
+  // Another priority, from now on; parts that have begun go on.
+  void set_priority(int task, int priority);
+
   bool ended(int task) const { return end_ns_.at(static_cast<size_t>(task)) >= 0; }
   double now_ns() const { return now_ns_; }
   double behind_ns() const { return behind_ns_; }
@@ -42,6 +47,8 @@ class Clock {
   const std::vector<double>& end_ns() const { return end_ns_; }
   const std::vector<double>& busy_ns() const { return busy_ns_; }
   std::vector<double> busy_until_ns(double now_ns) const;
+  // When each resource will have done what it has and what waits for it now.
+  std::vector<double> free_at_ns() const;
   const std::vector<std::vector<Interval>>& intervals() const { return intervals_; }
 
  private:
@@ -59,8 +66,8 @@ class Clock {
   };
   // (time, task, resource); resource kReady for a task that may start.
   using Event = std::tuple<double, int, int>;
-  template <typename T>
-  using Earliest = std::priority_queue<T, std::vector<T>, std::greater<>>;
+  // The earliest in front; a heap that can be searched, for the few tasks that change while they wait.
+  using Queue = std::vector<Waiting>;
 
   void check_tasks(std::span<const TaskSpec> tasks) const;
   void step();
@@ -80,9 +87,9 @@ class Clock {
   std::vector<std::vector<int>> followers_;
   std::vector<double> busy_ns_;
   std::vector<std::vector<Interval>> intervals_;
-  std::vector<Earliest<Waiting>> queues_;
+  std::vector<Queue> queues_;
   std::vector<Holder> holders_;
-  Earliest<Event> events_;
+  std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;
   std::vector<int> touched_;
   std::vector<bool> is_touched_;
 };

@@ -89,6 +89,14 @@ class Clock:
         if not self._native.run(-1 if until is None else until):
             raise _circle(self.tasks[until or 0].name)
 
+    def cancel(self, task: int) -> bool:
+        """Takes a task off that has not begun; those that wait for it wait no longer. False: it has begun."""
+        return self._native.cancel(task)
+
+    def set_priority(self, task: int, priority: int) -> None:
+        """Another one from now on; what has begun goes on."""
+        self._native.set_priority(task, priority)
+
     def ended(self, task: int) -> bool:
         """Whether a task has; without the list of all."""
         return self._native.ended(task)
@@ -96,6 +104,11 @@ class Clock:
     def busy_until_ns(self, now_ns: float) -> list[float]:
         """[resources], how long each was occupied until then, of which only the last parts may lie ahead."""
         return self._native.busy_until_ns(now_ns)
+
+    @property
+    def free_at_ns(self) -> list[float]:
+        """[resources], when each will have done what it has and what waits for it now; `now_ns` if idle."""
+        return self._native.free_at_ns
 
     def check_ended(self) -> None:
         """InputError unless every task has ended: some wait for each other."""

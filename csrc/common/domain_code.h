@@ -1,0 +1,17 @@
+// The domain of an expert in a plan: declared here, and nowhere else. Python has them from trimoe._plan.
+#pragma once
+
+#include <cstdint>
+
+namespace trimoe {
+
+// Each DIMM that has a slice of every matrix of the expert computes its part.
+inline constexpr int32_t kSplitDomain = -2;
+// Nobody chose the expert: nothing to do.
+inline constexpr int32_t kIdleDomain = -1;
+inline constexpr int32_t kCpuDomain = 0;
+inline constexpr int32_t kGpuDomain = 1;
+// DIMM d is kFirstDimmDomain + d.
+inline constexpr int32_t kFirstDimmDomain = 2;
+
+}  // namespace trimoe
