@@ -23,6 +23,7 @@ FUNCTION_CAP = 60
 
 # Imports point to the same or a lower layer. `_cpu` is the native module; the package itself is `trimoe`.
 PYTHON_LAYERS = {
+    "domains": 0,
     "errors": 0,
     "input_file": 0,
     "own_files": 0,
@@ -30,6 +31,7 @@ PYTHON_LAYERS = {
     "_cpu": 0,
     "_ndp": 0,
     "_plan": 0,
+    "_runtime": 0,
     "hardware": 1,
     "ndp": 1,
     "sources": 1,

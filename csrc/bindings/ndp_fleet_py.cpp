@@ -63,7 +63,6 @@ void bind_fleet(py::module_& m) {
   });
   m.def("detach", &detach, py::arg("layer"));
   m.def("expert_key", &expert_key, py::arg("layer"), py::arg("expert"));
-  m.attr("FIRST_DOMAIN") = kFirstDomain;
   m.def("commands", [] {
     std::vector<std::string> names;
     names.reserve(kOpcodes);

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "common/convert.h"
+#include "common/domain_code.h"
 #include "common/error.h"
 #include "ndp/system/domain.h"
 
@@ -63,10 +64,10 @@ Work work_of(const ndp::Fleet& fleet, int64_t handle, std::span<const int32_t> d
   Work work;
   for (const auto& expert : routing.active) {
     const int domain = domains[static_cast<size_t>(expert.index)];
-    if (domain < ndp::kFirstDomain) continue;
+    if (domain < kFirstDimmDomain) continue;
     const int64_t key = ndp::expert_key(handle, expert.index);
     check(
-        fleet.where(key).dimm == domain - ndp::kFirstDomain,
+        fleet.where(key).dimm == domain - kFirstDimmDomain,
         "a plan that has each expert on the DIMM where it lies",
         [&] { return "expert " + std::to_string(expert.index) + " in domain " + std::to_string(domain); },
         "2 + Fleet.where(expert).dimm, or migrate()");
@@ -129,7 +130,7 @@ NdpPart::NdpPart(int64_t handle, const cpu::Layer& layer, std::span<const int32_
     }
   }
   for (int32_t& id : ids_)
-    if (id >= 0 && domains[static_cast<size_t>(id)] >= ndp::kFirstDomain) id = -1;
+    if (id >= 0 && domains[static_cast<size_t>(id)] >= kFirstDimmDomain) id = -1;
   args.initial = sums_.data();
 }
 

@@ -7,8 +7,6 @@
 
 namespace trimoe::ndp {
 
-inline constexpr int kFirstDomain = 2;  // DIMM d is domain 2 + d of a plan
-
 // Names an expert of a layer to the fleet: the count in its handle (cpu/layer.h) and the expert, of which a
 // layer has at most 2^20.
 inline constexpr int64_t kHandleCounts = int64_t{1} << 24, kLayerKeys = int64_t{1} << 20;

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from trimoe import _ndp
+from trimoe.domains import CPU, FIRST_DIMM
 from trimoe.errors import InputError
 from trimoe.expert_layer import ExpertLayer
 from trimoe.ndp import Fleet
@@ -96,7 +97,7 @@ class NdpDomain:
         cold = (counts > 0) & (counts <= self.cold_tokens) & (homes != _NOWHERE)
         for dimm in self.lost:
             cold &= homes != dimm
-        return torch.where(cold, _ndp.FIRST_DOMAIN + homes, 0).to(torch.int32)
+        return torch.where(cold, FIRST_DIMM + homes, CPU).to(torch.int32)
 
     def update_homes(self) -> None:
         """Takes note of where the experts lie now: after `Fleet.migrate`, `relayout` or `evacuate`.
