@@ -139,9 +139,8 @@ void run_entry(const std::string& isa, int64_t handle, const py::object& hidden,
               router.weights_col_stride, size_of(router.weights_dtype));
   check(threads >= 1, "at least one thread", threads, "1");
   const RowSource rows{x.data, x.dtype, x.row_stride, x.col_stride, x.cols};
-  const FfnArgs args{rows, router, x.rows, reinterpret_cast<void*>(out)};
   const py::gil_scoped_release unlocked;
-  expert_ffn(*layer, kernel, OwnThreads(threads), args);
+  expert_ffn(*layer, kernel, OwnThreads(threads), rows, router, x.rows, reinterpret_cast<void*>(out));
 }
 
 py::dict stats_dict(int64_t handle) {

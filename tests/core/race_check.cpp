@@ -101,7 +101,7 @@ int change_ids() {
   at_once([&](int) {
     for (int time = 0; time < 200; ++time) {
       cpu::Routing routing;  // whose buffers are as large as they need to be
-      routing.assign(router, 0, kTokens, kExperts);
+      routing.assign(router, kTokens, kExperts);
       int64_t rows = 0;
       for (const auto& expert : routing.active) rows += expert.end - expert.begin;
       wrong += rows != std::ssize(routing.tokens) ||
