@@ -12,6 +12,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 @pytest.fixture(autouse=True)
+def no_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what a command says on standard error would depend on how busy the machine is."""
+    monkeypatch.setattr("trimoe.cli.progress.FIRST_S", float("inf"))
+
+
+@pytest.fixture(autouse=True)
 def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every test has its own packed cache."""
     folder = tmp_path / "packed-cache"

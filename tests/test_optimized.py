@@ -62,7 +62,7 @@ must(told(lambda: op(x, *call[1:], layer.handle).sum().backward(), 'expected inf
 from trimoe.cli.main import main
 must(main(['--version']) == 0 and main(['--help']) == 0)
 """,
-    "load": f"must(told(lambda: trimoe.load({str(SHIPPED)!r}), 'that keeps docstrings', 'try python -O'))",
+    "load": f"must(told(lambda: trimoe.load({str(SHIPPED)!r}), 'with docstrings', 'try python -O'))",
 }
 
 

@@ -23,8 +23,10 @@ FUNCTION_CAP = 60
 
 # Imports point to the same or a lower layer. `_cpu` is the native module; the package itself is `trimoe`.
 PYTHON_LAYERS = {
-    "domains": 0,
+    "arrays": 0,
     "errors": 0,
+    "descriptors": 0,
+    "human": 0,
     "input_file": 0,
     "own_files": 0,
     "whole_file": 0,
@@ -32,6 +34,8 @@ PYTHON_LAYERS = {
     "_ndp": 0,
     "_plan": 0,
     "_runtime": 0,
+    "domains": 1,
+    "placement": 1,
     "hardware": 1,
     "ndp": 1,
     "sources": 1,
@@ -59,6 +63,7 @@ TORCH_FREE = (
     "trace/",
     "models/",
     "predictor/",
+    "placement/",
     "policies/",
     "simulator/",
     "errors.py",
@@ -66,7 +71,8 @@ TORCH_FREE = (
     "own_files.py",
     "whole_file.py",
 )
-TORCH_FREE += ("sources.py", "expert_layer.py", "runtime/prediction.py")
+TORCH_FREE += ("descriptors.py", "human.py", "sources.py", "expert_layer.py")
+TORCH_FREE += ("runtime/executor.py", "runtime/fit.py", "runtime/prediction.py")
 # What in those folders deals with torch's modules and tensors.
 TORCH_USERS = {
     f"models/{name}.py"

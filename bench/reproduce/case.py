@@ -50,8 +50,8 @@ class Case:
     def command(self) -> str:
         """As one would type it."""
         words = [f"trimoe simulate --system {self.system} --model {self.model} --hardware {self.hardware}"]
-        words.append(f"--batch {self.batch} --input {self.input} --output {self.output} --phase {self.phase}")
-        words.append(f"--weights {self.weights} --shape {self.routing.shape}")
+        words.append(f"--batch {self.batch} --input-tokens {self.input} --output-tokens {self.output}")
+        words.append(f"--phase {self.phase} --weights {self.weights} --shape {self.routing.shape}")
         words += [f"--set {self.system}.{name}={value}" for name, value in self.settings]
         words += [f"--profile-set {name}={value}" for name, value in self.profile]
         words.append(f"--preset {self.routing.preset} --drift {self.routing.drift}")

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from claim import Claim, Setting
 
-from trimoe.cli.plot import new_figure, save_png, set_axes
+from trimoe.cli.plot import new_figure, save_figure, set_axes
 
 __all__ = ["plot_claims", "write_report"]
 
+_ROW_INCHES = 0.36
 _HEAD = """# Reproduction of published figures
 
 Written by `make reproduce`. Every figure of ours is simulated on the cost model (docs/cost.md,
@@ -96,18 +97,22 @@ def _number(one: Claim, value: float) -> str:
 def plot_claims(claims: Sequence[Claim], path: Path) -> None:
     """Published range and our sweep of every ratio, one row each."""
     shown = [one for one in claims if one.unit == "x" and one.settings]
-    figure, (axes,) = new_figure("Published (bars) and simulated (dots: every setting)", 1)
-    figure.set_size_inches(11, 0.32 * len(shown) + 1.6)
+    title = "Published (bars) and simulated (dots: every setting; strokes: medians)"
+    figure, (axes,) = new_figure(title, 1, _ROW_INCHES * len(shown) + 0.6)
     for row, one in enumerate(reversed(shown)):
         if one.published is not None:
             low, high = one.published
-            axes.barh(row, max(high - low, 0.02), left=low, height=0.7, color="C1", alpha=0.5)
+            axes.barh(row, max(high - low, 0.02), left=low, height=0.4, color="C1", alpha=0.5)
         axes.plot(one.values, [row] * len(one.values), "o", color="C0", markersize=3, alpha=0.6)
-        axes.plot([statistics.median(one.values)], [row], "|", color="black", markersize=12)
-    axes.set_yticks(range(len(shown)), [f"{one.paper}: {one.name}" for one in reversed(shown)], fontsize=8)
+        axes.plot([statistics.median(one.values)], [row], "|", color="black", markersize=9)
+        # Above its row: beside it, the longest name would leave half of the page.
+        place, weight = axes.get_yaxis_transform(), "bold" if one.paper == "TriMoE" else "normal"
+        axes.text(0.01, row + 0.28, f"{one.paper}: {one.name}", transform=place, fontweight=weight)
+    axes.set_yticks([])
+    axes.set_ylim(-0.6, len(shown) - 0.1)
     axes.axvline(1.0, color="0.5", linewidth=0.8)
     axes.set_xscale("log", base=2)
     ticks = [0.5, 1, 2, 4, 8, 16]
     axes.set_xticks(ticks, [f"{tick:g}x" for tick in ticks])
     set_axes(axes, "", "ratio", "")
-    save_png(figure, path)
+    save_figure(figure, path)

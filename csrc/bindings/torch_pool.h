@@ -5,7 +5,7 @@
 
 namespace trimoe {
 
-// `torch.set_num_threads` holds. In a child of fork too, where torch itself would wait for ever: see the .cpp.
+// `torch.set_num_threads` holds. In a child of fork too, where torch would wait for ever: see the .cpp.
 class TorchPool final : public ThreadPool {
  public:
   int max_workers() const override;

@@ -1,4 +1,4 @@
-// The domain of an expert in a plan: declared here, and nowhere else. Python has them as trimoe.domains.
+// The domain of an expert in a plan: declared here, and nowhere else. Python has them from trimoe._plan.
 #pragma once
 
 #include <cstdint>

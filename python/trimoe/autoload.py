@@ -6,14 +6,14 @@ So `import trimoe` itself stays cheap, and yet makes `torch.ops.trimoe.moe_forwa
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
-import importlib.util
 import sys
 import threading
-import warnings
-from collections.abc import Callable, Sequence
-from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # importlib.abc alone takes longer than all the rest of `import trimoe`
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
 __all__ = ["install_hooks"]
 
@@ -53,11 +53,13 @@ def _run(name: str) -> None:
     try:
         _AFTER[name]()
     except Exception as error:
+        import warnings
+
         line = " ".join(f"trimoe could not add itself to {name}: {error}".split())
         warnings.warn(line, RuntimeWarning, stacklevel=2)
 
 
-class _AfterImport(importlib.abc.MetaPathFinder):
+class _AfterImport:
     """Finds modules of the table as others do, and has their rows run after them."""
 
     def __init__(self) -> None:
@@ -65,9 +67,11 @@ class _AfterImport(importlib.abc.MetaPathFinder):
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
+    ) -> ModuleSpec | None:
         if name not in _AFTER or getattr(self._looking, "name", None) == name:
             return None
+        import importlib.util
+
         self._looking.name = name
         try:
             spec = importlib.util.find_spec(name)

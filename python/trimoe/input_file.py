@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from trimoe.errors import InputError
+from trimoe.human import human_bytes
 
 __all__ = [
     "MAX_JSON_BYTES",
@@ -68,7 +69,7 @@ def read_input(
             raise _unreadable(path, error, expected, hint) from None
     if len(content) > limit_bytes:
         raise InputError(
-            expected=f"{expected}, at most {limit_bytes / 1e6:g} MB", got=f"a longer {path}", hint=hint
+            expected=f"{expected}, at most {human_bytes(limit_bytes)}", got=f"a longer {path}", hint=hint
         )
     return content
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from support.command_line import run_here
-from trimoe.cost import CPU, CostModel, load_model_shape
+from trimoe.cost import CostModel, load_model_shape
+from trimoe.domains import CPU
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile
 from trimoe.runtime import calibration

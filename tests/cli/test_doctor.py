@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 
 from support.amx import needs_avx512, run
+from support.shipped_model import SHIPPED
 from trimoe.cli.main import main
 from trimoe.hardware import cpu
+from trimoe.hardware.load import Load
+from trimoe.hardware.roofline import Roofline
 
 DOCTOR = [sys.executable, "-m", "trimoe.cli.main", "doctor"]
 
@@ -65,6 +68,48 @@ def test_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(one["used"] for one in found["instruction_sets"]) == 1
 
 
+def test_a_busy_machine_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    torn = Roofline("avx2", 1, 1 << 20, (0.4, 0.4, 9.0), {}, rounds=4, unrest_pct=96.0)
+    monkeypatch.setattr("trimoe.cli.doctor.measure_roofline", lambda **_: torn)
+    monkeypatch.setattr("trimoe.cli.doctor.read_load", lambda: Load(3.5, 3, 60.0))
+    shown = doctor(capsys)
+    assert "3 other tasks running" in shown and "the best of 4 rounds" in shown
+    assert "hint: measured on a busy machine (3 other tasks running, load average 3.5" in shown
+    assert "hint: the samples disagree" in shown and "nothing to improve" not in shown
+    found = as_json(capsys)
+    assert found["busy"] is True and found["load"] == {"average": 3.5, "others": 3, "pressure_pct": 60.0}
+    assert (found["roofline"]["rounds"], found["roofline"]["unrest_pct"]) == (4, 96.0)
+
+
+def test_a_model_that_trimoe_knows(capsys: pytest.CaptureFixture[str]) -> None:
+    found = as_json(capsys, "deepseek-v2", "--no-measure")["model"]
+    assert (found["name"], found["own_format"], found["context_tokens"]) == ("deepseek-v2", "bf16", 1000)
+    assert [one["format"] for one in found["formats"]] == [
+        *("fp32", "bf16", "int8", "int4 g128", "fp8", "mxfp4")
+    ]
+    assert all(one["at_most_tokens_per_s"] is None for one in found["formats"])
+    assert as_json(capsys, "--no-measure")["model"] is None
+    shown = doctor(capsys, "deepseek-v2", "--threads", "1")
+    assert "deepseek-v2 on this machine" in shown and "bf16 (its own)" in shown
+    assert (
+        "a bound, not a prediction" in shown and "all needed: the experts, 26.0 GB of other weights" in shown
+    )
+
+
+def test_a_model_in_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = doctor(capsys, str(SHIPPED), "--no-measure")
+    assert "the best that fits: bf16 (`--format bf16`)" in shown
+    assert "tokens/s: not told where nothing was measured" in shown
+
+
+def test_no_such_model_is_told_before_anything_is_measured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trimoe.cli.doctor.measure_roofline", None)
+    assert main(["doctor", "gpt-oss-20b"]) == 2
+    assert capsys.readouterr().err.endswith("got gpt-oss-20b; try gpt-oss-120b\n")
+
+
 def test_without_measuring(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(**_: object) -> None:
         raise AssertionError("measured all the same")
@@ -85,7 +130,7 @@ def test_a_bad_thread_count_is_bad_input(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["doctor", "--threads", "0"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("trimoe: error: expected a thread count")
+    assert captured.err.startswith("trimoe: error: expected ") and "--threads" in captured.err
     assert captured.err.count("\n") == 1
 
 
@@ -125,7 +170,7 @@ from trimoe.cli import doctor, main
 measure = doctor.measure_roofline
 def long(**options):
     print("measuring", flush=True)
-    return measure(repeats=40, seconds=0.2, **options)
+    return measure(**options | {"repeats": 40, "seconds": 0.2})
 doctor.measure_roofline = long
 sys.exit(main.main(["doctor", "--threads", "1"]))
 """

@@ -39,6 +39,19 @@ def test_rows() -> None:
     assert [name for name, _ in rows] == ["channel0", "channel2", "dimm3"]
 
 
+def test_the_busiest_rows_and_one_of_each_kind() -> None:
+    rows = gantt._rows(RESOURCES, INTERVALS)
+    names = [name for name, _ in gantt._busiest(rows, 5)]
+    assert names == ["gpu", "h2d", "cpu", "channel0", "dimm0"]  # not channel1-3, which is busier than the GPU
+    assert [name for name, _ in gantt._busiest(rows, 2)] == ["cpu", "dimm0"]
+    assert gantt._busiest(rows, 7) == gantt._busiest(rows, 100) == rows
+
+
+def test_names_for_people() -> None:
+    names = [gantt._name(name) for name, _ in gantt._rows(RESOURCES, INTERVALS)]
+    assert names == ["GPU", "PCIe to GPU", "PCIe from GPU", "CPU", "channel 0", "channel 1-3", "DIMM 0"]
+
+
 def test_kinds() -> None:
     kinds = gantt._kinds(RESOURCES, INTERVALS, TASKS)
     wanted = ("fetch", "expert on the GPU", "expert on the CPU", "expert on a DIMM", "tokens", "other")
@@ -56,6 +69,8 @@ def test_a_png_is_written(tmp_path: Path) -> None:
         return int.from_bytes(png.read_bytes()[20:24], "big")
 
     assert height(few) < height(path)  # a row for each resource
+    plot_gantt("a layer", RESOURCES, INTERVALS, TASKS, tmp_path / "c.png", most_rows=2)
+    assert height(tmp_path / "c.png") == height(few)
 
 
 def test_nothing_to_draw(tmp_path: Path) -> None:

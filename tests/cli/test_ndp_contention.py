@@ -38,9 +38,9 @@ def test_the_table_and_the_plot(
     path = tmp_path / "a.PNG"
     path.write_bytes(b"an older plot")
     path.chmod(0o600)
-    assert main([*SHORT, "--output", str(path)]) == 0
+    assert main([*SHORT, "--plot", str(path)]) == 0
     out = capfd.readouterr().out
-    assert "(simulated)" in out and out.count("GB/s") == 3 * 6 and f"Wrote {path}" in out
+    assert "(simulated)" in out and out.count("GB/s") == 3 * 6 and f"plot: {path}" in out
     assert path.read_bytes().startswith(PNG)
     assert [one.name for one in tmp_path.iterdir()] == ["a.PNG"]
     assert path.stat().st_mode & 0o777 == 0o600  # as the older one
@@ -52,7 +52,7 @@ def test_without_matplotlib_all_but_the_plot(
 ) -> None:
     for name in ("matplotlib", "matplotlib.figure"):
         monkeypatch.setitem(sys.modules, name, None)
-    run_here([*SHORT, "--output", str(tmp_path / "a.png")], capfd).assert_one_line(
+    run_here([*SHORT, "--plot", str(tmp_path / "a.png")], capfd).assert_one_line(
         "matplotlib", "pip install 'trimoe[plot]'"
     )
     assert main(SHORT) == 0
@@ -68,17 +68,17 @@ def test_a_plot_that_cannot_be_written_leaves_nothing(
 
     monkeypatch.setattr(os, "replace", full)
     path = tmp_path / "a.png"
-    run_here([*SHORT, "--output", str(path)], capfd).assert_one_line("No space left", code=1)
+    run_here([*SHORT, "--plot", str(path)], capfd).assert_one_line("No space left", code=1)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--output", "plot.pdf"],
-        ["--output", "plot"],
-        ["--output", "missing/folder/plot.png"],
-        ["--output", "."],
+        ["--plot", "plot.pdf"],
+        ["--plot", "plot"],
+        ["--plot", "missing/folder/plot.png"],
+        ["--plot", "."],
         ["--spec", "6400"],
         ["--pattern", "zigzag"],
         ["--ranks", "0"],

@@ -68,7 +68,7 @@ def test_words_for_people(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("arguments", "fragment"),
     [
-        (["--format", "int3"], "--format auto, fp32, bf16, int8, int4, fp8, mxfp4; got int3"),
+        (["--format", "int3"], "--format auto, fp32, bf16, int8, int4, fp8 or mxfp4; got int3"),
         (["--format", "int4", "--group", "48"], "group"),
         (["--format", "int8", "--group", "32"], "group"),
         (["--group", "32"], "--group with --format int4"),

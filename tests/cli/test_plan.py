@@ -96,7 +96,7 @@ def test_for_people(capfd: pytest.CaptureFixture[str]) -> None:
         "dense weights",
         "picky: expected a better machine",
         "+ cpu-socket: two sockets as one",
-        "gpu.memory_gbps 960 -> 1920",
+        "gpu.memory_gbps 960 -> 1,920",
     ):
         assert words in out, out
     assert "Traceback" not in out

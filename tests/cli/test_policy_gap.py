@@ -90,6 +90,6 @@ def test_options(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
         "about": "even out DIMMs once a window",
     }
     outcome = run_here(["policy", "options", "hermes"], capfd)
-    assert outcome.code == 0 and "window" in outcome.out and "1 to 10000" in outcome.out
+    assert outcome.code == 0 and "window" in outcome.out and "1 to 10,000" in outcome.out
     assert "remap" in outcome.out and "on, off" in outcome.out
     run_here(["policy", "options", "oracle"], capfd).assert_one_line("a system out of")

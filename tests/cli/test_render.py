@@ -3,24 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
 from trimoe.cli import render
-
-
-def test_human_units_are_decimal() -> None:
-    assert render.human_bytes(0) == "0 B"
-    assert render.human_bytes(999) == "999 B"
-    assert render.human_bytes(1500) == "1.5 kB"
-    assert render.human_bytes(999_950) == "1.0 MB"
-    assert render.human_bytes(12.3e9) == "12.3 GB"
-    assert render.human_bytes(5e18) == "5000.0 PB"
-    assert render.human_ns(850) == "850 ns"
-    assert render.human_ns(12_340) == "12.3 µs"
-    assert render.human_ns(4_500_000) == "4.5 ms"
-    assert render.human_ns(2_100_000_000) == "2.10 s"
 
 
 def test_a_piped_table_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,23 +35,3 @@ def test_json_is_one_object_and_refuses_nan(capsys: pytest.CaptureFixture[str]) 
     assert json.loads(capsys.readouterr().out) == {"a_gbps": 1.5, "name": "é"}
     with pytest.raises(ValueError):
         render.print_json({"a": float("nan")})
-
-
-def test_progress_is_silent_unless_a_terminal_watches(capsys: pytest.CaptureFixture[str]) -> None:
-    with render.progress("load", 10) as advance:
-        advance(10)
-    assert capsys.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize("enabled", [True, False])
-def test_progress_writes_to_standard_error_only(
-    enabled: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setenv("TERM", "xterm")
-    with render.progress("load [x]", 10, enabled=enabled) as advance:
-        advance(5)
-        advance(5)
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert ("load [x]" in captured.err) == enabled

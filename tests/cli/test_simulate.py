@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from support.command_line import run_here, run_without_torch
 from support.shipped_model import SHIPPED
 from trimoe.cli.main import main
 from trimoe.cli.trace.stats import SHIPPED_TRACE
+from trimoe.placement import LayerPlan
+from trimoe.policies import LayerStep
 from trimoe.policies.n_cpu_moe import NCpuMoe
 
 SMALL = ["simulate", "--system", "n-cpu-moe", "--model", "deepseek-v2-lite", "--hardware", "rtx6000ada-8452y"]
@@ -104,16 +107,32 @@ def test_ctrl_c(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
     calls: list[int] = []
     plan = NCpuMoe.plan
 
-    def interrupted(self: NCpuMoe, layer: int, *rest: Any) -> Any:
-        calls.append(layer)
+    def interrupted(self: NCpuMoe, step: LayerStep) -> LayerPlan:
+        calls.append(step.layer)
         if len(calls) == 30:
             os.kill(os.getpid(), signal.SIGINT)
-        return plan(self, layer, *rest)
+        return plan(self, step)
 
     monkeypatch.setattr(NCpuMoe, "plan", interrupted)
     outcome = run_here(SMALL, capfd)
     assert (outcome.code, outcome.out, outcome.err) == (130, "", "trimoe: interrupted\n")
     assert len(calls) == 30
+
+
+def test_a_system_that_breaks_a_rule_is_at_fault(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the user: exit code 1."""
+    plan = NCpuMoe.plan
+
+    def twice(self: NCpuMoe, step: LayerStep) -> LayerPlan:
+        found = plan(self, step)
+        return replace(found, order=(*found.order, found.order[0]))
+
+    monkeypatch.setattr(NCpuMoe, "plan", twice)
+    run_here(SMALL, capfd).assert_one_line(
+        "decisions with each active expert once in the order", "another --system: this one has a bug", code=1
+    )
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_stats_for_people_and_the_plot(tmp_path: Path, capfd: pytest.CaptureFixt
         "From layer to layer",
         "like this",
     )
-    for word in (*words, f"Wrote {plot}"):
+    for word in (*words, f"plot: {plot}"):
         assert word in out
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert main(["trace", "stats", "--phase", "prefill", "--plot", str(plot)]) == 0  # one step: no drift
@@ -165,7 +165,7 @@ def test_without_pyarrow_one_line(
     [
         (["stats", "missing.parquet"], "a trace file at missing.parquet; got no such file"),
         (["stats", "a.txt"], "a whole Parquet file"),
-        (["stats", "--phase", "warm"], "--phase decode, prefill or all"),
+        (["stats", "--phase", "warm"], "--phase prefill, decode or all"),
         (["stats", "--plot", "a.pdf"], ".png"),
         (["stats", "--hot-share", "0"], "hot-share"),
         (["stats", "--window", "65"], "a window within the 64 steps"),

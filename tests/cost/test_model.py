@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimoe.cost import CPU, GPU, NDP0, STRIPED, CostModel, Task, load_model_shape, schedule
+from trimoe.cost import CostModel, Task, load_model_shape, schedule
+from trimoe.domains import CPU, FIRST_DIMM, GPU, STRIPED
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile, profile_names
 from trimoe.ndp import expert_time, relayout_time
@@ -29,11 +32,17 @@ def published() -> CostModel:
     return CostModel(profile, load_model_shape("deepseek-v2"))
 
 
+def test_the_page_s_example_runs() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "cost.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(code, "docs/cost.md", "exec", dont_inherit=True), {})
+
+
 def test_the_published_table_of_one_expert() -> None:
     """47.19 MB: 0.336 ms on a DIMM, 1.342 ms over one channel, 0.168 ms over eight, 0.737 ms over PCIe."""
     model = published()
     assert model.expert_bytes == 2 * 3 * 5120 * 1536
-    assert model.expert_ns(NDP0 + 3, 1, 3) / 1e6 == pytest.approx(0.336, abs=0.001)
+    assert model.expert_ns(FIRST_DIMM + 3, 1, 3) / 1e6 == pytest.approx(0.336, abs=0.001)
     assert model.expert_ns(CPU, 1, 3) / 1e6 == pytest.approx(1.342, abs=0.001)
     assert model.expert_ns(CPU, 1) / 1e6 == pytest.approx(0.168, abs=0.001)
     assert model.expert_ns(GPU, 1) / 1e6 == pytest.approx(0.737, abs=0.001)
@@ -53,7 +62,7 @@ def test_compute_takes_over_from_memory() -> None:
     compute_ns = 2 * model.shape.expert_elements * (500 + 16) / rate
     assert model.expert_ns(CPU, 1) == pytest.approx(bandwidth_ns)
     assert model.expert_ns(CPU, 500) == pytest.approx(compute_ns)
-    assert model.expert_ns(CPU, 0) == model.expert_ns(NDP0, 0) == model.expert_ns(GPU, 0) == 0
+    assert model.expert_ns(CPU, 0) == model.expert_ns(FIRST_DIMM, 0) == model.expert_ns(GPU, 0) == 0
 
 
 def busy(model: CostModel, task: Task) -> dict[str, float]:
@@ -80,13 +89,13 @@ def test_dimms_come_from_the_emulator() -> None:
     model = costs(model="qwen3-30b-a3b")
     for tokens in (1, 7, 16):
         told = expert_time(2048, 768, tokens)
-        found = busy(model, model.expert_task(NDP0 + 2, tokens, 2))
+        found = busy(model, model.expert_task(FIRST_DIMM + 2, tokens, 2))
         assert found["dimm2"] == told.total_ns
         assert found["channel1"] == told.command_ns + told.broadcast_ns + told.result_ns
     model = costs()
     striped = expert_time(5120, 1536, 12, layout="striped")
     assert striped.passes == 2
-    found = busy(model, model.expert_task(NDP0 + 2, 12))
+    found = busy(model, model.expert_task(FIRST_DIMM + 2, 12))
     assert found["dimm2"] == striped.total_ns
     assert found["link"] == pytest.approx(striped.passes * striped.link_bytes / 25)
     # The other fifteen read their sixteenth in every pass.
@@ -99,13 +108,13 @@ def test_dimms_come_from_the_emulator() -> None:
 def test_many_tokens_on_a_dimm_are_near_what_the_emulator_says(tokens: int) -> None:
     model = costs(model="qwen3-30b-a3b")
     told = expert_time(2048, 768, tokens).total_ns
-    assert model.expert_ns(NDP0, tokens, 0) == pytest.approx(told, rel=0.05)
+    assert model.expert_ns(FIRST_DIMM, tokens, 0) == pytest.approx(told, rel=0.05)
 
 
 def test_a_figure_of_the_profile_reaches_the_emulator() -> None:
     slow = load_profile("h100-8470-ndp16").with_values({"ndp.tflops": 0.25, "ndp.ranks": 2}, "a sweep")
     model = CostModel(slow, load_model_shape("qwen3-30b-a3b"))
-    assert model.expert_ns(NDP0, 3, 0) == expert_time(2048, 768, 3, tflops=0.25, ranks=2).total_ns
+    assert model.expert_ns(FIRST_DIMM, 3, 0) == expert_time(2048, 768, 3, tflops=0.25, ranks=2).total_ns
 
 
 def test_moves_over_the_link_and_by_the_host() -> None:
@@ -127,7 +136,7 @@ def test_contention_falls_out_of_occupancy() -> None:
     """A fetch from DIMM 5 and the core of DIMM 5 take turns; the core of DIMM 6 does not notice."""
     model = costs()
     fetch = Task("fetch", model.fetch_parts(5))
-    own, other = model.expert_task(NDP0 + 5, 4, 5), model.expert_task(NDP0 + 6, 4, 6)
+    own, other = model.expert_task(FIRST_DIMM + 5, 4, 5), model.expert_task(FIRST_DIMM + 6, 4, 6)
     found = schedule([fetch, own, other], len(model.resources))
     lost_ns = dict(fetch.parts)[model.resources.dimm(5)]
     assert found.end_ns[1] == pytest.approx(lost_ns + own.duration_ns)
@@ -166,9 +175,9 @@ def test_more_tokens_never_take_less(a: int, b: int, where: str, layout: int) ->
 
     def ns(tokens: int) -> float:
         if where == "ndp":
-            return model.expert_ns(NDP0 + max(layout, 0), tokens, max(layout, 0))
+            return model.expert_ns(FIRST_DIMM + max(layout, 0), tokens, max(layout, 0))
         if where == "striped ndp":
-            return model.expert_ns(NDP0, tokens)
+            return model.expert_ns(FIRST_DIMM, tokens)
         return model.expert_ns(CPU if where == "cpu" else GPU, tokens, layout, resident=where == "hit")
 
     assert ns(min(a, b)) <= ns(max(a, b))
@@ -187,7 +196,7 @@ def test_every_profile_costs_something_plausible(profile: str, weights: str) -> 
     """No domain is beyond its own peaks: of compute, and of the memory that weights come from."""
     model = costs(profile, "qwen3-30b-a3b", weights)
     for domain in model.domains[:3]:
-        ns = model.expert_ns(domain, 8, domain - NDP0 if domain >= NDP0 else STRIPED)
+        ns = model.expert_ns(domain, 8, domain - FIRST_DIMM if domain >= FIRST_DIMM else STRIPED)
         memory = model.profile.memory
         gbps = {CPU: memory.channels * memory.stream_gbps, GPU: 64.0}.get(domain, 4 * 38.5)
         assert model.expert_bytes / gbps <= ns * 1.001
@@ -197,13 +206,13 @@ def test_every_profile_costs_something_plausible(profile: str, weights: str) -> 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: costs("t4", "mixtral-8x7b").expert_ns(NDP0, 1, 0), "domain 2"),
-        (lambda: costs().expert_ns(NDP0 + 1, 1, 0), "layout 0"),
+        (lambda: costs("t4", "mixtral-8x7b").expert_ns(FIRST_DIMM, 1, 0), "domain 2"),
+        (lambda: costs().expert_ns(FIRST_DIMM + 1, 1, 0), "layout 0"),
         (lambda: costs().expert_ns(CPU, -1), "-1 tokens"),
         (lambda: costs().expert_ns(CPU, 1, 16), "layout 16"),
         (lambda: costs().transfer_parts("up", 1.0), "up, 1 bytes"),
         (lambda: costs().transfer_parts("h2d", float("nan")), "nan bytes"),
-        (lambda: costs().dense_parts(NDP0, 1.0, 1.0), "domain 2"),
+        (lambda: costs().dense_parts(FIRST_DIMM, 1.0, 1.0), "domain 2"),
         (lambda: costs(weights="fp8"), "int8 for fp8"),
         (lambda: costs(weights="int3"), "int3"),
     ],

@@ -10,8 +10,10 @@ import pytest
 from trimoe.hardware.advice import advise
 from trimoe.hardware.cpu import CpuFeatures, Isa, explain
 from trimoe.hardware.gpu import GpuState
+from trimoe.hardware.load import Load
 from trimoe.hardware.machine import Machine, Memory, detect_machine
 from trimoe.hardware.numa import NumaNode
+from trimoe.hardware.roofline import Roofline
 from trimoe.hardware.torch_state import starting_threads
 
 from .fake_cpu import FakeCpu
@@ -36,6 +38,8 @@ def hints(
     forced: str | None = None,
     threads: int = 8,
     emulation_wanted: bool = False,
+    load: Load | None = None,
+    roofline: Roofline | None = None,
 ) -> str:
     fake = fake or FakeCpu(missing=("amx_tile",))
     table = tuple(Isa(**{**row, "weights": tuple(row["weights"])}) for row in fake.kernel_table())
@@ -47,8 +51,20 @@ def hints(
         forced_isa=forced,
         torch_threads=threads,
         emulation_wanted=emulation_wanted,
+        load=load,
+        roofline=roofline,
     )
     return "\n".join(found)
+
+
+def test_what_disturbed_the_measurement_comes_first(machine: Machine) -> None:
+    quiet, busy = Load(0.3, 0, 0.0), Load(5.1, 3, 41.0)
+    steady = Roofline("avx2", 8, 1, (10.0,), {})
+    torn = replace(steady, unrest_pct=62.0)
+    assert hints(machine, load=quiet, roofline=steady) == hints(machine, load=busy) == ""
+    told = hints(machine, load=busy, roofline=torn).splitlines()
+    assert told[0].startswith("measured on a busy machine (3 other tasks running, load average 5.1")
+    assert "a median lies 62 % below the best sample" in told[1] and len(told) == 2
 
 
 def test_a_good_machine_gets_no_hint(machine: Machine) -> None:

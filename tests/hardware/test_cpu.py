@@ -79,7 +79,7 @@ def test_a_bad_override_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError) as caught:
         cpu.kernel_table()
     assert caught.value.exit_code == 2
-    assert (caught.value.got, caught.value.hint) == ("mmx", "amx, avx512, avx512_bf16, avx2, ref")
+    assert (caught.value.got, caught.value.hint) == ("mmx", "amx, out of amx, avx512, avx512_bf16, avx2, ref")
 
 
 def test_the_cores_message_keeps_its_three_parts() -> None:

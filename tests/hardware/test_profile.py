@@ -111,7 +111,7 @@ TABLE = {
         (put("gpu.memory_gbps.source", " "), r"a source or an assumption .* got none"),
         (put("gpu.memory_gbps.assumption", "so"), "got source and assumption"),
         (put("gpu.memory_gbps.value", -3), r"gpu\.memory_gbps; got -3"),
-        (put("gpu.memory_gbps.value", 1e9), r"from 1 to 100000 for gpu\.memory_gbps; got 1000000000\.0"),
+        (put("gpu.memory_gbps.value", 1e9), r"from 1 to 100,000 for gpu\.memory_gbps; got 1000000000\.0"),
         (put("gpu.memory_gbps.value", float("nan")), "got nan"),
         (put("gpu.memory_gbps.value", float("inf")), "got inf"),
         (put("gpu.memory_gbps.value", True), "got True"),

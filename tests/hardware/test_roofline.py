@@ -29,6 +29,40 @@ def test_medians_not_means_or_extremes(fake: FakeCpu) -> None:
     assert fake.calls[0][1] == found.probe_bytes
 
 
+def test_rounds_go_on_until_the_samples_agree(fake: FakeCpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = iter([[0.4, 0.5, 9.0], [8.0, 9.5, 10.0], [3.0, 3.1, 3.2]])
+    asked: list[int] = []
+
+    def bandwidth(size: int, repeats: int, threads: int) -> list[float]:
+        asked.append(size)
+        return next(rounds)
+
+    monkeypatch.setattr(fake, "probe_bandwidth_gbps", bandwidth)
+    monkeypatch.setattr(fake, "probe_gflops", lambda *_: [50.0, 50.0, 49.0])
+    found = measure_roofline(weights=["bf16"], rounds=3)
+    assert (len(asked), found.rounds, found.bandwidth_samples_gbps) == (2, 2, (8.0, 9.5, 10.0))
+    assert found.is_steady and found.unrest_pct == pytest.approx(5)
+
+
+def test_samples_that_never_agree_are_told(fake: FakeCpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = iter([[0.4, 0.4, 0.4], [0.5, 0.6, 9.0], [0.3, 0.3, 0.3]])
+    monkeypatch.setattr(fake, "probe_bandwidth_gbps", lambda *_: next(rounds))
+    found = measure_roofline(weights=["bf16"], rounds=3)
+    assert (found.bandwidth_gbps, found.rounds) == (0.6, 3)
+    assert not found.is_steady and found.unrest_pct == pytest.approx(100 * (1 - 0.6 / 9))
+    told = found.as_dict()
+    assert (told["rounds"], told["unrest_pct"]) == (3, found.unrest_pct)
+
+
+def test_a_slow_first_round_does_not_count(fake: FakeCpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slow all the time, its samples agree with each other."""
+    rounds = iter([[0.4, 0.4, 0.4], [25.0, 25.0, 24.0]])
+    monkeypatch.setattr(fake, "probe_bandwidth_gbps", lambda *_: next(rounds))
+    monkeypatch.setattr(fake, "probe_gflops", lambda *_: [50.0])
+    found = measure_roofline(weights=["bf16"], rounds=3)
+    assert (found.bandwidth_gbps, found.is_steady) == (25.0, True)
+
+
 def test_only_the_formats_asked_for_are_measured(fake: FakeCpu) -> None:
     assert set(measure_roofline(weights=["bf16"]).gflops) == {"bf16"}
     assert [call[1] for call in fake.calls if call[0] == "gflops"] == ["bf16"]

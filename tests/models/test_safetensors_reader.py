@@ -245,6 +245,8 @@ def test_truncated_anywhere(tmp_path: Path, write_safetensors: Any) -> None:
         (b"", "broken JSON"),
         (b"{", "broken JSON"),
         (b"\xff\xfe{}", "broken JSON"),
+        ({"\ud800": entry()}, "surrogates not allowed"),
+        ({"a": entry(), "__metadata__": {"b": "\ud800"}}, "surrogates not allowed"),
         (b"[1]", "a JSON list"),
         (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "JSON"),
         (b'{"a": ' + b"1" * 5000 + b"}", "x.safetensors"),

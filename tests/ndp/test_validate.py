@@ -59,7 +59,7 @@ def test_every_band_of_the_design_is_there(checks: list[Check]) -> None:
 def test_some_parts_alone() -> None:
     some = list(validate(["commands"]))
     assert [one.spec for one in some] == [one.name for one in specs()]
-    with pytest.raises(InputError, match=r"expected a part out of commands, .*; got dimm; try commands"):
+    with pytest.raises(InputError, match=r"expected a part out of commands, .*; got dimm; try dram"):
         list(validate(["dimm"]))
 
 

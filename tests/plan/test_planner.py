@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from support.plan_reference import ReferencePlanner
 from trimoe._plan import Planner
-from trimoe.cost import CPU, GPU, NDP0, STRIPED, CostModel, load_model_shape
+from trimoe.cost import CostModel, load_model_shape
+from trimoe.domains import CPU, FIRST_DIMM, GPU, STRIPED
 from trimoe.hardware.profile import load_profile
 from trimoe.policies.loads import Loads
 from trimoe.policies.trimoe.costs import make_planner, teach
@@ -96,7 +97,7 @@ def test_it_decides_as_plain_numpy_does_about_many_experts() -> None:
 
 
 def optimum_ns(cost: CostModel, counts: Any, resident: Any, layout: Any) -> float:
-    """Of all plans that `check_plan` lets pass, without splitting."""
+    """Of all plans that `Residency.check` lets pass, without splitting."""
     loads = Loads(cost)
     rows = []
     for tokens, there, place in zip(counts.tolist(), resident.tolist(), layout.tolist(), strict=True):
@@ -107,7 +108,7 @@ def optimum_ns(cost: CostModel, counts: Any, resident: Any, layout: Any) -> floa
                 [
                     gpu if there else gpu + loads.fetch(place),
                     loads.expert(CPU, tokens, place),
-                    *(loads.expert(NDP0 + dimm, tokens, place) for dimm in homes),
+                    *(loads.expert(FIRST_DIMM + dimm, tokens, place) for dimm in homes),
                 ]
             )
     return min((sum(plan).max() for plan in itertools.product(*rows)), default=0.0) if rows else 0.0
@@ -172,14 +173,17 @@ def test_refinement_and_search_help_where_greed_errs() -> None:
 @settings(max_examples=40, deadline=None)
 @given(layer=layers(30, 4), striped=st.sampled_from([0, 1000]))
 def test_the_makespan_is_that_of_the_plan(layer: Any, striped: int) -> None:
-    from trimoe.policies.plan import LayerPlan, LayerState, check_plan
+    from trimoe.placement import LayerPlan, Residency
 
     counts, resident, layout = layer
     planner = planner_for(machine(), counts, striped_on_dimm_up_to=striped)
     found = planner.decide(*layer)
     assert found is not None
-    plan, state = LayerPlan(*found), LayerState(resident, layout, len(counts))
-    check_plan(plan, counts, state, 4)
+    plan, state = (
+        LayerPlan(*found),
+        Residency(len(counts), slots=len(counts), resident=resident, layout=layout),
+    )
+    state.check(plan, counts, 4)
     expected_ns = Loads(machine()).of_plan(plan, counts, state).makespan_ns
     assert planner.makespan_ns == pytest.approx(expected_ns, rel=1e-5)
     assert planner.loads_ns.max() == planner.makespan_ns

@@ -9,13 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.policies import policy_of, random_counts, states_of, view_of
-from trimoe.cost import CPU
+from support.policies import altered, ask, carry_out, policy_of, random_counts, states_of, step_of
+from trimoe.domains import CPU
 from trimoe.errors import InputError
-from trimoe.policies import LayerState
+from trimoe.placement import Keep, Prefetch, Residency
 from trimoe.policies.caches import CACHES, ExpertCache, Worth, make_layer_cache
 from trimoe.policies.caches.scores import Activation
-from trimoe.policies.plan import Keep
 
 ACCESSES = st.lists(st.integers(0, 9), max_size=60)
 
@@ -26,19 +25,16 @@ def one(expert: int, tokens: int = 1, experts: int = 10) -> np.ndarray:
     return counts
 
 
-def access(cache: ExpertCache, state: LayerState, counts: np.ndarray) -> None:
+def access(cache: ExpertCache, state: Residency, counts: np.ndarray) -> None:
     """A step that fetches whatever is missing."""
     fetched = [int(e) for e in np.nonzero(counts)[0] if not state.resident[e]]
-    for kept in cache.keep(0, counts, state, fetched):
-        if kept.evict >= 0:
-            state.resident[kept.evict] = False
-        state.resident[kept.expert] = True
+    carry_out(state, *cache.keep(0, counts, state, fetched))
     cache.use(0, counts)
 
 
 @given(ACCESSES, st.integers(1, 6))
 def test_lru_is_an_ordered_dictionary(accesses: list[int], slots: int) -> None:
-    cache, state = ExpertCache("lru", 1, 10), LayerState.of(10, slots=slots)
+    cache, state = ExpertCache("lru", 1, 10), Residency(10, slots=slots)
     reference: OrderedDict[int, None] = OrderedDict()
     for expert in accesses:
         access(cache, state, one(expert))
@@ -52,7 +48,7 @@ def test_lru_is_an_ordered_dictionary(accesses: list[int], slots: int) -> None:
 @given(ACCESSES, st.integers(1, 6))
 def test_lfu_counts(accesses: list[int], slots: int) -> None:
     """The newcomer stays if it was used oftener than the least used, of equals the lowest number."""
-    cache, state = ExpertCache("lfu", 1, 10), LayerState.of(10, slots=slots)
+    cache, state = ExpertCache("lfu", 1, 10), Residency(10, slots=slots)
     uses, held = [0] * 10, set[int]()
     for expert in accesses:
         access(cache, state, one(expert))
@@ -122,18 +118,18 @@ def test_the_least_leaves_first(name: str) -> None:
 
 
 def test_what_is_kept() -> None:
-    """Free slots first, the pending's left out; then one for one, while the newcomer is worth more."""
+    """Free slots first, the arriving's left out; then one for one, while the newcomer is worth more."""
     cache = ExpertCache("lfu", 2, 10)
     cache.use(1, np.array([5, 1, 2, 0, 0, 0, 0, 0, 0, 0]))
-    state = LayerState.of(10, slots=5)
-    state.resident[[0, 1, 2]] = True
-    state.pending = {9}
+    state = Residency(10, slots=5, resident=[0, 1, 2])
+    state.reserve(1, Prefetch(1, 9))
     counts = np.array([0, 0, 0, 3, 4, 9, 1, 0, 0, 7])
     kept = cache.keep(1, counts, state, [3, 4, 5, 6, 9])
     assert kept == (Keep(5), Keep(4, 1), Keep(3, 2)), "1 token is no more than the 5 of expert 0"
     assert cache.keep(1, counts, state, []) == ()
-    state.slots = 4
-    assert cache.keep(1, counts, state, [6]) == (), "worth no more than the least: 1 to 1"
+    full = Residency(10, slots=4, resident=[0, 1, 2])
+    full.reserve(1, Prefetch(1, 9))
+    assert cache.keep(1, counts, full, [6]) == (), "worth no more than the least: 1 to 1"
     assert ExpertCache("none", 2, 10).keep(1, counts, state, [3]) == ()
 
 
@@ -151,14 +147,14 @@ def test_policies_count_their_hits(name: str, cache: str) -> None:
             there = state.resident & (counts > 0)
             hits[layer] += there.sum()
             misses[layer] += (counts > 0).sum() - there.sum()
-            plan = policy.plan(layer, counts, state)
-            policy.plan(layer, counts, state)  # asking twice counts once
+            plan = ask(policy, layer, counts, state)
+            ask(policy, layer, counts, state)  # asking twice counts once
             moved[layer] += len(plan.fetch) * policy.cost.expert_bytes
-            state.apply(plan)
             assert cache != "none" or not plan.keep
-            view = view_of(states, layer, counts, step=step, idle_ns=0.0)
-            assert not policy.background(view)
-            policy.background(view)  # nor does a step without a plan count
+            carry_out(state, *plan.keep)
+            now = step_of(states, layer, counts, step=step, idle_ns=0.0)
+            assert not policy.background(now)
+            policy.background(now)  # nor does a step without a plan count
     count = policy.cache.count
     assert (count.hits == hits).all() and (count.misses == misses).all()
     assert (count.moved_bytes == moved).all()
@@ -173,52 +169,49 @@ def test_policies_count_their_hits(name: str, cache: str) -> None:
     assert hits.sum() > 0
 
 
-def state_with(*residents: int) -> LayerState:
-    state = LayerState.of(10, slots=5)
-    state.resident[list(residents)] = True
-    return state
+def held(*residents: int, coming: tuple[int, ...] = ()) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Who is there, and who is on the way."""
+    return np.isin(np.arange(10), residents), coming
 
 
 def test_moves_that_cost_more_than_they_save_are_switched_off_for_a_while() -> None:
     worth = Worth(window=3, probe=2)
     worth.moved(0, 7, 2, 100.0)
-    worth.used(0, [7, 1], state_with(7, 1), [40.0, 40.0])  # one came by a move, the other was there
-    worth.used(0, [2], state_with(7, 1), [10.0])  # had to leave for it
+    worth.used(0, [7, 1], *held(7, 1), [40.0, 40.0])  # one came by a move, the other was there
+    worth.used(0, [2], *held(7, 1), [10.0])  # had to leave for it
     assert (worth.spent_ns, worth.saved_ns) == (100.0, 30.0) and worth.on
-    worth.used(0, [7], state_with(1), [40.0])  # it left again: no hit
+    worth.used(0, [7], *held(1), [40.0])  # it left again: no hit
     assert not worth.on and worth.switched == 1
-    worth.used(0, [7], state_with(7), [500.0])
+    worth.used(0, [7], *held(7), [500.0])
     assert not worth.on
-    worth.used(0, [], state_with(), [])
+    worth.used(0, [], *held(), [])
     assert worth.on, "tried again"
     worth.moved(0, 3, -1, 100.0)
     for _ in range(3):
-        worth.used(0, [3], state_with(3), [40.0])
+        worth.used(0, [3], *held(3), [40.0])
     assert worth.on and worth.switched == 1, "120 saved for 100"
     for _ in range(3):
-        worth.used(0, [8], state_with(3), [40.0])
+        worth.used(0, [8], *held(3), [40.0])
     assert worth.on, "nothing was moved"
     worth.moved(0, 9, -1, 0.0)
     for _ in range(3):
-        worth.used(0, [8], state_with(3), [40.0])
+        worth.used(0, [8], *held(3), [40.0])
     assert not worth.on, "a copy of no use"
 
 
 def test_one_that_is_still_on_its_way_counts_when_it_is_there() -> None:
     worth = Worth(window=9, probe=2)
     worth.moved(1, 4, -1, 10.0)
-    arriving = LayerState.of(10, slots=5)
-    arriving.pending = {4}
-    worth.used(1, [4], arriving, [5.0])
-    worth.used(1, [4], state_with(4), [5.0])
-    worth.used(0, [4], state_with(4), [5.0])  # another layer's
+    worth.used(1, [4], *held(coming=(4,)), [5.0])
+    worth.used(1, [4], *held(4), [5.0])
+    worth.used(0, [4], *held(4), [5.0])  # another layer's
     assert worth.saved_ns == 5.0
-    worth.used(1, [4], state_with(), [5.0])  # another one took its slot,
-    worth.used(1, [4], state_with(4), [5.0])  # and it came back on demand
+    worth.used(1, [4], *held(), [5.0])  # another one took its slot,
+    worth.used(1, [4], *held(4), [5.0])  # and it came back on demand
     assert worth.saved_ns == 5.0
     worth.moved(1, 4, -1, 10.0)
     worth.moved(1, 6, 4, 10.0)  # what came by a move and leaves by one was in nobody's way
-    worth.used(1, [4], state_with(6), [5.0])
+    worth.used(1, [4], *held(6), [5.0])
     assert worth.saved_ns == 5.0
 
 
@@ -228,8 +221,8 @@ def test_another_phase_goes_on_with_what_was_learnt() -> None:
     assert policy.report()["hits"] == policy.report()["misses"] == 0
     favourites = np.zeros(64, np.int64)
     favourites[40:50] = 10_000
-    policy.plan(3, favourites, first[3])
-    policy.background(view_of(first, 3, favourites, idle_ns=0.0))
+    ask(policy, 3, favourites, first, "prefill")
+    policy.background(step_of(first, 3, favourites, phase="prefill", idle_ns=0.0))
     found = policy.report()
     assert found["hits"] + found["misses"] == 10 and found["cache"] == "lfu" and found["prefetching"]
     then = states_of(policy, "decode")
@@ -261,13 +254,12 @@ def test_wrong_predictions_switch_prefetching_off(truthful: bool, enabled: bool)
         told = real if truthful else [few(rng, range(48, 64)) for _ in states]
         for layer, counts in enumerate(real):
             state = states[layer]
-            state.apply(policy.plan(layer, counts, state))
+            carry_out(state, *ask(policy, layer, counts, states).keep)
             known = dict(list(enumerate(told))[layer + 1 : layer + 4])
             idle_ns = 1.1 * policy.fetch_ns
-            view = view_of(states, layer, counts, step=step, idle_ns=idle_ns, foreseen=known)
-            for action in policy.background(view):
-                states[action.layer].begin(action)
-                states[action.layer].end(action)
+            now = step_of(states, layer, counts, step=step, idle_ns=idle_ns, foreseen=known)
+            for move in policy.background(now):
+                carry_out(states[move.layer], move)
                 prefetched[step] += 1
     on = [True] * 10 if truthful or not enabled else [step % 5 < 2 for step in range(10)]
     assert (prefetched > 0).tolist() == on
@@ -278,14 +270,14 @@ def test_a_copy_costs_what_others_wait_for_it() -> None:
     states = states_of(policy)
     fetch_ns, read_ns = policy.fetch_ns, policy.cost.expert_bytes / (6 * 21.3 * 0.6)
     counts = np.zeros(64, np.int64)
-    view = view_of(states, 4, counts, idle_ns=1.5 * fetch_ns)
-    assert policy._delay_ns(1, view) == 0
-    assert policy._delay_ns(2, view) == pytest.approx(0.5 * fetch_ns), "the way to the GPU"
-    view.idle_ns[policy.cost.resources.channel(3)] = 0.25 * read_ns
-    assert policy._delay_ns(1, view) == pytest.approx(0.75 * read_ns), "the memory that is read"
+    now = step_of(states, 4, counts, idle_ns=1.5 * fetch_ns)
+    assert policy._delay_ns(1, now) == 0
+    assert policy._delay_ns(2, now) == pytest.approx(0.5 * fetch_ns), "the way to the GPU"
+    now.idle_ns[policy.cost.resources.channel(3)] = 0.25 * read_ns
+    assert policy._delay_ns(1, now) == pytest.approx(0.75 * read_ns), "the memory that is read"
     counts[np.nonzero(~states[4].resident)[0][0]] = 1
-    policy.plan(4, counts, states[4])  # on the CPU, and its result wants to go to the GPU
-    assert policy._delay_ns(1, view) == pytest.approx(fetch_ns - policy.times.run_ns(CPU, 1))
+    ask(policy, 4, counts, states[4])  # on the CPU, and its result wants to go to the GPU
+    assert policy._delay_ns(1, now) == pytest.approx(fetch_ns - policy.times.run_ns(CPU, 1))
 
 
 def test_unknown_caches_are_named() -> None:
@@ -293,3 +285,17 @@ def test_unknown_caches_are_named() -> None:
         make_layer_cache("fifo", 4)
     with pytest.raises(InputError, match=r"hybrimoe\.cache: lru or lfu"):
         policy_of("hybrimoe", cache="fifo")
+
+
+def test_a_miss_that_is_kept_is_a_miss_though_it_is_on_its_way_by_then() -> None:
+    """One that a prefetch had thrown out is fetched again and stays: the copy is under way when it counts."""
+    policy = policy_of("moe-infinity", "a6000-5220r10", "deepseek-v2-lite", cache="lru")
+    states = states_of(policy)
+    states[2] = altered(states[2], slots=3, resident=[5, 6])
+    policy.worth.moved(2, 5, 7, 0.0)
+    counts = one(7, 40, 64)
+    plan = ask(policy, 2, counts, states)
+    [kept] = plan.keep
+    states[2].reserve(2, kept)
+    policy.background(step_of(states, 2, counts, idle_ns=0.0))
+    assert policy.worth.saved_ns == -policy.fetch_ns

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trimoe.cost import CPU, GPU, CostModel, Task, load_model_shape, schedule
+from support.policies import ask
+from trimoe.cost import CostModel, Task, load_model_shape, schedule
 from trimoe.cost.layer_ops import ELEMENT_BYTES, head_op
+from trimoe.domains import CPU, GPU
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile, parse_profile
-from trimoe.policies import LayerPlan, LayerState, Loads, Workload, check_plan, make_policy
+from trimoe.placement import LayerPlan, Residency
+from trimoe.policies import Loads, Workload, make_policy
 from trimoe.policies.coxmoe.policy import CoxMoE
 from trimoe.policies.coxmoe.search import Space, expected_tokens, search
 from trimoe.policies.coxmoe.times import Timing, attention_ns, split_ns
@@ -40,14 +43,13 @@ def _policy(cost: CostModel, **settings: str) -> CoxMoE:
 TIGHT = {"memory__channel_gbps": 12.0, "gpu__memory_bytes": 36e9, "cpu__peak_tflops__bf16": 40.0}
 
 
-def _split_plan(tokens: np.ndarray, resident: int, moved: int) -> tuple[LayerPlan, LayerState]:
+def _split_plan(tokens: np.ndarray, resident: int, moved: int) -> tuple[LayerPlan, Residency]:
     """The first ones in GPU memory, the next by tokens fetched, all others on the CPU."""
     rest = [one for one in np.argsort(-tokens, kind="stable") if one >= resident and tokens[one]]
     domain = np.where(tokens > 0, CPU, -1).astype(np.int32)
     domain[:resident] = np.where(tokens[:resident] > 0, GPU, -1)
     domain[rest[:moved]] = GPU
-    state = LayerState.of(len(tokens), slots=resident)
-    state.resident[:resident] = True
+    state = Residency(len(tokens), slots=resident, resident=range(resident))
     order = tuple(int(one) for one in np.nonzero(tokens)[0])
     return LayerPlan(domain, order, tuple(int(one) for one in rest[:moved])), state
 
@@ -234,12 +236,12 @@ def test_residents() -> None:
     cost, rng = _cost("qwen3-30b-a3b"), np.random.default_rng(3)
     popularity = rng.lognormal(0, 1.5, (48, 128))
     deployment = Deployment(64, 64, expert_slots=20, expert_fetches=2)
-    popular = _policy(cost).begin(deployment, popularity)
+    popular = _policy(cost).begin("decode", deployment, popularity)
     wanted = np.argsort(-popularity, axis=1)[:, :20]
     assert all(set(np.nonzero(one.resident)[0]) == set(row) for one, row in zip(popular, wanted, strict=True))
 
     def by_chance(seed: str) -> list[Any]:
-        states = _policy(cost, preload="random", seed=seed).begin(deployment, popularity)
+        states = _policy(cost, preload="random", seed=seed).begin("decode", deployment, popularity)
         assert all(one.resident.sum() == one.slots == 20 for one in states)
         return [one.resident.tolist() for one in states]
 
@@ -255,11 +257,11 @@ def test_plans_keep_the_rules(profile: str, dynamic: str) -> None:
     cost, rng = _cost("qwen3-30b-a3b", profile), np.random.default_rng(7)
     policy = _policy(cost, dynamic=dynamic)
     deployment = Deployment(64, 64, expert_slots=20, expert_fetches=6)
-    state = policy.begin(deployment, rng.lognormal(0, 1.5, (1, 128)))[0]
+    state = policy.begin("decode", deployment, rng.lognormal(0, 1.5, (1, 128)))[0]
     for _ in range(20):
         counts = rng.multinomial(int(rng.integers(1, 4000)), rng.dirichlet(np.full(128, 0.3)))
-        plan = policy.plan(0, counts, state)
-        check_plan(plan, counts, state, cost.resources.n_dimms)
+        plan = ask(policy, 0, counts, state)
+        state.check(plan, counts, cost.resources.n_dimms)
         assert all(plan.domain[one] == GPU for one in np.nonzero(state.resident & (counts > 0))[0])
         rest = [one for one in np.nonzero(counts)[0] if not state.resident[one]]
         least = min((counts[one] for one in plan.fetch), default=0)

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from support.policies import cost_of, policy_of, random_counts, states_of, view_of
-from trimoe.cost import GPU, CostModel
-from trimoe.policies import SPLIT, Loads, Prefetch, check_plan, make_policy
+from support.policies import altered, ask, cost_of, policy_of, random_counts, states_of, step_of
+from trimoe.cost import CostModel
+from trimoe.domains import GPU, SPLIT
+from trimoe.placement import Prefetch
+from trimoe.policies import Loads, make_policy
 
 EDGE = {"profile": "rtx4090-13900k-ndp8", "model": "qwen3-30b-a3b"}
 
@@ -30,16 +32,15 @@ def test_experts_move_while_the_gpu_ends_first(tokens: int, tflops: float) -> No
     states = states_of(policy)
     rng = np.random.default_rng(tokens)
     for layer in range(8):
-        counts, state = random_counts(rng, policy.cost, tokens), states[layer]
-        state.resident[:] = rng.random(128) < 0.1
-        state.slots = int(state.resident.sum())
-        plan = policy.plan(layer, counts, state)
-        check_plan(plan, counts, state, 8)
+        counts, there = random_counts(rng, policy.cost, tokens), rng.random(128) < 0.1
+        state = altered(states[layer], slots=int(there.sum()), resident=there)
+        plan = ask(policy, layer, counts, state)
+        state.check(plan, counts, 8)
         missing = [e for e in np.argsort(-counts, kind="stable") if counts[e] and not state.resident[e]]
         # The rule itself, one expert after the other.
         moved = 0
         while moved < len(missing):
-            trial = policy.plan(layer, counts, state)
+            trial = ask(policy, layer, counts, state)
             trial.domain[missing] = SPLIT
             trial.domain[missing[: moved + 1]] = GPU
             trial = type(plan)(trial.domain, trial.order, tuple(int(e) for e in missing[: moved + 1]))
@@ -55,7 +56,7 @@ def test_without_balance_nothing_is_fetched() -> None:
     policy = policy_of("edge-ndp", **EDGE, balance="off")
     states = states_of(policy)
     counts = random_counts(np.random.default_rng(0), policy.cost, 1000)
-    plan = policy.plan(0, counts, states[0])
+    plan = ask(policy, 0, counts, states[0])
     assert not plan.fetch and len(plan.on(SPLIT)) == (counts > 0).sum()
 
 
@@ -66,18 +67,18 @@ def test_the_prompts_decide_who_is_prefetched() -> None:
     rng = np.random.default_rng(1)
     prompts = [random_counts(rng, policy.cost, 32 * 128) for _ in states]
     for layer, counts in enumerate(prompts):
-        assert not policy.background(view_of(states, layer, counts))
+        assert not policy.background(step_of(states, layer, counts, phase="prefill"))
     decode = random_counts(rng, policy.cost, 32)
     fetch_ns = max(ns for _, ns in policy.cost.fetch_parts())
     policy._idle.saved_ns = 0.0
-    actions = list(policy.background(view_of(states, 0, decode, idle_ns=2.1 * fetch_ns)))
+    actions = list(policy.background(step_of(states, 0, decode, idle_ns=2.1 * fetch_ns)))
     assert actions and all(isinstance(one, Prefetch) and one.layer == 1 for one in actions)
     hottest = np.argsort(-prompts[1], kind="stable")[: len(actions)].tolist()
     assert [one.expert for one in actions] == hottest
     assert len(actions) == 2, "as much as there was idle time"
-    assert not policy.background(view_of(states, 0, decode, idle_ns=0.4 * fetch_ns))
-    assert not policy.background(view_of(states, 0, decode, idle_ns=0.4 * fetch_ns))
-    assert len(policy.background(view_of(states, 0, decode, idle_ns=0.4 * fetch_ns))) == 1, "saved up"
+    assert not policy.background(step_of(states, 0, decode, idle_ns=0.4 * fetch_ns))
+    assert not policy.background(step_of(states, 0, decode, idle_ns=0.4 * fetch_ns))
+    assert len(policy.background(step_of(states, 0, decode, idle_ns=0.4 * fetch_ns))) == 1, "saved up"
     # Another run begins with what these prompts activated.
     for state, counts in zip(states_of(policy), prompts, strict=True):
         assert set(np.nonzero(state.resident)[0]) == set(np.argsort(-counts, kind="stable")[: state.slots])
@@ -86,29 +87,38 @@ def test_the_prompts_decide_who_is_prefetched() -> None:
 def test_slots_that_are_promised_are_not_free() -> None:
     policy = policy_of("edge-ndp", **EDGE)
     states = states_of(policy)
-    states[1].slots = 3
-    states[1].resident[[8, 9]] = True
-    states[1].pending = {4}
+    states[1] = altered(states[1], slots=3, resident=[8, 9])
+    states[1].reserve(1, Prefetch(1, 4))
     first = np.zeros(128, np.int64)
     first[[3, 4, 5]] = [9, 8, 7]
-    policy.background(view_of(states, 1, first, idle_ns=0.0))
-    actions = policy.background(view_of(states, 0, first))
+    policy.background(step_of(states, 1, first, idle_ns=0.0))
+    actions = policy.background(step_of(states, 0, first))
     assert list(actions) == [Prefetch(1, 3, 8), Prefetch(1, 5, 9)]
+
+
+def test_who_is_leaving_leaves_once() -> None:
+    policy = policy_of("edge-ndp", **EDGE)
+    states = states_of(policy)
+    states[1] = altered(states[1], slots=2, resident=[8, 9])
+    states[1].reserve(1, Prefetch(1, 4, evict=8))
+    first = np.zeros(128, np.int64)
+    first[[3, 4, 9]] = [9, 8, 1]
+    policy.background(step_of(states, 1, first, idle_ns=0.0))
+    assert list(policy.background(step_of(states, 0, first))) == [Prefetch(1, 3, 9)]
 
 
 def test_the_first_step_stands_in_for_prompts_and_evicts_the_least_activated() -> None:
     policy = policy_of("edge-ndp", **EDGE)
     states = states_of(policy)
-    states[1].slots = 3
-    states[1].resident[[7, 8, 9]] = True
+    states[1] = altered(states[1], slots=3, resident=[7, 8, 9])
     first = np.zeros(128, np.int64)
     first[[3, 4, 7, 8]] = [9, 5, 2, 1]
     other = random_counts(np.random.default_rng(0), policy.cost, 32)
-    policy.background(view_of(states, 1, first))
-    policy.background(view_of(states, 1, other, step=1))
-    actions = list(policy.background(view_of(states, 0, other, step=1)))
+    policy.background(step_of(states, 1, first))
+    policy.background(step_of(states, 1, other, step=1))
+    actions = list(policy.background(step_of(states, 0, other, step=1)))
     assert actions == [Prefetch(1, 3, 9), Prefetch(1, 4, 8)]
     off = policy_of("edge-ndp", **EDGE, prefetch="off")
-    off.background(view_of(states, 1, first))
-    assert not off.background(view_of(states, 0, other, step=1))
+    off.background(step_of(states, 1, first))
+    assert not off.background(step_of(states, 0, other, step=1))
     assert not any(one.resident.any() for one in states_of(off))

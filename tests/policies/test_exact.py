@@ -9,9 +9,11 @@ import sys
 import numpy as np
 import pytest
 
-from trimoe.cost import CPU, GPU, NDP0, STRIPED, CostModel
+from trimoe.cost import CostModel
+from trimoe.domains import CPU, FIRST_DIMM, GPU, IDLE, SPLIT, STRIPED
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile
+from trimoe.placement import LayerPlan, PlacementError, Residency
 from trimoe.policies.deployment import Deployment, Workload
 from trimoe.policies.loads import Loads
 from trimoe.policies.optimum import branch
@@ -30,9 +32,9 @@ from trimoe.policies.optimum.exact import (
 from trimoe.policies.optimum.gap import measure_gaps
 from trimoe.policies.optimum.instances import draw_instances, instance_cost
 from trimoe.policies.options import Options
-from trimoe.policies.plan import IDLE, SPLIT, Ints, LayerPlan, LayerState, check_plan
 from trimoe.policies.policy import Policy
 from trimoe.policies.solver import Program
+from trimoe.policies.step import LayerStep
 
 NDP, PLAIN = "h100-8470-ndp16", "a100-8452y"
 
@@ -85,7 +87,7 @@ def test_the_optimum_is_a_plan_that_takes_as_long() -> None:
         choices = choices_of(loads, one.counts, one.state)
         found = solve_exact(choices)
         plan = to_plan(choices, found.chosen, one.state)
-        check_plan(plan, one.counts, one.state, 4)
+        one.state.check(plan, one.counts, 4)
         assert loads.of_plan(plan, one.counts, one.state).makespan_ns == pytest.approx(found.ns)
         kinds |= kinds_of(plan, one.state)
     assert kinds == set(COMMON)  # all ways are used somewhere, or the test says little
@@ -119,13 +121,13 @@ def test_fewer_ways_are_never_faster_and_one_way_is_a_sum() -> None:
 
 def test_choices() -> None:
     cost = cost_of(NDP)
-    state = LayerState.of(12, slots=2, layout=np.array([2] * 6 + [STRIPED] * 6))
-    state.resident[[0, 6]] = True
+    state = Residency(12, slots=2, resident=[0, 6], layout=np.array([2] * 6 + [STRIPED] * 6))
     counts = np.array([3, 3, 0, 0, 0, 0, 3, 3, 0, 0, 0, 0])
     plain = {one.expert: one.domains for one in choices_of(Loads(cost), counts, state)}
-    assert plain == {0: (CPU, GPU, NDP0 + 2), 1: (CPU, GPU, NDP0 + 2), 6: (CPU, GPU), 7: (CPU, GPU)}
+    home = (CPU, GPU, FIRST_DIMM + 2)
+    assert plain == {0: home, 1: home, 6: (CPU, GPU), 7: (CPU, GPU)}
     more = {one.expert: one.domains for one in choices_of(Loads(cost), counts, state, ("far", "split"))}
-    dimms = tuple(range(NDP0, NDP0 + 4))
+    dimms = tuple(range(FIRST_DIMM, FIRST_DIMM + 4))
     assert more == {0: (SPLIT,), 1: (SPLIT,), 6: (*dimms, SPLIT), 7: (*dimms, SPLIT)}
     loads = Loads(cost)
     hit, miss = choices_of(loads, counts, state, ("gpu", "fetch"))[:2]
@@ -169,9 +171,10 @@ class _Fixed(Policy):
     def deploy(self, work: Workload, phase: str) -> Deployment:
         return Deployment(work.batch, work.batch)
 
-    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
-        choices = choices_of(Loads(self.cost), counts, state, COMMON if self.best else ("cpu",))
-        return to_plan(choices, solve_exact(choices).chosen, state)
+    def plan(self, step: LayerStep) -> LayerPlan:
+        kinds = COMMON if self.best else ("cpu",)
+        choices = choices_of(Loads(self.cost), step.counts, step.residency, kinds)
+        return to_plan(choices, solve_exact(choices).chosen, step.residency)
 
 
 def test_gaps_of_policies_whose_gaps_are_known() -> None:
@@ -196,13 +199,13 @@ def test_gaps_of_policies_whose_gaps_are_known() -> None:
 
 
 class _Broken(_Fixed):
-    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
-        return LayerPlan(np.full(len(counts), IDLE, np.int32), ())
+    def plan(self, step: LayerStep) -> LayerPlan:
+        return LayerPlan(np.full(len(step.counts), IDLE, np.int32), ())
 
 
 def test_a_plan_that_breaks_a_rule_has_no_gap() -> None:
     cost = cost_of(NDP)
-    with pytest.raises(InputError, match="every active expert placed"):
+    with pytest.raises(PlacementError, match="every active expert placed"):
         measure_gaps(_Broken(cost), list(draw_instances(cost, 1, seed=1)))
 
 

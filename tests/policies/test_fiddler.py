@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.policies import cost_of, policy_of, random_counts, states_of
-from trimoe.cost import CPU, GPU
+from support.policies import ask, cost_of, policy_of, random_counts, states_of
+from trimoe.domains import CPU, GPU
 from trimoe.errors import InputError
-from trimoe.policies import Workload, check_plan
+from trimoe.policies import Workload
 from trimoe.policies.fiddler import fetched_by_max
 
 MACHINE = {"profile": "rtx6000ada-8452y", "model": "mixtral-8x7b"}
@@ -36,8 +36,8 @@ def test_no_configuration_of_eight_experts_is_better(objective: str, tokens: int
     better = sum if objective == "sum" else max
     for layer in range(6):
         counts, state = random_counts(rng, policy.cost, tokens), states[layer]
-        plan = policy.plan(layer, counts, state)
-        check_plan(plan, counts, state, policy.cost.profile.n_dimms)
+        plan = ask(policy, layer, counts, state)
+        state.check(plan, counts, policy.cost.profile.n_dimms)
         assert not plan.keep, "what the GPU holds never changes"
         missing = [one for one in plan.order if not state.resident[one]]
         all_ns = []

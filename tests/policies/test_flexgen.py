@@ -8,10 +8,12 @@ import itertools
 import numpy as np
 import pytest
 
-from trimoe.cost import GPU, CostModel, load_model_shape
+from support.policies import ask
+from trimoe.cost import CostModel, load_model_shape
+from trimoe.domains import GPU
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile
-from trimoe.policies import Workload, check_plan, make_policy
+from trimoe.policies import Workload, make_policy
 from trimoe.policies.deployment import gpu_ledger, host_ledger
 from trimoe.policies.flexgen.policy import FlexGen
 from trimoe.policies.flexgen.program import ONE, PlacementProblem, solve_placement
@@ -139,10 +141,10 @@ def test_plans_stream_what_is_not_there() -> None:
     cost = cost_of("a100-8452y")
     policy = flexgen(cost)
     deployment = policy.deploy(WORK, "decode")
-    state = policy.begin(deployment, np.arange(8.0)[None].repeat(32, 0))[0]
+    state = policy.begin("decode", deployment, np.arange(8.0)[None].repeat(32, 0))[0]
     counts = np.array([0, 5, 0, 1, 0, 0, 7, 9])
-    plan = policy.plan(0, counts, state)
-    check_plan(plan, counts, state, 0)
+    plan = ask(policy, 0, counts, state)
+    state.check(plan, counts, 0)
     assert set(plan.domain[counts > 0]) == {GPU} and 0 < state.slots < 8
     assert set(plan.fetch) == set(np.nonzero(~state.resident)[0])  # experts without tokens as well
 

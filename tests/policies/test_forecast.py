@@ -7,13 +7,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from trimoe.cost import CPU, GPU, CostModel, load_model_shape, schedule
+from trimoe.cost import CostModel, load_model_shape, schedule
+from trimoe.domains import CPU, GPU
 from trimoe.hardware.profile import load_profile
+from trimoe.placement import Residency
 from trimoe.policies.deployment import Deployment, Workload
 from trimoe.policies.forecast import Forecast, all_on_cpu, halves, streamed, uniform_counts
 from trimoe.policies.layer_tasks import LayerTasks
 from trimoe.policies.loads import Loads
-from trimoe.policies.plan import LayerState
 
 WORK = Workload(64, 100, 40)
 
@@ -41,8 +42,7 @@ def test_a_layer_one_after_the_other() -> None:
     cost = cost_of()
     deployment = Deployment(64, 64, expert_slots=10)
     forecast = Forecast(cost, WORK, "decode")
-    counts, state = uniform_counts(cost.shape, 64), LayerState.of(64, slots=10)
-    state.resident[:10] = True
+    counts, state = uniform_counts(cost.shape, 64), Residency(64, slots=10, resident=range(10))
     plan = all_on_cpu(counts, state)
     assert set(plan.domain[:10]) == {GPU} and set(plan.domain[10:]) == {CPU}
     load = Loads(cost).of_plan(plan, counts, state)

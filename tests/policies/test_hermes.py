@@ -7,19 +7,13 @@ import itertools
 import numpy as np
 import pytest
 
-from trimoe.cost import CPU, GPU, NDP0, STRIPED, CostModel, load_model_shape
+from support.policies import altered, ask, carry_out, step_of
+from trimoe.cost import CostModel, load_model_shape
+from trimoe.domains import CPU, FIRST_DIMM, GPU, STRIPED
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile
-from trimoe.policies import (
-    Deployment,
-    LayerState,
-    Prefetch,
-    Relayout,
-    StepView,
-    Workload,
-    check_plan,
-    make_policy,
-)
+from trimoe.placement import Move, Prefetch, Relayout, Residency
+from trimoe.policies import Deployment, Workload, make_policy
 from trimoe.policies.deployment import check_fits
 from trimoe.policies.hermes import placing
 from trimoe.policies.hermes.placing import balanced, place_layer
@@ -112,31 +106,35 @@ def test_deployments() -> None:
 @pytest.mark.parametrize("partition", ["on", "off"])
 def test_plans_and_first_states(partition: str) -> None:
     policy = hermes(partition=partition)
-    states = policy.begin(DECODE, popularity())
+    states = policy.begin("decode", DECODE, popularity())
     assert all(one.resident.sum() == 8 and (one.layout >= 0).all() for one in states)
     counts = np.random.default_rng(0).integers(0, 3, 64)
-    plan = policy.plan(0, counts, states[0])
-    check_plan(plan, counts, states[0], DIMMS)
+    plan = ask(policy, 0, counts, states[0])
+    states[0].check(plan, counts, DIMMS)
     for one in plan.order:
-        home = NDP0 + int(states[0].layout[one])
+        home = FIRST_DIMM + int(states[0].layout[one])
         assert plan.domain[one] == (GPU if states[0].resident[one] else home)
     assert plan.fetch == () and CPU not in plan.domain
-    striped = LayerState.of(64, layout=STRIPED)
-    check_plan(policy.plan(0, counts, striped), counts, striped, DIMMS)
+    striped = Residency(64, layout=STRIPED)
+    striped.check(ask(policy, 0, counts, striped), counts, DIMMS)
     # The most popular are on the GPU; the program may prefer others among the nearly as popular.
     assert popularity()[0][states[0].resident].min() > np.median(popularity()[0])
-    policy.begin(Deployment(32, 32, stream_ahead=True, kv_on_gpu=0.0, expert_slots=8), popularity())
-    assert len(policy.plan(0, counts, states[0]).fetch) == 56  # prompts
+    prompts = Deployment(32, 32, stream_ahead=True, kv_on_gpu=0.0, expert_slots=8)
+    policy.begin("prefill", prompts, popularity())
+    assert len(ask(policy, 0, counts, states[0], "prefill").fetch) == 56
+    assert not ask(policy, 0, counts, states[0]).fetch, "decode goes on as before"
 
 
-def view(policy: Hermes, states: list[LayerState], counts: np.ndarray, step: int, idle_ns: float) -> StepView:
-    idle = np.full(len(policy.cost.resources), idle_ns)
-    return StepView(step, 0, counts, states, idle, lambda layer: None)
+def background(
+    policy: Hermes, states: list[Residency], counts: np.ndarray, step: int, idle_ns: float
+) -> list[Move]:
+    """What it does in layer 0."""
+    return list(policy.background(step_of(states, 0, counts, step=step, idle_ns=idle_ns)))
 
 
 def test_what_gets_hot_moves_to_the_gpu_while_the_copies_idle() -> None:
     policy = hermes(remap="off")
-    states = policy.begin(DECODE, popularity())
+    states = policy.begin("decode", DECODE, popularity())
     cold = np.nonzero(~states[0].resident)[0]
     risen = cold[np.argsort(policy._state[0][cold], kind="stable")[:3]].tolist()
     start = policy._state[0][risen].copy()
@@ -145,11 +143,10 @@ def test_what_gets_hot_moves_to_the_gpu_while_the_copies_idle() -> None:
     counts[risen] = 20
     moved: list[Prefetch] = []
     for step in range(5):
-        for one in policy.background(view(policy, states, counts, step, 1e9)):
+        for one in background(policy, states, counts, step, 1e9):
             assert isinstance(one, Prefetch) and not states[0].resident[one.expert]
             assert states[0].resident[one.evict] and one.expert not in states[0].pending
-            states[0].begin(one)
-            states[0].end(one)
+            carry_out(states[0], one)
             moved.append(one)
         assert states[0].resident.sum() == states[0].slots == 8
     assert {one.expert for one in moved} == set(risen) and len(moved) == 3
@@ -169,39 +166,37 @@ def test_what_gets_hot_moves_to_the_gpu_while_the_copies_idle() -> None:
 )
 def test_what_moves_has_time_and_is_switched_on(settings: dict[str, str], copies: float, moved: int) -> None:
     policy = hermes(remap="off", **settings)
-    states = policy.begin(DECODE, popularity())
-    states[0].layout[:] = 0
+    states = policy.begin("decode", DECODE, popularity())
+    states[0] = altered(states[0], layout=0)
     counts = np.zeros(64, np.int64)
     counts[np.nonzero(~states[0].resident)[0][:4]] = 30
     for step in range(8):  # all others cool down meanwhile
-        assert policy.background(view(policy, states, counts, step, 0.0)) == []
+        assert background(policy, states, counts, step, 0.0) == []
     fetch_ns = max(ns for _, ns in policy.cost.fetch_parts(0))
-    actions = policy.background(view(policy, states, counts, 8, copies * fetch_ns))
+    actions = background(policy, states, counts, 8, copies * fetch_ns)
     assert len(actions) == moved and len({one.expert for one in actions}) == moved
 
 
 def test_states_stay_within_four_bits_and_start_from_the_calibration() -> None:
     policy = hermes()
-    states = policy.begin(DECODE, popularity())
+    states = policy.begin("decode", DECODE, popularity())
     state = policy._state[0]
     order = np.argsort(popularity()[0])
     assert (np.diff(state[order]) >= 0).all() and state.min() >= 0 and state.max() == 15
     before = state.copy()
     counts = np.where(np.arange(64) < 8, 8, 0)
-    policy.background(view(policy, states, counts, 0, 0.0))
+    background(policy, states, counts, 0, 0.0)
     assert (state[:8] == np.minimum(15, before[:8] + 4)).all()
     assert (state[8:] == np.maximum(0, before[8:] - 1)).all()
     for step in range(20):
-        policy.background(view(policy, states, counts, step, 0.0))
+        background(policy, states, counts, step, 0.0)
     assert (state[:8] == 15).all() and (state[8:] == 0).all()
 
 
 def test_a_remap_evens_out_dimms_once_a_window() -> None:
     policy = hermes(adjust="off", window="3")
-    states = policy.begin(DECODE, popularity())
-    state = states[0]
-    state.resident[:] = False
-    state.layout[:] = np.arange(64) % 2  # all on two DIMMs
+    states = policy.begin("decode", DECODE, popularity())
+    state = states[0] = altered(states[0], resident=[], layout=np.arange(64) % 2)  # all on two DIMMs
     counts = np.full(64, 2)
 
     def loads() -> np.ndarray:  # all cost the same
@@ -209,16 +204,15 @@ def test_a_remap_evens_out_dimms_once_a_window() -> None:
 
     assert loads()[:2].tolist() == [32, 32]
     for step in range(6):
-        actions = policy.background(view(policy, states, counts, step, 1e9))
+        actions = background(policy, states, counts, step, 1e9)
         assert bool(actions) == (step % 3 == 2)
         for one in actions:
             assert isinstance(one, Relayout) and state.layout[one.expert] != one.target
-            state.begin(one)
-            state.end(one)
+            carry_out(state, one)
         if step == 2:  # pairs: the two busiest with the two idlest
             assert sorted(loads())[-4:] == [16, 16, 16, 16] and loads().sum() == 64
     assert loads().max() == 8
-    tight = policy.background(view(policy, states, counts, 8, 0.0))
+    tight = background(policy, states, counts, 8, 0.0)
     assert tight == []  # the link had no time
 
 

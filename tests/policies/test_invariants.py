@@ -1,13 +1,14 @@
-"""What must hold for every policy: plans keep the rules, memory suffices, nothing moves that is there.
+"""What must hold for every policy: its decisions keep the rules, whatever becomes of its moves.
 
-Layers are asked, change and are changed by background work that ends at any time and in any order, as on the
-simulator's clock; a twin that is told the same must say the same.
+The real executor runs prompts and decode steps in turn; copies end, fail and are cancelled in any order. Its
+residencies hold the rules; slots that one can point at are told the same events and must agree after each. A
+twin that meets the same fate must decide the same.
 """
 
 from __future__ import annotations
 
-import copy
-import functools
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,170 +17,215 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trimoe.cost import STRIPED, CostModel, load_model_shape
-from trimoe.errors import InputError
-from trimoe.hardware.profile import load_profile
-from trimoe.policies import (
-    LayerPlan,
-    LayerState,
-    Prefetch,
-    Relayout,
-    StepView,
-    Workload,
-    check_plan,
-    make_policy,
-    policy_names,
+from support.chaos_backend import ChaosBackend
+from support.every_policy import (
+    EXPERTS,
+    LAYERS,
+    NDP,
+    NEEDS_NDP,
+    PHASES,
+    PLAIN,
+    VARIANTS,
+    WORK,
+    deployed,
+    small_cost,
+    some_counts,
 )
-
-LAYERS, EXPERTS = 4, 24
-WORK = Workload(24, 32, 16)
-NEEDS_NDP = {"trimoe", "monde", "hermes", "edge-ndp"}
-# Every stage of these in its other position, beside the defaults.
-VARIANTS = [
-    *((name, {}) for name in policy_names()),
-    ("fiddler", {"objective": "max", "cache": "lru"}),
-    ("hybrimoe", {"schedule": "released", "prefetch": "scores", "cache": "lfu"}),
-    ("hybrimoe", {"ratio": "0.25", "tail": "on", "cache": "ema", "auto_off": "off"}),
-    ("moe-infinity", {"cache": "mrs", "traces": "2", "window": "1", "probe": "1"}),
-    ("ktransformers", {"gpu_experts": "-1", "deferral": "1"}),
-    ("monde", {"alpha": "3"}),
-    ("edge-ndp", {"balance": "off"}),
-]
+from support.policies import Told, altered, residents
+from trimoe.domains import STRIPED
+from trimoe.errors import InputError
+from trimoe.placement import Keep, LayerPlan, Move, PlacementError, Prefetch, Relayout, Residency, Ticket
+from trimoe.policies import LayerDone, LayerStep, make_policy, policy_names
+from trimoe.runtime.executor import Executor
 
 
-@functools.cache
-def cost_of(profile: str) -> CostModel:
-    """A GPU that has room for about half of a small model's experts."""
-    shape = load_model_shape("qwen3-30b-a3b")
-    moe = replace(shape.moe, layers=LAYERS, moe_layers=tuple(range(LAYERS)), experts=EXPERTS)
-    machine = load_profile(profile).with_values({"gpu.memory_bytes": 1_000_000_000}, "a small GPU")
-    return CostModel(machine, replace(shape, moe=moe, vocabulary=20_000), "bf16")
+class Watched:
+    """A policy as it is, asked twice where it should say the same, and some of its moves in a hurry."""
+
+    def __init__(self, policy: Any, choose: Callable[[int], int], *, twice: bool) -> None:
+        self.policy, self.cost, self.choose, self.twice = policy, policy.cost, choose, twice
+        self.backend: ChaosBackend
+        self.log: list[Any] = []
+
+    def plan(self, step: LayerStep) -> LayerPlan:
+        plan = self.policy.plan(step)
+        assert not self.twice or look_of(self.policy.plan(step)) == look_of(plan)
+        self.log.append(look_of(plan))
+        return plan
+
+    def background(self, step: LayerStep) -> list[Move]:
+        moves = [self.hurried(one, step.now_ns) for one in self.policy.background(step)]
+        self.log.append(moves)
+        return moves
+
+    def observe(self, done: LayerDone | Ticket) -> None:
+        self.backend.told(done)
+        self.policy.observe(done)
+
+    def hurried(self, move: Move, now_ns: float) -> Move:
+        return move if self.choose(3) else replace(move, deadline_ns=now_ns + 1e5)
 
 
-@functools.cache
-def deployed(name: str, profile: str, variant: tuple[tuple[str, str], ...], phase: str) -> tuple[Any, Any]:
-    """A policy and its deployment; planners may take a while, so that examples begin with copies of it."""
-    policy = make_policy(name, cost_of(profile), dict(variant))
-    return policy, policy.deploy(WORK, phase)
+def look_of(plan: LayerPlan) -> tuple[Any, ...]:
+    return plan.domain.tolist(), plan.order, plan.fetch, plan.keep, plan.deferred
 
 
-def same(a: LayerPlan, b: LayerPlan) -> bool:
-    fields = [(one.order, one.fetch, one.keep, one.deferred) for one in (a, b)]
-    return fields[0] == fields[1] and bool((a.domain == b.domain).all())
+def fewer(state: Residency, rng: np.random.Generator) -> Residency:
+    """Some of the slots, and some of their experts."""
+    slots = int(rng.integers(0, state.slots + 1))
+    there = rng.permutation(sorted(residents(state)))[: rng.integers(0, slots + 1)]
+    return altered(state, slots=slots, resident=there.astype(np.int64))
 
 
 class Run:
-    """One policy on its layers, with the background work that is under way."""
+    """One policy on a model, in both phases."""
 
-    def __init__(self, name: str, profile: str, variant: dict[str, str], phase: str, popularity: Any) -> None:
-        policy, self.deployment = deployed(name, profile, tuple(variant.items()), phase)
-        try:
-            self.policy = copy.deepcopy(policy, {id(policy.cost): policy.cost})
-        except TypeError:  # compiled parts cannot be copied
-            self.policy = make_policy(name, policy.cost, variant)
-            self.deployment = self.policy.deploy(WORK, phase)
-        self.states: list[LayerState] = self.policy.begin(self.deployment, popularity)
-        self.under_way: list[Any] = []
-        self.n_dimms = policy.cost.resources.n_dimms
+    def __init__(
+        self,
+        name: str,
+        profile: str,
+        variant: dict[str, str],
+        popularity: np.ndarray,
+        choose: Callable[[int], int],
+        *,
+        begin: Sequence[str] = PHASES,
+        cut: int = 0,
+        twice: bool = False,
+    ) -> None:
+        """cut: a seed for fewer slots and residents than the policy begins with; 0: all of them."""
+        policy, self.deployments = deployed(name, profile, variant)
+        for phase in begin:
+            self.residencies = policy.begin(phase, self.deployments[phase], popularity)
+        if cut:
+            rng = np.random.default_rng(cut)
+            self.residencies = [fewer(one, rng) for one in self.residencies]
+        self.watched = Watched(policy, choose, twice=twice)
+        self.backend = ChaosBackend(len(policy.cost.resources), self.residencies, choose)
+        self.watched.backend = self.backend
+        self.executor = Executor(self.watched, self.residencies, self.backend)  # type: ignore[arg-type]
+        self.places = policy.cost.resources.n_dimms
+        self.steps = dict.fromkeys(PHASES, 0)
 
-    def layer(self, view: StepView) -> LayerPlan:
-        """Asks for a plan and for background work, and holds both to the rules."""
-        state, counts = self.states[view.layer], view.counts
-        plan: LayerPlan = self.policy.plan(view.layer, counts, state)
-        check_plan(plan, counts, state, self.n_dimms)
-        state.apply(plan)
-        for action in self.policy.background(replace(view, states=self.states)):
-            self.start(action)
+    def step(self, phase: str, counts: Sequence[np.ndarray]) -> None:
+        streaming = self.deployments[phase].stream_ahead
+        for layer, row in enumerate(counts):
+            self.backend.ask_next(layer, streaming=streaming)
+            known = {later: counts[later] * 0.9 for later in range(layer + 1, min(layer + 4, LAYERS))}
+            self.executor.layer(phase, self.steps[phase], layer, row, foresight=Told(known))
+            self.check()
+        self.steps[phase] += 1
+
+    def finish(self) -> None:
+        """Nothing is forgotten: whoever waited for whom he replaces is there, too."""
+        self.backend.at_the_end = True
+        for _ in range(2):
+            self.executor.settle()
         self.check()
-        return plan
-
-    def start(self, action: Any) -> None:
-        state = self.states[action.layer]
-        assert 0 <= action.expert < EXPERTS
-        assert action.expert not in state.pending, "it is under way already"
-        if isinstance(action, Prefetch):
-            assert not state.resident[action.expert], "it is there"
-            assert action.evict < 0 or state.resident[action.evict], "nobody to evict"
-        else:
-            assert isinstance(action, Relayout)
-            assert STRIPED <= action.target < self.n_dimms
-            assert action.target != state.layout[action.expert], "it is there"
-        state.begin(action)
-        self.under_way.append(action)
-
-    def end(self, which: int) -> None:
-        action = self.under_way.pop(which)
-        state = self.states[action.layer]
-        state.end(action)
-        assert action.expert not in state.pending
-        if isinstance(action, Relayout):
-            assert state.layout[action.expert] == action.target
-        self.check()
+        assert not any(state.pending for state in self.residencies)
 
     def check(self) -> None:
-        for layer, state in enumerate(self.states):
-            arriving = [one for one in self.under_way if one.layer == layer and isinstance(one, Prefetch)]
-            held = int(state.resident.sum()) + sum(not state.resident[one.expert] for one in arriving)
-            assert held <= state.slots <= EXPERTS, "more than GPU memory holds"
-            assert ((state.layout >= STRIPED) & (state.layout < max(1, self.n_dimms))).all()
-            assert state.pending == {one.expert for one in self.under_way if one.layer == layer}
+        self.backend.check()
+        for state in self.residencies:
+            assert state.held <= state.slots <= EXPERTS, "more than GPU memory holds"
+            assert ((state.layout >= STRIPED) & (state.layout < max(1, self.places))).all()
 
 
-def counts_of(rng: np.random.Generator, tokens: int, skew: float) -> np.ndarray:
-    """[E], with experts that nobody chose."""
-    popularity = np.exp(skew * rng.standard_normal(EXPERTS))
-    return np.minimum(rng.multinomial(tokens * 8, popularity / popularity.sum()), tokens)
-
-
-@pytest.mark.parametrize("profile", ["h100-8470-ndp16", "a6000-5220r10"])
+@pytest.mark.parametrize("profile", [NDP, PLAIN])
 @pytest.mark.parametrize(("name", "variant"), VARIANTS, ids=lambda one: one if isinstance(one, str) else "")
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_every_policy_keeps_the_rules(
     name: str, variant: dict[str, str], profile: str, data: st.DataObject
 ) -> None:
-    if name in NEEDS_NDP and cost_of(profile).profile.ndp is None:
+    if name in NEEDS_NDP and small_cost(profile).profile.ndp is None:
         with pytest.raises(InputError, match="NDP"):
-            make_policy(name, cost_of(profile), variant).deploy(WORK, "decode")
+            make_policy(name, small_cost(profile), variant).deploy(WORK, "decode")
         return
-    phase = data.draw(st.sampled_from(["prefill", "decode"]))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     popularity = rng.gamma(0.5, 100, (LAYERS, EXPERTS))
-    run, twin = (Run(name, profile, variant, phase, popularity) for _ in range(2))
-    run.check()
-    most = run.deployment.batch * (WORK.input if phase == "prefill" else 1)
-    for step in range(data.draw(st.integers(1, 4))):
+    begin, cut = data.draw(st.permutations(PHASES)), data.draw(st.integers(0, 2**16))
+    steps = []
+    for _ in range(data.draw(st.integers(1, 6))):
+        phase = data.draw(st.sampled_from(PHASES))
+        most = WORK.batch * (WORK.input if phase == "prefill" else 1)
         tokens = data.draw(st.sampled_from([1, 3, most]))
-        ahead = [counts_of(rng, tokens, 2.0) for _ in range(LAYERS)]
-        for layer in range(LAYERS):
-            for _ in range(data.draw(st.integers(0, 3)) if run.under_way else 0):
-                if run.under_way:
-                    which = data.draw(st.integers(0, len(run.under_way) - 1))
-                    run.end(which)
-                    twin.end(which)
-            known = {later: ahead[later] * 0.9 for later in range(layer + 1, min(layer + 4, LAYERS))}
-            idle = np.full(len(run.policy.cost.resources), rng.choice([0.0, 2e5, 3e6]))
-            view = StepView(step, layer, ahead[layer], (), idle, known.get)
-            assert same(run.layer(view), twin.layer(view)), "the same question, another answer"
-            assert run.under_way == twin.under_way
+        steps.append((phase, [some_counts(rng, tokens) for _ in range(LAYERS)]))
+    fate = data.draw(st.randoms(use_true_random=False))
+    past: list[int] = []
+
+    def choose(below: int) -> int:
+        past.append(fate.randrange(below))
+        return past[-1]
+
+    run = Run(name, profile, variant, popularity, choose, begin=begin, cut=cut, twice=True)
+    for step in steps:
+        run.step(*step)
+    run.finish()
+    again = iter(past)
+    twin = Run(name, profile, variant, popularity, lambda below: next(again), begin=begin, cut=cut)
+    for step in steps:
+        twin.step(*step)
+    twin.finish()
+    assert twin.watched.log == run.watched.log, "the same questions, other answers"
+    assert not list(again)
+
+
+def test_moves_of_every_kind_and_end_are_met() -> None:
+    """Or the test above says little: by some policy that prefetches, keeps and relays."""
+    kinds, ended, joined = set[type](), set[str](), 0
+    for name, seed in ((one, seed) for one in ("trimoe", "moe-infinity", "hybrimoe") for seed in range(12)):
+        fate, rng = random.Random(seed), np.random.default_rng(seed)
+        variant = {"ratio": "0.25"} if name == "hybrimoe" else {}
+        run = Run(name, NDP, variant, rng.gamma(0.5, 100, (LAYERS, EXPERTS)), fate.randrange)
+        submit = run.backend.submit
+
+        def watch(step: LayerStep, plan: LayerPlan, kept: Any, found: Any, submit: Any = submit) -> None:
+            nonlocal joined
+            kinds.update(type(one.move) for one in kept)
+            joined += len(found)
+            submit(step, plan, kept, found)
+
+        run.backend.submit = watch  # type: ignore[method-assign]
+        for _ in range(8):
+            run.step("decode", [some_counts(rng, WORK.batch) for _ in range(LAYERS)])
+        kinds.update(type(one) for moves in run.watched.log for one in moves if isinstance(moves, list))
+        ended.update(one.name for one, times in run.executor.ended.items() if times)
+    assert kinds == {Prefetch, Keep, Relayout} and ended == {"DONE", "FAILED", "CANCELLED"}
+    assert joined > 3
 
 
 def test_a_layer_without_tokens_has_an_empty_plan() -> None:
     for name in policy_names():
-        run = Run(name, "h100-8470-ndp16", {}, "decode", np.ones((LAYERS, EXPERTS)))
-        idle = np.zeros(len(run.policy.cost.resources))
-        plan = run.layer(StepView(0, 0, np.zeros(EXPERTS, np.int64), (), idle, lambda _: None))
-        assert not plan.order and not plan.keep, name
+        run = Run(name, NDP, {}, np.ones((LAYERS, EXPERTS)), lambda below: 0)
+        for phase in PHASES:
+            run.step(phase, [np.zeros(EXPERTS, np.int64)] * LAYERS)
+        plans = [one for one in run.watched.log if isinstance(one, tuple)]
+        assert len(plans) == 2 * LAYERS and not any(order or keep for _, order, _, keep, _ in plans), name
 
 
-def test_the_rules_bite() -> None:
+@pytest.mark.parametrize(
+    "moves",
+    [
+        lambda there, away: [Prefetch(0, there)],
+        lambda there, away: [Prefetch(0, away, away)],
+        lambda there, away: [Prefetch(0, away)],
+        lambda there, away: [Relayout(0, away, STRIPED)],
+        lambda there, away: [Prefetch(0, away, there), Relayout(0, away, 1)],
+    ],
+)
+def test_the_rules_bite(moves: Any) -> None:
     """A policy that breaks one is caught by the run itself."""
-    run = Run("fiddler", "a6000-5220r10", {}, "decode", np.ones((LAYERS, EXPERTS)))
-    there = int(np.nonzero(run.states[0].resident)[0][0])
-    away = int(np.nonzero(~run.states[0].resident)[0][0])
-    for action in (Prefetch(0, there), Prefetch(0, away, away), Relayout(0, away, STRIPED)):
-        with pytest.raises(AssertionError):
-            run.start(action)
-    run.start(Prefetch(0, away))
-    with pytest.raises(AssertionError, match="more than GPU memory holds"):
-        run.check()
+    run = Run("fiddler", PLAIN, {}, np.ones((LAYERS, EXPERTS)), lambda below: 1)
+    there = int(np.nonzero(run.residencies[0].resident)[0][0])
+    away = int(np.nonzero(~run.residencies[0].resident)[0][0])
+    run.watched.policy.background = lambda step: moves(there, away)
+    with pytest.raises(PlacementError):
+        run.step("decode", [np.ones(EXPERTS, np.int64)] * LAYERS)
+
+
+def test_the_model_bites() -> None:
+    """A residency that changes before its time is caught by the slots."""
+    run = Run("fiddler", PLAIN, {}, np.ones((LAYERS, EXPERTS)), lambda below: 1)
+    run.residencies[1]._resident[0] ^= True
+    with pytest.raises(AssertionError):
+        run.step("decode", [np.ones(EXPERTS, np.int64)] * LAYERS)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.policies import policy_of, random_counts, states_of
-from trimoe.cost import CPU, GPU
+from support.policies import ask, policy_of, random_counts, states_of
+from trimoe.domains import CPU, GPU
 from trimoe.errors import InputError
-from trimoe.policies import Loads, check_plan
+from trimoe.policies import Loads
 from trimoe.policies.ktransformers import deferred_tokens
 
 
@@ -18,7 +18,7 @@ def test_routed_experts_are_on_the_cpu() -> None:
     policy = policy_of("ktransformers")
     counts = random_counts(np.random.default_rng(0), policy.cost, 32)
     state = states_of(policy)[3]
-    plan = policy.plan(3, counts, state)
+    plan = ask(policy, 3, counts, state)
     assert set(plan.on(CPU)) == set(np.nonzero(counts)[0].tolist())
     assert not plan.fetch and not plan.deferred
 
@@ -28,7 +28,7 @@ def test_the_most_popular_experts_stay_on_the_gpu() -> None:
     states = states_of(policy, seed=5)
     popularity = np.random.default_rng(5).random((48, 128))
     counts = np.ones(128, np.int64)
-    plan = policy.plan(7, counts, states[7])
+    plan = ask(policy, 7, counts, states[7])
     assert set(plan.on(GPU)) == set(np.argsort(-popularity[7])[:16].tolist())
     assert len(plan.on(CPU)) == 112 and not plan.fetch
     full = policy_of("ktransformers", gpu_experts=-1)
@@ -39,8 +39,8 @@ def test_deferral_takes_its_share_of_the_cpu_work() -> None:
     policy = policy_of("ktransformers", deferral=2)
     states = states_of(policy)
     counts = random_counts(np.random.default_rng(1), policy.cost, 32)
-    plan = policy.plan(4, counts, states[4])
-    check_plan(plan, counts, states[4], 16)
+    plan = ask(policy, 4, counts, states[4])
+    states[4].check(plan, counts, 16)
     assert sum(n for _, n in plan.deferred) == round(counts.sum() * 2 / 8)
     load = Loads(policy.cost).of_plan(plan, counts, states[4])
     names = policy.cost.resources
@@ -57,8 +57,9 @@ def test_nothing_is_deferred_at_the_end_or_in_prompts() -> None:
     policy = policy_of("ktransformers", deferral=2)
     states = states_of(policy)
     rng = np.random.default_rng(2)
-    assert not policy.plan(47, random_counts(rng, policy.cost, 32), states[47]).deferred
-    assert not policy.plan(4, random_counts(rng, policy.cost, 32 * 128), states[4]).deferred
+    assert not ask(policy, 47, random_counts(rng, policy.cost, 32), states[47]).deferred
+    assert not ask(policy, 4, random_counts(rng, policy.cost, 32 * 128), states[4], "prefill").deferred
+    assert ask(policy, 4, random_counts(rng, policy.cost, 32), states[4]).deferred
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=64), st.integers(0, 7))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from support.policies import policy_of, random_counts, states_of, view_of
-from trimoe.cost import GPU
-from trimoe.policies import Prefetch, check_plan
+from support.policies import altered, ask, policy_of, random_counts, states_of, step_of
+from trimoe.domains import GPU
+from trimoe.placement import Prefetch
 from trimoe.policies.moe_infinity import TraceStore
 
 LITE = {"profile": "rtx4090-13900k-ndp8", "model": "qwen3-30b-a3b"}
@@ -57,12 +57,9 @@ def test_all_experts_run_on_the_gpu() -> None:
     policy = policy_of("moe-infinity", **LITE)
     states = states_of(policy)
     counts = random_counts(np.random.default_rng(1), policy.cost, 200)
-    state = states[2]
-    state.resident[:] = False
-    state.resident[:10] = True
-    state.slots = 12
-    plan = policy.plan(2, counts, state)
-    check_plan(plan, counts, state, 8)
+    state = altered(states[2], slots=12, resident=range(10))
+    plan = ask(policy, 2, counts, state)
+    state.check(plan, counts, 8)
     assert set(plan.on(GPU)) == set(np.nonzero(counts)[0])
     assert set(plan.fetch) == set(np.nonzero(counts)[0]) - set(range(10))
     assert len(plan.keep) - sum(one.evict >= 0 for one in plan.keep) == 2
@@ -75,7 +72,7 @@ def repeating(policy, steps: int = 3):  # type: ignore[no-untyped-def]
     counts = [random_counts(rng, policy.cost, 4) for _ in states]
     for step in range(steps):
         for layer, one in enumerate(counts):
-            policy.background(view_of(states, layer, one, step=step, idle_ns=0.0))
+            policy.background(step_of(states, layer, one, step=step, idle_ns=0.0))
     policy.idle.saved_ns = 0.0
     return states, counts
 
@@ -83,9 +80,8 @@ def repeating(policy, steps: int = 3):  # type: ignore[no-untyped-def]
 def test_the_likeliest_expert_of_the_nearest_layer_comes_first() -> None:
     policy = policy_of("moe-infinity", **LITE)
     states, counts = repeating(policy)
-    for state in states:
-        state.resident[:] = False
-    now = view_of(states, 0, counts[0], step=9, idle_ns=3.5 * policy.fetch_ns)
+    states = [altered(state, resident=[]) for state in states]
+    now = step_of(states, 0, counts[0], step=9, idle_ns=3.5 * policy.fetch_ns)
     actions = list(policy.background(now))
     layers = len(states)
     wanted = {}
@@ -101,25 +97,26 @@ def test_the_likeliest_expert_of_the_nearest_layer_comes_first() -> None:
 def test_only_less_likely_experts_make_room() -> None:
     policy = policy_of("moe-infinity", **LITE)
     states, counts = repeating(policy)
-    for layer, state in enumerate(states):
-        state.resident[:] = False
-        state.resident[np.argsort(-counts[layer], kind="stable")[1 : 1 + state.slots]] = True
-    actions = policy.background(view_of(states, 0, counts[0], step=9, idle_ns=1.5 * policy.fetch_ns))
+    busiest = [np.argsort(-one, kind="stable") for one in counts]
+    states = [
+        altered(state, resident=order[1 : 1 + state.slots])
+        for state, order in zip(states, busiest, strict=True)
+    ]
+    actions = policy.background(step_of(states, 0, counts[0], step=9, idle_ns=1.5 * policy.fetch_ns))
     (only,) = actions
     assert isinstance(only, Prefetch) and only.expert == counts[only.layer].argmax()
     assert states[only.layer].resident[only.evict] and counts[only.layer][only.evict] == 0
-    for layer, state in enumerate(states):
-        state.resident[:] = False
-        state.slots = 3
-        state.resident[np.argsort(-counts[layer], kind="stable")[:3]] = True
-    assert not policy.background(view_of(states, 0, counts[0], step=10, idle_ns=9e9)), "the best are there"
+    states = [
+        altered(state, slots=3, resident=order[:3]) for state, order in zip(states, busiest, strict=True)
+    ]
+    assert not policy.background(step_of(states, 0, counts[0], step=10, idle_ns=9e9)), "the best are there"
 
 
 def test_predictions_tell_its_cache_whom_to_hold() -> None:
     policy = policy_of("moe-infinity", **LITE)
     states, counts = repeating(policy)
     for layer in range(5):
-        policy.background(view_of(states, layer, counts[layer], step=9, idle_ns=0.0))
+        policy.background(step_of(states, layer, counts[layer], step=9, idle_ns=0.0))
     shares = counts[5] / counts[5].sum()
     gained = (
         policy.cache.layers[5].scores - policy.cache.layers[5]._tokens / policy.cache.layers[5]._tokens.sum()
@@ -130,9 +127,8 @@ def test_predictions_tell_its_cache_whom_to_hold() -> None:
 def test_no_prefetch_if_told_so_or_if_there_is_no_later_layer() -> None:
     off = policy_of("moe-infinity", **LITE, prefetch="off")
     states, counts = repeating(off)
-    for state in states:
-        state.resident[:] = False
-    assert not off.background(view_of(states, 0, counts[0], step=9))
+    states = [altered(state, resident=[]) for state in states]
+    assert not off.background(step_of(states, 0, counts[0], step=9))
     on = policy_of("moe-infinity", **LITE)
     states, counts = repeating(on)
-    assert not on.background(view_of(states, len(states) - 1, counts[-1], step=9))
+    assert not on.background(step_of(states, len(states) - 1, counts[-1], step=9))

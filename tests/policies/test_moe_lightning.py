@@ -7,10 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from trimoe.cost import CPU, GPU, CostModel, load_model_shape
+from support.policies import ask
+from trimoe.cost import CostModel, load_model_shape
+from trimoe.domains import CPU, GPU
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile
-from trimoe.policies import Workload, check_plan, make_policy
+from trimoe.policies import Workload, make_policy
 from trimoe.policies.deployment import Deployment, check_fits, gpu_ledger
 from trimoe.policies.forecast import Forecast, streamed
 from trimoe.policies.moe_lightning.policy import MoELightning
@@ -120,9 +122,9 @@ def test_plans() -> None:
         deployment = policy.deploy(WORK, "decode")
         assert deployment.stream_ahead == (experts == "gpu")
         some = dataclasses.replace(deployment, expert_slots=2)
-        state = policy.begin(some, np.arange(8.0)[None].repeat(32, 0))[0]
-        plan = policy.plan(0, counts, state)
-        check_plan(plan, counts, state, 0)
+        state = policy.begin("decode", some, np.arange(8.0)[None].repeat(32, 0))[0]
+        plan = ask(policy, 0, counts, state)
+        state.check(plan, counts, 0)
         assert {int(one) for one in plan.domain[counts > 0]} == domains
         assert len(plan.fetch) == (6 if experts == "gpu" else 0)
 

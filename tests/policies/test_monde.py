@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from support.policies import cost_of, policy_of, random_counts, states_of, view_of
-from trimoe.cost import GPU, NDP0
-from trimoe.policies import LayerState, Loads, check_plan
+from support.policies import altered, ask, cost_of, policy_of, random_counts, states_of, step_of
+from trimoe.domains import FIRST_DIMM, GPU
+from trimoe.placement import Residency
+from trimoe.policies import Loads
 from trimoe.policies.monde import gpu_bytes
 from trimoe.policies.placing import IdleTime, balanced_homes, split_makespans
 
@@ -32,15 +33,15 @@ def test_the_hottest_go_up_to_h(alpha: float, moved: int) -> None:
     states = states_of(policy)
     counts = np.zeros(128, np.int64)
     counts[np.random.default_rng(3).permutation(128)[:100]] = 1 + np.arange(100)
-    plan = policy.plan(0, counts, states[0])
-    check_plan(plan, counts, states[0], 16)
+    plan = ask(policy, 0, counts, states[0])
+    states[0].check(plan, counts, 16)
     share = 64 / (64 + policy.memory_gbps)
     assert len(plan.on(GPU)) == min(100, int(alpha * share * 100)) == moved
     assert plan.fetch == plan.on(GPU) == tuple(np.argsort(-counts)[:moved].tolist())
     for one in set(plan.order) - set(plan.fetch):
-        assert plan.domain[one] == NDP0 + states[0].layout[one]
-    policy.background(view_of(states, 0, counts))
-    assert policy.alpha == alpha, "a given alpha stays"
+        assert plan.domain[one] == FIRST_DIMM + states[0].layout[one]
+    policy.background(step_of(states, 0, counts[::-1].copy()))
+    assert ask(policy, 0, counts, states[0]).fetch == plan.fetch, "a given alpha stays"
 
 
 @pytest.mark.parametrize("tokens", [4, 64, 4096])
@@ -51,22 +52,20 @@ def test_alpha_tunes_itself_to_the_best_split(tokens: int) -> None:
     tuned, best = [], []
     for layer in range(48):
         counts, state = random_counts(rng, policy.cost, tokens), states[layer]
-        tuned.append(loads.of_plan(policy.plan(layer, counts, state), counts, state).makespan_ns)
+        tuned.append(loads.of_plan(ask(policy, layer, counts, state), counts, state).makespan_ns)
         each = [
-            policy_of("monde", alpha=alpha).plan(layer, counts, state) for alpha in (0.01, 0.5, 2, 10, 64)
+            ask(policy_of("monde", alpha=alpha), layer, counts, state) for alpha in (0.01, 0.5, 2, 10, 64)
         ]
         best.append(min(loads.of_plan(plan, counts, state).makespan_ns for plan in each))
-        policy.background(view_of(states, layer, counts))
+        policy.background(step_of(states, layer, counts))
     assert np.mean(tuned) <= 1.03 * np.mean(best), "as good as the best of five for every layer"
 
 
 def test_what_is_there_is_not_fetched() -> None:
     policy = policy_of("monde", alpha=64)
-    state = states_of(policy)[0]
-    state.resident[5] = True
-    state.slots = 1
-    plan = policy.plan(0, np.ones(128, np.int64), state)
-    check_plan(plan, np.ones(128), state, 16)
+    state = altered(states_of(policy)[0], slots=1, resident=[5])
+    plan = ask(policy, 0, np.ones(128, np.int64), state)
+    state.check(plan, np.ones(128), 16)
     assert 5 in plan.on(GPU) and len(plan.fetch) == 127
 
 
@@ -96,13 +95,13 @@ def test_makespans_of_every_split_are_those_of_the_plans() -> None:
     counts = random_counts(rng, cost, 16)
     order = np.argsort(-counts, kind="stable")[: int((counts > 0).sum())].tolist()
     layout = rng.integers(0, 16, 128)
-    state = LayerState.of(128, layout=layout)
+    state = Residency(128, layout=layout)
     gpu = np.array([loads.expert(GPU, int(counts[e]), -1) + loads.fetch(int(layout[e])) for e in order])
-    ndp = np.array([loads.expert(NDP0 + int(layout[e]), int(counts[e]), int(layout[e])) for e in order])
+    ndp = np.array([loads.expert(FIRST_DIMM + int(layout[e]), int(counts[e]), int(layout[e])) for e in order])
     found = split_makespans(loads, np.zeros(len(cost.resources)), gpu, ndp)
-    policy = policy_of("monde", alpha=1)
+    policy = policy_of("monde")
     for k in (0, 1, 5, len(order)):
-        policy.alpha = (k + 0.5) / len(order) * (1 + policy.memory_gbps / policy.pcie_gbps)
-        plan = policy.plan(0, counts, state)
+        policy.alpha["decode"] = (k + 0.5) / len(order) * (1 + policy.memory_gbps / policy.pcie_gbps)
+        plan = ask(policy, 0, counts, state)
         assert len(plan.fetch) == k
         assert found[k] == pytest.approx(loads.of_plan(plan, counts, state).makespan_ns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,20 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimoe.cost import GPU, NDP0, STRIPED, CostModel, load_model_shape
+from support.policies import ask, carry_out, step_of
+from trimoe.cost import CostModel, load_model_shape
+from trimoe.domains import FIRST_DIMM, GPU, STRIPED
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile
-from trimoe.policies import (
-    LayerState,
-    Loads,
-    Policy,
-    Prefetch,
-    Relayout,
-    StepView,
-    Workload,
-    check_plan,
-    make_policy,
-)
+from trimoe.placement import Prefetch, Progress, Relayout, Residency, Ticket
+from trimoe.policies import LayerStep, Loads, Policy, Workload, make_policy
 from trimoe.policies.deployment import Deployment
 from trimoe.policies.trimoe.layout import ExpectedTimes, balanced_line, ridge_tokens
 
@@ -52,46 +46,40 @@ class Loop:
     def __init__(
         self, policy: Policy, popularity: Any, *, deployment: Deployment = DECODE, delay: int = 0
     ) -> None:
-        self.policy, self.states = policy, policy.begin(deployment, popularity)
-        self.loads, self.step_ns, self.actions = Loads(policy.cost), 0.0, list[Any]()
+        self.policy, self.states = policy, policy.begin("decode", deployment, popularity)
+        self.loads, self.step_ns, self.moves = Loads(policy.cost), 0.0, list[Any]()
         self.n_dimms = policy.cost.resources.n_dimms
-        self.under_way: list[list[Any]] = [[] for _ in range(delay)]
+        self.under_way: list[list[Ticket]] = [[] for _ in range(delay)]
 
     def step(self, counts: Any, idle_ns: float = 1e9) -> list[Any]:
-        self.step_ns, self.actions = 0.0, []
+        """What it begins."""
+        self.step_ns, tickets = 0.0, list[Ticket]()
         for layer, row in enumerate(counts):
             state = self.states[layer]
-            plan = self.policy.plan(layer, row, state)
-            check_plan(plan, row, state, self.n_dimms)
+            plan = ask(self.policy, layer, row, self.states)
+            state.check(plan, row, self.n_dimms)
             self.step_ns += self.loads.of_plan(plan, row, state).makespan_ns
-            state.apply(plan)
-            idle = np.full(len(self.policy.cost.resources), idle_ns)
-            self.begin(layer, self.policy.background(StepView(0, layer, row, self.states, idle, no_one)))
-        self.under_way.append(self.actions)
-        for action in self.under_way.pop(0):
-            self.states[action.layer].end(action)
-        return self.actions
+            carry_out(state, *plan.keep)
+            tickets += self.begin(layer, self.policy.background(idle_step(self.states, layer, row, idle_ns)))
+        self.under_way.append(tickets)
+        for ticket in self.under_way.pop(0):
+            self.states[ticket.layer].commit(ticket)
+        return [one.move for one in tickets]
 
-    def begin(self, layer: int, actions: Any) -> None:
-        for action in actions:
+    def begin(self, layer: int, moves: Any) -> Iterator[Ticket]:
+        for move in moves:
             state = self.states[layer]
-            assert action.layer == layer and action.expert not in state.pending
-            if isinstance(action, Prefetch):
-                assert not state.resident[action.expert]
-                assert action.evict < 0 or state.resident[action.evict]
-                assert action.evict < 0 or action.evict not in state.pending
+            assert move.layer == layer
+            if isinstance(move, Prefetch):
+                assert move.evict < 0 or move.evict not in state.pending
             else:
-                assert STRIPED <= action.target < self.n_dimms
-                assert action.target != state.layout[action.expert] and not state.resident[action.expert]
-            state.begin(action)
-            self.actions.append(action)
-            begun = [one for some in (*self.under_way, self.actions) for one in some]
-            coming = sum(isinstance(one, Prefetch) and one.layer == layer for one in begun)
-            assert state.resident.sum() + coming <= state.slots
+                # One that a prefetch replaces is outside as good as already.
+                assert move.target < self.n_dimms and not state.becoming[0][move.expert]
+            yield state.reserve(layer, move)
 
 
-def no_one(layer: int) -> None:
-    return None
+def idle_step(states: list[Residency], layer: int, counts: Any, idle_ns: float = 1e9) -> LayerStep:
+    return step_of(states, layer, counts, idle_ns=idle_ns, resources=len(machine().resources))
 
 
 # --- deployments ----------------------------------------------------------------------------------
@@ -103,15 +91,14 @@ def test_prefill_is_the_gpus_alone() -> None:
     assert 0 < deployment.expert_slots < 128
     assert (deployment.qkv, deployment.attention, deployment.out) == ("gpu",) * 3
     assert deployment.coalesced and deployment.stream_ahead and deployment.dense_on_gpu == 1
-    state = policy.begin(deployment, drawn(1))[0]
+    state = policy.begin("prefill", deployment, drawn(1))[0]
     counts = np.zeros(128, int)
     counts[[3, 5]] = 1, 700
-    plan = policy.plan(0, counts, state)
-    check_plan(plan, counts, state, 16)
+    plan = ask(policy, 0, counts, state, "prefill")
+    state.check(plan, counts, 16)
     assert plan.domain[3] == plan.domain[5] == GPU and set(plan.order) == {3, 5}
     assert set(plan.fetch) == set(np.nonzero(~state.resident)[0].tolist())
-    idle = np.full(len(policy.cost.resources), 1e12)
-    assert not policy.background(StepView(0, 0, counts, [state], idle, no_one))
+    assert not policy.background(step_of([state], 0, counts, phase="prefill", idle_ns=1e12))
 
 
 def test_it_needs_dimms_with_cores() -> None:
@@ -126,9 +113,9 @@ def test_a_prefill_that_does_not_fit_ahead_is_still_prefill() -> None:
     policy = trimoe(CostModel(big, load_model_shape("deepseek-v3")))
     deployment = policy.deploy(WORK, "prefill")
     assert not deployment.stream_ahead
-    state = policy.begin(deployment, drawn(1, experts=256))[0]
+    state = policy.begin("prefill", deployment, drawn(1, experts=256))[0]
     counts = np.arange(256) % 3
-    assert set(policy.plan(0, counts, state).domain[counts > 0]) == {GPU}
+    assert set(ask(policy, 0, counts, state, "prefill").domain[counts > 0]) == {GPU}
 
 
 def test_decode_keeps_the_kv_cache_on_the_host_if_asked() -> None:
@@ -177,7 +164,7 @@ def test_what_cannot_be_is_one_line(
 @pytest.mark.parametrize("eta", ["0", "2"])
 def test_the_first_state_follows_popularity(eta: str) -> None:
     popularity = drawn(2, layers=3)
-    states = trimoe(eta=eta).begin(DECODE, 100 * popularity)  # of a calibration set of any size
+    states = trimoe(eta=eta).begin("decode", DECODE, 100 * popularity)  # of a calibration set of any size
     for index, state in enumerate(states):
         row = popularity[index]
         assert set(np.nonzero(state.resident)[0]) == set(np.argsort(-row)[:4])
@@ -194,13 +181,13 @@ def test_the_first_state_follows_popularity(eta: str) -> None:
 
 
 def test_layers_begin_at_different_dimms() -> None:
-    states = trimoe(eta="1000000").begin(DECODE, np.tile(drawn(3, layers=1), (4, 1)))
+    states = trimoe(eta="1000000").begin("decode", DECODE, np.tile(drawn(3, layers=1), (4, 1)))
     coldest = [np.bincount(state.layout[~state.resident], minlength=16).argmin() for state in states]
     assert len({state.layout.tobytes() for state in states}) == 4, coldest
 
 
 def test_without_popularity_all_is_even() -> None:
-    state = trimoe(slots="0").begin(Deployment(8, 8), np.zeros((1, 128)))[0]
+    state = trimoe(slots="0").begin("decode", Deployment(8, 8), np.zeros((1, 128)))[0]
     counts = np.bincount(state.layout[state.layout >= 0], minlength=16)
     assert counts.max() - counts.min() <= 1
 
@@ -213,41 +200,41 @@ def test_without_popularity_all_is_even() -> None:
 def test_plans_keep_the_rules_and_repeat(seed: int, share: float, tokens: int) -> None:
     random = np.random.default_rng(seed)
     counts = random.poisson(drawn(seed, 1, tokens=tokens)[0]) * (random.random(128) < share)
-    state = LayerState.of(128, slots=20, layout=random.integers(STRIPED, 16, 128))
-    state.resident[random.choice(128, 20, replace=False)] = True
-    state.pending |= set(random.choice(128, 5).tolist())
-    first, again = (trimoe().plan(0, counts, state) for _ in range(2))
-    check_plan(first, counts, state, 16)
+    layout, there = random.integers(STRIPED, 16, 128), random.choice(128, 20, replace=False)
+    state = Residency(128, slots=20, resident=there, layout=layout)
+    for one in set(random.choice(128, 5).tolist()):
+        state.reserve(0, Relayout(0, one, STRIPED if layout[one] != STRIPED else 3))
+    first, again = (ask(trimoe(), 0, counts, state) for _ in range(2))
+    state.check(first, counts, 16)
     assert first.domain.tolist() == again.domain.tolist()
     assert (first.order, first.fetch) == (again.order, again.fetch)
     assert list(first.order) == sorted(np.nonzero(counts)[0], key=lambda one: (-counts[one], one))
-    assert trimoe(cpu="off").plan(0, counts, state).domain.tolist().count(0) == 0
+    assert ask(trimoe(cpu="off"), 0, counts, state).domain.tolist().count(0) == 0
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint16])
 def test_counts_may_be_of_any_integer(dtype: type) -> None:
-    state = LayerState.of(3, slots=0, layout=np.array([0, 1, STRIPED]))
+    state = Residency(3, layout=np.array([0, 1, STRIPED]))
     counts = np.array([1, 0, 300], dtype)
-    assert trimoe().plan(0, counts, state).order == (2, 0)
+    assert ask(trimoe(), 0, counts, state).order == (2, 0)
 
 
 def test_tails() -> None:
     cost = machine(model="kimi-k2")
     policy = trimoe(cost)
-    state = LayerState.of(384, slots=0, layout=np.arange(384) % 17 - 1)
+    state = Residency(384, layout=np.arange(384) % 17 - 1)
     for counts in (
         np.zeros(384, int),
         np.eye(384, dtype=int)[7],
         np.eye(384, dtype=int)[16] * 8,
         np.ones(384, int),
     ):
-        plan = policy.plan(0, counts, state)
-        check_plan(plan, counts, state, 16)
+        plan = ask(policy, 0, counts, state)
+        state.check(plan, counts, 16)
         if counts.sum() == 1:
-            assert plan.domain[7] == NDP0 + 6  # one token of a cold expert: where it lies
-    one = LayerState.of(1, slots=1)
-    one.resident[0] = True
-    assert policy.plan(0, np.array([500]), one).domain.tolist() == [GPU]
+            assert plan.domain[7] == FIRST_DIMM + 6  # one token of a cold expert: where it lies
+    one = Residency(1, slots=1, resident=[0])
+    assert ask(policy, 0, np.array([500]), one).domain.tolist() == [GPU]
 
 
 def test_every_stage_of_the_plan_has_a_switch() -> None:
@@ -256,25 +243,25 @@ def test_every_stage_of_the_plan_has_a_switch() -> None:
     found = {name: 0.0 for name in ("all", *names)}
     for _ in range(25):
         counts = np.maximum(1, random.poisson(drawn(int(random.integers(10**6)), 1)[0]))
-        state = LayerState.of(128, slots=0, layout=random.integers(STRIPED, 16, 128))
+        state = Residency(128, layout=random.integers(STRIPED, 16, 128))
         for name in found:
             off = {} if name == "all" else {name: "off"}
             off |= {"refine": "off"} if name == "greedy" else {}
-            plan = trimoe(**off).plan(0, counts, state)
+            plan = ask(trimoe(**off), 0, counts, state)
             found[name] += Loads(machine()).of_plan(plan, counts, state).makespan_ns
     assert found["all"] < found["swaps"] < found["refine"] < found["greedy"]
 
 
 def test_a_dimm_runs_a_striped_expert_where_that_is_allowed() -> None:
     """Of many striped experts one on the link is one less on the host's channels."""
-    counts, state = np.ones(30, int), LayerState.of(30)
+    counts, state = np.ones(30, int), Residency(30)
     used = {
-        how: (trimoe(striped_on_dimms=how).plan(0, counts, state).domain >= NDP0).sum()
+        how: (ask(trimoe(striped_on_dimms=how), 0, counts, state).domain >= FIRST_DIMM).sum()
         for how in ("never", "few", "always")
     }
     assert used["never"] == used["few"] == 0 and used["always"] > 0
-    few, state = np.ones(16, int), LayerState.of(16)
-    assert (trimoe().plan(0, few, state).domain >= NDP0).any()
+    few, state = np.ones(16, int), Residency(16)
+    assert (ask(trimoe(), 0, few, state).domain >= FIRST_DIMM).any()
 
 
 # --- background -----------------------------------------------------------------------------------
@@ -282,12 +269,12 @@ def test_a_dimm_runs_a_striped_expert_where_that_is_allowed() -> None:
 
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10**6), idle_ns=st.sampled_from([0.0, 1e6, 1e9]), delay=st.integers(0, 3))
-def test_any_sequence_of_actions_keeps_the_state_whole(seed: int, idle_ns: float, delay: int) -> None:
+def test_any_sequence_of_moves_keeps_the_state_whole(seed: int, idle_ns: float, delay: int) -> None:
     random = np.random.default_rng(seed)
     loop = Loop(trimoe(), drawn(seed), delay=delay)
     for step in range(6):
-        actions = loop.step(random.poisson(drawn(seed + step)), idle_ns)
-        assert idle_ns or not actions
+        moves = loop.step(random.poisson(drawn(seed + step)), idle_ns)
+        assert idle_ns or not moves
         for state in loop.states:
             assert (delay or not state.pending) and state.resident.sum() <= state.slots
             assert set(state.layout.tolist()) <= set(range(STRIPED, 16))
@@ -297,12 +284,15 @@ def test_experts_under_way_are_left_alone() -> None:
     loop = Loop(trimoe(), drawn(1))
     loop.step(np.zeros((2, 128), int))
     state = loop.states[0]
-    state.pending |= set(np.nonzero(~state.resident)[0].tolist())
-    idle = np.full(len(machine().resources), 1e9)
-    view = StepView(0, 0, drawn(5)[0].astype(int), loop.states, idle, no_one)
-    assert not any(loop.policy.background(view) for _ in range(5))
-    state.pending.clear()
-    assert loop.policy.background(view)
+    outside = np.nonzero(~state.resident)[0].tolist()
+    tickets = [
+        state.reserve(0, Relayout(0, one, STRIPED if state.layout[one] >= 0 else 0)) for one in outside
+    ]
+    now = idle_step(loop.states, 0, drawn(5)[0].astype(int))
+    assert not any(loop.policy.background(now) for _ in range(5))
+    for ticket in tickets:
+        state.release(ticket, Progress.CANCELLED)
+    assert loop.policy.background(now)
 
 
 def test_idle_time_adds_up_but_not_for_ever() -> None:

@@ -112,7 +112,7 @@ def test_fp8_beside_the_experts_becomes_the_type_of_the_rest(
 def test_experts_alone_are_no_reason_to_refuse(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     """They may be mapped from the cache; the store looks for room when it packs."""
     folder = write()
-    monkeypatch.setattr(prediction, "_WORKING_BYTES", 0)
+    monkeypatch.setattr(prediction, "WORKING_BYTES", 0)
     found = predict_memory(folder)
     beside = found.other_weight_bytes + found.working_bytes
     monkeypatch.setattr(prediction, "memory", lambda: Memory(10**9, beside, None))

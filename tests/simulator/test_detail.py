@@ -5,31 +5,33 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trimoe.cost import GPU, NDP0, STRIPED, Clock, CostModel, load_model_shape
+from trimoe.cost import Clock, CostModel, load_model_shape
+from trimoe.domains import FIRST_DIMM, GPU, IDLE, SPLIT, STRIPED
 from trimoe.hardware.profile import load_profile
-from trimoe.policies import IDLE, SPLIT, LayerPlan, LayerState, Loads, check_plan
+from trimoe.placement import LayerPlan, Residency
+from trimoe.policies import Loads
 from trimoe.simulator.detail import layer_detail
 
 COST = CostModel(load_profile("h100-8470-ndp16"), load_model_shape("qwen3-30b-a3b"))
 
 
-def _layer(seed: int) -> tuple[LayerPlan, np.ndarray, LayerState]:
+def _layer(seed: int) -> tuple[LayerPlan, np.ndarray, Residency]:
     """Experts anywhere that the rules allow."""
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(600, rng.dirichlet(np.full(128, 0.5)))
-    state = LayerState.of(128, slots=12, layout=np.where(rng.random(128) < 0.4, STRIPED, np.arange(128) % 16))
-    state.resident[rng.choice(128, 12, replace=False)] = True
+    layout = np.where(rng.random(128) < 0.4, STRIPED, np.arange(128) % 16)
+    state = Residency(128, slots=12, resident=rng.choice(128, 12, replace=False), layout=layout)
     order = rng.permutation(np.nonzero(counts)[0])
     domain = np.full(128, IDLE, np.int32)
     fetched = []
     for one in order:
         home = int(state.layout[one])
-        choices = [0, GPU, SPLIT, NDP0 + home if home >= 0 else NDP0 + 3]
+        choices = [0, GPU, SPLIT, FIRST_DIMM + home if home >= 0 else FIRST_DIMM + 3]
         domain[one] = GPU if state.resident[one] else rng.choice(choices)
         if domain[one] == GPU and not state.resident[one]:
             fetched.append(int(one))
     plan = LayerPlan(domain, tuple(order.tolist()), tuple(rng.permutation(fetched).tolist()))
-    check_plan(plan, counts, state, 16)
+    state.check(plan, counts, 16)
     return plan, counts, state
 
 
@@ -78,5 +80,5 @@ def test_waiting_for_weights_takes_one_expert_longer_at_most() -> None:
 
 def test_a_layer_without_tokens_takes_nothing() -> None:
     plan = LayerPlan(np.full(128, IDLE, np.int32), ())
-    clock = layer_detail(COST, plan, np.zeros(128, np.int64), LayerState.of(128))
+    clock = layer_detail(COST, plan, np.zeros(128, np.int64), Residency(128))
     assert clock.now_ns == 0 and not clock.tasks

@@ -11,7 +11,7 @@ from typer.main import get_command
 
 from support import simple_machine as simple
 from support.tiny_policy import TinyPolicy, run
-from trimoe.cli.main import app
+from trimoe.cli.app import app
 from trimoe.policies import Deployment, Workload
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "simulator.md").read_text()

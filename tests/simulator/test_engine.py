@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 from support import simple_machine as simple
+from support.policies import residents
 from support.tiny_policy import TinyPolicy, everything, run
-from trimoe.cost import CPU, GPU, STRIPED
-from trimoe.errors import InputError
-from trimoe.policies import Deployment, LayerPlan, LayerState, Prefetch, Relayout, StepView, Workload
-from trimoe.policies.plan import Keep
+from trimoe.domains import CPU, GPU, IDLE, STRIPED
+from trimoe.placement import Keep, LayerPlan, PlacementError, Prefetch, Progress, Relayout, Ticket
+from trimoe.policies import Deployment, LayerDone, LayerStep, Workload
 
 BATCH, STEPS = 8, 5
 WORK = Workload(BATCH, 40, STEPS + 1)
@@ -106,13 +106,13 @@ def test_without_streaming_ahead_the_same_copies_wait_for_the_router() -> None:
 def test_a_policy_may_name_what_is_streamed_or_not() -> None:
     """Either way it is copied once, and counted once."""
 
-    def silent(layer: int, counts: Any, state: LayerState) -> LayerPlan:
-        return replace(everything(GPU)(layer, counts, state), fetch=())
+    def silent(step: LayerStep) -> LayerPlan:
+        return replace(everything(GPU)(step), fetch=())
 
     ahead = replace(HERE, expert_slots=1, stream_ahead=True)
     named, unnamed = (decode(TinyPolicy(simple.cost(), ahead, place)) for place in (None, silent))
     assert named.as_dict() == unnamed.as_dict()
-    with pytest.raises(InputError, match="GPU experts in GPU memory or fetched"):
+    with pytest.raises(PlacementError, match="GPU experts in GPU memory or fetched"):
         decode(TinyPolicy(simple.cost(), replace(ahead, stream_ahead=False), silent))
 
 
@@ -134,10 +134,15 @@ def test_keys_and_values_come_while_the_layer_before_runs() -> None:
 
 
 def prefetcher(expert: int, evict: int = -1) -> Any:
-    """In the first step, at layer 0: an expert of layer 1."""
+    """An expert of layer 1."""
+    return at_first([Prefetch(1, expert, evict)])
 
-    def act(view: StepView) -> list[Prefetch]:
-        return [Prefetch(1, expert, evict)] if (view.step, view.layer) == (0, 0) else []
+
+def at_first(moves: list[Any]) -> Any:
+    """In the first step, at layer 0."""
+
+    def act(step: LayerStep) -> list[Any]:
+        return moves if (step.step, step.layer) == (0, 0) else []
 
     return act
 
@@ -149,45 +154,38 @@ def test_a_prefetch_is_a_hit_only_when_it_has_arrived(gbps: float, in_time: bool
     took = simple.EXPERT_BYTES / gbps
     free = 4 * simple.expert_gpu_ns(BATCH) + attention(41)
     assert (took < free) == in_time
-    three = np.array([True, True, True, False])
-    policy = TinyPolicy(model, ALL_THERE, act=prefetcher(3))
-    begin = policy.begin
-
-    def without_the_last(deployment: Deployment, popularity: Any) -> list[LayerState]:
-        states = begin(deployment, popularity)
-        states[1].resident[:] = three
-        return states
-
-    policy.begin = without_the_last  # type: ignore[method-assign]
+    policy = TinyPolicy(model, ALL_THERE, act=prefetcher(3), resident={1: [0, 1, 2]})
     found = decode(policy)
-    of_layer_1 = [residents for layer, residents, _ in policy.seen if layer == 1]
+    of_layer_1 = policy.seen_of(1)
     assert (3 in of_layer_1[0]) == in_time
-    assert all(3 in residents for residents in of_layer_1[1:]), "it arrives in the end"
-    assert found.bytes["experts_prefetched"] == simple.EXPERT_BYTES
-    assert found.bytes["experts_fetched"] == (0 if in_time else simple.EXPERT_BYTES)
+    assert all(3 in there for there in of_layer_1[1:]), "it arrives in the end"
     assert (found.gpu_hit_rate == 1) == in_time
-    # The copy on demand waits for the one that is under way.
-    assert (found.moves_pct > 0) == (not in_time)
+    # A demand waits for the copy that is under way, and makes no other; nothing else is in its way.
+    assert found.bytes["experts_prefetched"] == simple.EXPERT_BYTES and found.bytes["experts_fetched"] == 0
+    assert found.utilisation["h2d"] * found.total_ns == pytest.approx(took)
+    experts = 4 * simple.expert_gpu_ns(BATCH)
+    first = max(experts, took - free)
+    assert (first > experts) == (not in_time)
+    assert found.makespan_ns == pytest.approx([experts, (first + (STEPS - 1) * experts) / STEPS, experts])
+    assert found.moves_pct == 0
 
 
-def test_a_prefetch_gives_up_its_slot_at_once() -> None:
+def test_whom_a_prefetch_replaces_is_there_until_the_copy_has_ended() -> None:
     policy = TinyPolicy(simple.cost(), replace(HERE, expert_slots=2), act=prefetcher(3, evict=0))
-    decode(policy)
-    of_layer_1 = [residents for layer, residents, _ in policy.seen if layer == 1]
-    assert of_layer_1[0] == {1} and of_layer_1[-1] == {1, 3}
+    found = decode(policy)
+    assert policy.seen_of(1) == [{0, 1}] + [{1, 3}] * (STEPS - 1)
+    # Two are missing in every layer and step, but for the one that the first step of layer 1 waits for.
+    assert found.bytes["experts_fetched"] == (2 * 3 * STEPS - 1) * simple.EXPERT_BYTES
 
 
 def test_a_relayout_holds_only_once_it_is_done() -> None:
-    def act(view: StepView) -> list[Relayout]:
-        return [Relayout(0, 2, 1)] if (view.step, view.layer) == (0, 0) else []
-
     begins = [0.0]  # of layer 0's experts in each step, from the first on
     for context in CONTEXTS:
         rest = 12 * simple.expert_gpu_ns(BATCH) + 3 * attention(context) + simple.head_ns(BATCH)
         begins.append(begins[-1] + rest + attention(context, moe=False))
     for gbps, seen_by in ((10.0, 1), (3.0, 2), (2.0, 3)):
         model = simple.cost(memory={"channel_gbps": gbps})
-        policy = TinyPolicy(model, ALL_THERE, act=act)
+        policy = TinyPolicy(model, ALL_THERE, act=at_first([Relayout(0, 2, 1)]))
         found = decode(policy)
         layouts = [layout for layer, _, layout in policy.seen if layer == 0]
         # A half of it is read from the channel that then takes all of it.
@@ -199,7 +197,7 @@ def test_a_relayout_holds_only_once_it_is_done() -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "slots"),
+    ("move", "slots"),
     [
         (Prefetch(1, 0), 2),  # it is there
         (Prefetch(1, 3), 2),  # no slot is free
@@ -208,83 +206,79 @@ def test_a_relayout_holds_only_once_it_is_done() -> None:
         (Prefetch(0, 4), 2),  # nor such an expert
         (Relayout(0, 1, STRIPED), 2),  # it is striped
         (Relayout(-1, 1, 0), 2),
+        (Relayout(0, 1, 2), 2),  # there is no such place
     ],
 )
-def test_actions_that_cannot_be_are_refused(action: Any, slots: int) -> None:
-    policy = TinyPolicy(simple.cost(), replace(HERE, expert_slots=slots), act=lambda view: [action])
-    with pytest.raises(InputError, match=r"expected moves of experts .*the policy is at fault"):
+def test_moves_that_cannot_be_are_refused(move: Any, slots: int) -> None:
+    policy = TinyPolicy(simple.cost(), replace(HERE, expert_slots=slots), act=at_first([move]))
+    named = f"{type(move).__name__}(layer={move.layer}, expert={move.expert}"
+    with pytest.raises(PlacementError, match=rf"{re.escape(named)}.*this one has a bug"):
         decode(policy)
-
-
-def _always(actions: list[Any], view: StepView) -> list[Any]:
-    return actions
 
 
 def test_an_expert_under_way_is_left_alone_and_its_slot_is_taken() -> None:
     base = replace(HERE, expert_slots=2)
     cases = ([Relayout(1, 3, 0), Prefetch(1, 3, 0)], [Prefetch(1, 3, 0), Prefetch(1, 2)])
-    for actions in cases:
-        policy = TinyPolicy(simple.cost(), base, act=partial(_always, actions))
-        with pytest.raises(InputError, match="the policy is at fault"):
+    for moves in cases:
+        policy = TinyPolicy(simple.cost(), base, act=at_first(moves))
+        with pytest.raises(PlacementError, match=re.escape(str(moves[1]))):
             decode(policy)
     # A move to another layout takes no slot.
-    two = [Relayout(1, 2, 0), Prefetch(1, 3, 0)]
-    once = iter([two])
-    decode(TinyPolicy(simple.cost(), base, act=lambda view: next(once, [])))
+    decode(TinyPolicy(simple.cost(), base, act=at_first([Relayout(1, 2, 0), Prefetch(1, 3, 0)])))
 
 
-def test_a_plan_may_not_take_a_slot_that_a_prefetch_is_on_its_way_to() -> None:
-    def place(layer: int, counts: Any, state: LayerState) -> LayerPlan:
-        plan = everything(GPU)(layer, counts, state)
-        room = layer == 1 and 2 not in np.nonzero(state.resident)[0]
-        return replace(plan, keep=(Keep(2),)) if room else plan
+@pytest.mark.parametrize("keep", [Keep(2), Keep(2, evict=0), Keep(3, evict=1)])
+def test_a_plan_may_not_take_a_slot_that_a_prefetch_is_on_its_way_to(keep: Keep) -> None:
+    """No other one either for whom it brings: that one has a slot."""
+
+    def place(step: LayerStep) -> LayerPlan:
+        plan = everything(GPU)(step)
+        room = step.layer == 1 and 2 not in residents(step.residency)
+        return replace(plan, keep=(keep,)) if room else plan
 
     slow = simple.cost(pcie={"h2d_gbps": 0.5})
     policy = TinyPolicy(slow, replace(HERE, expert_slots=2), place, prefetcher(3, evict=0))
-    with pytest.raises(InputError, match=r"Keep\(expert=2, evict=-1\).*beside 1 prefetches"):
+    with pytest.raises(PlacementError, match="room for what is kept"):
         decode(policy)
+    assert policy.seen_of(1) == [{0, 1}], "the prefetch was under way"
 
 
 def test_a_slot_is_free_again_when_its_prefetch_has_ended() -> None:
-    def place(layer: int, counts: Any, state: LayerState) -> LayerPlan:
-        plan = everything(GPU)(layer, counts, state)
-        arrived = layer == 1 and np.nonzero(state.resident)[0].tolist() == [1, 3]
+    def place(step: LayerStep) -> LayerPlan:
+        plan = everything(GPU)(step)
+        arrived = step.layer == 1 and residents(step.residency) == {1, 3}
         return replace(plan, keep=(Keep(2, evict=1),)) if arrived else plan
 
     policy = TinyPolicy(simple.cost(), replace(HERE, expert_slots=2), place, prefetcher(3, evict=0))
     decode(policy)
-    assert [residents for layer, residents, _ in policy.seen if layer == 1][-1] == {2, 3}
+    assert policy.seen_of(1)[-1] == {2, 3}
 
 
 def test_what_is_kept_is_there_in_the_next_step() -> None:
-    def place(layer: int, counts: Any, state: LayerState) -> LayerPlan:
-        plan = everything(GPU)(layer, counts, state)
-        old = np.nonzero(state.resident)[0].tolist()
+    def place(step: LayerStep) -> LayerPlan:
+        plan = everything(GPU)(step)
+        old = sorted(residents(step.residency))
         return replace(plan, keep=tuple(map(Keep, plan.fetch, old)))
 
     policy = TinyPolicy(simple.cost(), replace(HERE, expert_slots=2), place)
     decode(policy)
-    assert [residents for layer, residents, _ in policy.seen if layer == 2][:3] == [
-        {0, 1},
-        {2, 3},
-        {0, 1},
-    ]
+    assert policy.seen_of(2)[:3] == [{0, 1}, {2, 3}, {0, 1}]
 
 
 def test_a_plan_against_the_rules_is_refused() -> None:
-    def lazy(layer: int, counts: Any, state: LayerState) -> LayerPlan:
-        return LayerPlan(np.full(4, -1), ())
+    def lazy(step: LayerStep) -> LayerPlan:
+        return LayerPlan(np.full(4, IDLE), ())
 
-    with pytest.raises(InputError, match="every active expert placed"):
+    with pytest.raises(PlacementError, match="every active expert placed"):
         decode(TinyPolicy(simple.cost(), HERE, lazy))
 
 
 def test_deferred_experts_run_beside_the_next_layer() -> None:
     """Layers 1 and 2 add what the layer before left to the CPU; it costs time where they end sooner."""
 
-    def place(layer: int, counts: Any, state: LayerState) -> LayerPlan:
-        plan = everything(GPU)(layer, counts, state)
-        if layer == 2:
+    def place(step: LayerStep) -> LayerPlan:
+        plan = everything(GPU)(step)
+        if step.layer == 2:
             return plan
         domain = np.where(np.arange(4) == 3, CPU, GPU)
         return replace(plan, domain=domain, deferred=((3, BATCH),))
@@ -305,47 +299,72 @@ def test_deferred_experts_run_beside_the_next_layer() -> None:
 
 
 def test_what_a_policy_is_told() -> None:
-    """Idle time since the layer before; counts of the layer; foresight of the step's later layers."""
-    views: list[StepView] = []
-
-    def act(view: StepView) -> list[Prefetch]:
-        views.append(view)
-        return []
-
-    decode(TinyPolicy(simple.cost(), ALL_THERE, act=act), foresight=0.5)
-    assert [(view.step, view.layer) for view in views] == [(s, i) for s in range(STEPS) for i in range(3)]
-    first, second = views[:2]
+    """Idle time since the layer before, what has been given out, counts of the layer."""
+    policy = TinyPolicy(simple.cost(), ALL_THERE)
+    decode(policy)
+    asked = [(step.phase, step.step, step.layer) for step in policy.steps]
+    assert asked == [("decode", s, i) for s in range(STEPS) for i in range(3)]
+    first, second = policy.steps[:2]
     res = simple.cost().resources
     assert second.counts.tolist() == [BATCH] * 4
     # Between two routers: the experts of the first and the attention of the second, all on the GPU.
     passed = 4 * simple.expert_gpu_ns(BATCH) + attention(41)
+    assert second.now_ns - first.now_ns == pytest.approx(passed)
     assert second.idle_ns[res.h2d] == pytest.approx(passed)
     assert second.idle_ns[res.gpu] == pytest.approx(0, abs=1e-6)
-    known = [first.foreseen(layer) for layer in range(4)]
-    assert known[0] is None and known[3] is None
-    popular = np.array([4, 3, 2, 1]) / 10 * BATCH * 4
-    assert known[1] == pytest.approx(0.5 * BATCH + 0.5 * popular)
-    assert known[2] == pytest.approx(0.25 * BATCH + 0.75 * popular)
+    assert second.free_at_ns == pytest.approx(np.full(len(res), second.now_ns)), "nobody has anything to do"
+
+
+@pytest.mark.parametrize("foresight", [0.0, 1.0])
+def test_what_is_foreseen_of_the_step_s_later_layers(foresight: float) -> None:
+    """As far as the policy looks; from hidden states that tell all the truth, or what is popular alone."""
+    policy = TinyPolicy(simple.cost(), ALL_THERE)
+    policy.looks_ahead = 1
+    decode(policy, foresight=foresight)
+    pairs = [(step.foreseen(0), step.foreseen(1), step.foreseen(2)) for step in policy.steps]
+    first, second, last = pairs[0::3], pairs[1::3], pairs[2::3]
+    assert all(one[0] is None and one[2] is None for one in first), "not itself, and not two layers ahead"
+    assert all(one == (None, None, None) for one in last)
+    told = np.array([one[1] for one in first] + [one[2] for one in second])
+    assert (told.sum(1) == 4 * BATCH).all()
+    if foresight:
+        assert (told == BATCH).all()
+        return
+    n, popular = told.sum(), np.array([4, 3, 2, 1]) / 10
+    sigma = np.sqrt(n * popular * (1 - popular))
+    assert (abs(told.sum(0) - n * popular) < 5 * sigma).all()
+    assert abs(n / 4 - n * popular[0]) > 5 * sigma[0], "which tells it from the truth"
+
+
+def test_the_truth_is_not_within_reach() -> None:
+    """Counts that a policy gets are its layer's alone, not a window on those of all."""
+    policy = TinyPolicy(simple.cost(), ALL_THERE)
+    decode(policy)
+    assert all(step.counts.base is None for step in policy.steps)
+
+
+def test_a_policy_is_told_of_every_layer_and_move() -> None:
+    policy = TinyPolicy(simple.cost(), replace(HERE, expert_slots=2), act=prefetcher(3, evict=0))
+    decode(policy)
+    layers = [(one.step, one.layer) for one in policy.observed if isinstance(one, LayerDone)]
+    assert layers == [(s, i) for s in range(STEPS) for i in range(3)]
+    [ticket] = [one for one in policy.observed if isinstance(one, Ticket)]
+    assert (ticket.move, ticket.progress) == (Prefetch(1, 3, 0), Progress.DONE)
 
 
 def test_a_long_copy_is_no_idle_time() -> None:
     """A move of many layers' time occupies its channel in all of them, not only where it began."""
-    views: list[StepView] = []
-
-    def act(view: StepView) -> Any:
-        views.append(view)
-        return [Relayout(0, 2, 1)] if len(views) == 1 else []
-
     slow = simple.cost(memory={"channel_gbps": 1})
-    found = decode(TinyPolicy(slow, ALL_THERE, act=act))
+    policy = TinyPolicy(slow, ALL_THERE, act=at_first([Relayout(0, 2, 1)]))
+    found = decode(policy)
     passed = 4 * simple.expert_gpu_ns(BATCH) + attention(41)
     assert 5 * passed < 1.5 * simple.EXPERT_BYTES
     one, other = (slow.resources.channel(index) for index in (0, 1))
-    assert [view.idle_ns[other] for view in views[1:3]] == pytest.approx([0, 0], abs=1e-6)
-    assert [view.idle_ns[one] for view in views[1:3]] == pytest.approx([0, 0], abs=1e-6)
+    assert [step.idle_ns[other] for step in policy.steps[1:3]] == pytest.approx([0, 0], abs=1e-6)
+    assert [step.idle_ns[one] for step in policy.steps[1:3]] == pytest.approx([0, 0], abs=1e-6)
     # The copy engine is idle all the time.
     left = 1.5 * simple.EXPERT_BYTES
-    assert sum(view.idle_ns[other] - view.idle_ns[slow.resources.h2d] for view in views[1:]) == pytest.approx(
-        -left
-    )
+    assert sum(
+        step.idle_ns[other] - step.idle_ns[slow.resources.h2d] for step in policy.steps[1:]
+    ) == pytest.approx(-left)
     assert found.moves_pct == 0, "nobody else wanted it"

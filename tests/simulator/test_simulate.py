@@ -12,10 +12,12 @@ import pytest
 
 from support import simple_machine as simple
 from support.tiny_policy import TinyPolicy, everything, routing, run
-from trimoe.cost import CPU, CostModel, load_model_shape
+from trimoe.cost import CostModel, load_model_shape
+from trimoe.domains import CPU
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile
-from trimoe.policies import Deployment, Workload, make_policy
+from trimoe.placement import LayerPlan
+from trimoe.policies import Deployment, LayerStep, Workload, make_policy
 from trimoe.simulator.routing import RoutingSpec, generated_routing
 from trimoe.simulator.simulate import SimulationOptions, simulate
 
@@ -70,9 +72,9 @@ def test_a_round_has_its_part_of_the_tokens() -> None:
     drawn = generated_routing(model.shape, work, 2, RoutingSpec(skew=1.0))
     counts: list[Any] = []
 
-    def place(layer: int, of_layer: Any, state: Any) -> Any:
-        counts.append(of_layer)
-        return everything(CPU)(layer, of_layer, state)
+    def place(step: LayerStep) -> LayerPlan:
+        counts.append(step.counts)
+        return everything(CPU)(step)
 
     for phase, tokens in (("prefill", 8 * 400), ("decode", 8)):
         counts.clear()
@@ -163,7 +165,7 @@ def test_shares_of_the_time_add_up() -> None:
     policy = make_policy("n-cpu-moe", simple.cost(), {"n": "2"})
     found = simulate(policy, WORK, routing(WORK), SimulationOptions(keep=True))
     for phase, one in found.phases.items():
-        clock = found.engines[phase].clock
+        clock = found.engines[phase].model.clock
         busy = [sum(end - start for start, end, _ in row) for row in clock.intervals]
         assert busy == pytest.approx(clock.busy_ns)
         names = simple.cost().resources.names

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from trimoe.cost import CPU, GPU, NDP0, CostModel, load_model_shape
+from trimoe.cost import CostModel, load_model_shape
+from trimoe.domains import CPU, FIRST_DIMM, GPU
 from trimoe.hardware.profile import Profile, load_profile, parse_profile, profile_names
 from trimoe.simulator.upgrades import Upgrade, upgrades
 
@@ -80,7 +81,7 @@ def test_dimms_with_cores() -> None:
     assert found.profile is not None and found.profile.ndp is not None
     assert found.profile.ndp.dimms == plain.memory.channels and found.changes["ndp.dimms"][0] is None
     assert found.profile.memory == plain.memory
-    assert cost(found.profile).expert_ns(NDP0, 1, 0) > 0
+    assert cost(found.profile).expert_ns(FIRST_DIMM, 1, 0) > 0
 
 
 def measured(profile: Profile) -> Profile:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from trimoe.cost import CPU, GPU, NDP0, STRIPED, CostModel
+from trimoe.arrays import Ints
+from trimoe.cost import CostModel
+from trimoe.domains import CPU, FIRST_DIMM, GPU, STRIPED
 from trimoe.policies.loads import Loads
-from trimoe.policies.plan import Ints
 
 LANES = 8
 
@@ -56,7 +57,7 @@ class ReferencePlanner:
         for one in active:
             place, tokens = int(layout[one]), int(counts[one])
             if place != STRIPED and not resident[one]:
-                row = loads.expert(NDP0 + place, tokens, place)
+                row = loads.expert(FIRST_DIMM + place, tokens, place)
                 home[place] += np.float32(row[self.cost.resources.dimm(place)])
         emptiest = np.argsort(home, kind="stable").tolist()
         result = []
@@ -68,9 +69,13 @@ class ReferencePlanner:
                 options.append(Option(CPU, self._row(loads.expert(CPU, tokens, place))))
             if place == STRIPED and len(active) <= self.striped_on_dimm_up_to:
                 dimm = emptiest[(len(active) - 1 - index) % n_dimms]
-                options.append(Option(NDP0 + dimm, self._row(loads.expert(NDP0 + dimm, tokens, STRIPED))))
+                options.append(
+                    Option(FIRST_DIMM + dimm, self._row(loads.expert(FIRST_DIMM + dimm, tokens, STRIPED)))
+                )
             elif place != STRIPED:
-                options.append(Option(NDP0 + place, self._row(loads.expert(NDP0 + place, tokens, place))))
+                options.append(
+                    Option(FIRST_DIMM + place, self._row(loads.expert(FIRST_DIMM + place, tokens, place)))
+                )
             result.append(options)
         return result
 

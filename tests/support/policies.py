@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from trimoe.cost import CostModel, load_model_shape
 from trimoe.hardware.profile import load_profile
-from trimoe.policies import LayerState, Policy, StepView, Workload, make_policy
+from trimoe.placement import Keep, LayerPlan, Move, Progress, Residency
+from trimoe.policies import LayerStep, Policy, Workload, make_policy
 
 WORK = Workload(32, 128, 64)
 NDP = "h100-8470-ndp16"
@@ -33,25 +35,65 @@ def random_counts(rng: np.random.Generator, cost: CostModel, tokens: int, skew: 
     return np.minimum(counts, tokens)
 
 
-def states_of(
-    policy: Policy, phase: str = "decode", seed: int = 0, work: Workload = WORK
-) -> list[LayerState]:
+def states_of(policy: Policy, phase: str = "decode", seed: int = 0, work: Workload = WORK) -> list[Residency]:
+    """Of all layers, as the policy begins a phase."""
     deployment = policy.deploy(work, phase)
     moe = policy.cost.shape.moe
     popularity = np.random.default_rng(seed).random((len(moe.moe_layers), moe.experts))
-    return policy.begin(deployment, popularity)
+    return policy.begin(phase, deployment, popularity)
 
 
-def view_of(
-    states: list[LayerState],
+class Told:
+    """Foresight: expected counts [E] by layer, whoever asks."""
+
+    def __init__(self, counts: Mapping[int, np.ndarray]) -> None:
+        self.counts = counts
+
+    def expected(self, layer: int, later: int) -> np.ndarray | None:
+        return self.counts.get(later)
+
+
+def step_of(
+    states: Sequence[Residency],
     layer: int,
     counts: np.ndarray,
     *,
+    phase: str = "decode",
     step: int = 0,
     idle_ns: float = 1e9,
-    foreseen: dict[int, np.ndarray] | None = None,
+    foreseen: Mapping[int, np.ndarray] | None = None,
     resources: int = 64,
-) -> StepView:
-    """A view in which every resource was idle for as long."""
-    expected = foreseen or {}
-    return StepView(step, layer, counts, states, np.full(resources, idle_ns), expected.get)
+) -> LayerStep:
+    """A step in which every resource was idle for as long."""
+    none, idle = np.zeros(resources), np.full(resources, idle_ns)
+    return LayerStep(phase, step, layer, counts, states, 0.0, none, idle, Told(foreseen or {}))
+
+
+def ask(
+    policy: Policy,
+    layer: int,
+    counts: np.ndarray,
+    states: Sequence[Residency] | Residency,
+    phase: str = "decode",
+) -> LayerPlan:
+    """A policy's plan out of the blue. states: of all layers, or of this one."""
+    every = [states] * (layer + 1) if isinstance(states, Residency) else states
+    return policy.plan(LayerStep.alone(layer, counts, every, len(policy.cost.resources), phase))
+
+
+def residents(state: Residency) -> set[int]:
+    """Numbers of the experts in GPU memory."""
+    return set(np.nonzero(state.resident)[0].tolist())
+
+
+def altered(state: Residency, **changes: Any) -> Residency:
+    """Another one that differs in slots, resident or layout."""
+    same = {"slots": state.slots, "resident": state.resident.copy(), "layout": state.layout.copy()}
+    return Residency(len(state.resident), **{**same, **changes})
+
+
+def carry_out(state: Residency, *moves: Move | Keep) -> None:
+    """Moves of this layer that are done at once."""
+    for ticket in [state.reserve(0, one) for one in moves]:
+        state.commit(ticket)
+        assert ticket.progress is Progress.DONE

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import types
-from typing import Any
 
 import pytest
 
-from trimoe.cost import CPU
+from trimoe.domains import CPU
 from trimoe.errors import InputError
-from trimoe.policies import Deployment, LayerPlan, Policy, Workload, table
+from trimoe.placement import LayerPlan
+from trimoe.policies import Deployment, LayerStep, Policy, Workload, table
 from trimoe.policies.n_cpu_moe import NCpuMoe
 
 
@@ -22,8 +22,8 @@ class SlowMoe(NCpuMoe):
     def deploy(self, work: Workload, phase: str) -> Deployment:
         return Deployment(work.batch, work.batch)
 
-    def plan(self, layer: int, counts: Any, state: Any) -> LayerPlan:
-        found = super().plan(layer, counts, state)
+    def plan(self, step: LayerStep) -> LayerPlan:
+        found = super().plan(step)
         found.domain[list(found.order)] = CPU
         return found
 
@@ -36,7 +36,7 @@ class PickyMoe(Policy):
     def deploy(self, work: Workload, phase: str) -> Deployment:
         raise InputError(expected="a better machine", got=self.cost.profile.name, hint="another one")
 
-    def plan(self, layer: int, counts: Any, state: Any) -> LayerPlan:
+    def plan(self, step: LayerStep) -> LayerPlan:
         raise AssertionError
 
 

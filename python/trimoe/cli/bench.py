@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import statistics
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from trimoe.cli.formats import ACTIVATIONS_OPTION, GROUP_OPTION, SHIPPED_MODEL
+from trimoe.cli.completion import of
+from trimoe.cli.formats import ACTIVATIONS_OPTION, FORMATS, GROUP_OPTION, SHIPPED_MODEL
+from trimoe.cli.options import (
+    ExpertsOption,
+    HiddenOption,
+    InterOption,
+    JsonOption,
+    ModelFolderArgument,
+    ThreadsOption,
+    TokensOption,
+    TopkOption,
+    check_choice,
+)
 from trimoe.cli.render import human_bytes, human_ns, print_facts, print_json, print_table, progress
 from trimoe.errors import InputError
 
@@ -17,45 +28,53 @@ __all__ = ["bench_app"]
 bench_app = typer.Typer(no_args_is_help=True, help="Measure layers and calls against the machine's limits.")
 
 _CACHES = {True: "cold", False: "not cold", None: "cold or not, their size is unknown"}
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
 @bench_app.command()
 def layer(
-    hidden: Annotated[int, typer.Option(min=1, help="H, the model's width.")] = 2048,
-    inter: Annotated[int, typer.Option(min=1, help="I, an expert's intermediate width.")] = 768,
-    experts: Annotated[int, typer.Option(min=1, help="E.")] = 128,
-    topk: Annotated[int, typer.Option(min=1, help="K, experts per token.")] = 8,
-    tokens: Annotated[int, typer.Option(min=1, help="T, tokens per call.")] = 1,
-    dtype: Annotated[str, typer.Option(help="Weight format: bf16, fp32, int8, int4, fp8 or mxfp4.")] = "bf16",
+    hidden: HiddenOption = 2048,
+    inter: InterOption = 768,
+    experts: ExpertsOption = 128,
+    topk: TopkOption = 8,
+    tokens: TokensOption = 1,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            "--dtype",
+            help="Format of the packed experts: bf16, fp32, int8, int4, fp8 or mxfp4.",
+            autocompletion=of(*FORMATS),
+        ),
+    ] = "bf16",
     group: Annotated[int, GROUP_OPTION] = 0,
     activations: Annotated[str, ACTIVATIONS_OPTION] = "auto",
-    routing: Annotated[str, typer.Option(help="uniform or zipf.")] = "uniform",
-    repeats: Annotated[int, typer.Option(min=1, help="Timed calls.")] = 20,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Torch threads; all usable cores if left out.")
-    ] = None,
+    routing: Annotated[
+        str,
+        typer.Option(
+            help="How tokens are spread over the experts: uniform or zipf (Zipf's law).",
+            autocompletion=of("uniform", "zipf"),
+        ),
+    ] = "uniform",
+    repeats: Annotated[int, typer.Option(min=1, max=10**6, help="Calls to time.")] = 20,
+    threads: ThreadsOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Time one expert layer on synthetic weights, caches cold where memory permits.
+    """Time one expert layer against the machine's limits.
 
-    The defaults are the expert layer of Qwen3-30B-A3B. The roofline is measured in the same process:
-    the larger of packed bytes over read bandwidth and flops over the chosen kernel's peak.
+    Weights are synthetic, caches cold where memory permits. The defaults are the expert layer of
+    Qwen3-30B-A3B. The roofline is measured in the same process: the larger of packed bytes over read
+    bandwidth and flops over the chosen kernel's peak.
 
     \b
     Examples:
       trimoe bench layer --tokens 512
-      trimoe bench layer --dtype int4 --group 32 --activations bf16
+      trimoe bench layer --format int4 --group 32 --activations bf16
       trimoe bench layer --hidden 4096 --inter 14336 --experts 8 --topk 2 --tokens 16 --json
     """
     from trimoe.expert_layer import WEIGHT_FORMATS, LayerSpec
 
-    for name, value, choices in (
-        ("--dtype", dtype, WEIGHT_FORMATS),
-        ("--routing", routing, ("uniform", "zipf")),
-    ):
-        if value not in choices:
-            raise InputError(expected=f"{name} {' or '.join(choices)}", got=value, hint=choices[0])
+    check_choice("--format", dtype, WEIGHT_FORMATS)
+    check_choice("--routing", routing, ("uniform", "zipf"))
     spec = LayerSpec(experts, hidden, inter, dtype, group=group, activations=activations)
     _ = spec.native  # says so where it cannot be, before torch is imported
     if topk > experts:
@@ -80,14 +99,14 @@ def layer(
         print_json({**shape, **packing, "routing": routing, **result})
         return
     print_facts(
-        f"{experts} experts, H {hidden}, I {inter}, top-{topk}, {tokens} token(s), "
+        f"{experts} experts, width {hidden}, {inter} inside, top {topk}, {tokens} token(s), "
         f"{spec.format_name}, {routing}",
         {
             "time": f"{result['median_ms']:.3f} ms, median of {repeats} "
             f"({result['min_ms']:.3f} to {result['max_ms']:.3f})",
             "weights read": f"{result['weights_gbps']:.1f} GB/s of {roofline.bandwidth_gbps:.1f} measured",
             "computed": f"{result['gflops']:.1f} GFLOP/s of {roofline.gflops[spec.peak_format]:.1f} measured",
-            "of roofline": f"{result['roofline_pct']:.0f} %",
+            "of roofline": f"{result['roofline_pct']:.0f} % of the speed that reading and computing permit",
             **_prediction(result),
             "error": f"{result['rel_error']:.2e} relative to fp32",
             "kernel": f"{roofline.isa}, {roofline.threads} thread(s)",
@@ -107,18 +126,14 @@ def _prediction(result: dict[str, Any]) -> dict[str, str]:
 
 @bench_app.command()
 def error(
-    model: Annotated[
-        Path,
-        typer.Argument(
-            help="Checkpoint folder; the model that ships with trimoe if left out.", show_default=False
-        ),
-    ] = SHIPPED_MODEL,
+    model: ModelFolderArgument = SHIPPED_MODEL,
     json_output: JsonOption = False,
 ) -> None:
-    """Measure what each weight format costs in accuracy: one layer against fp32 arithmetic.
+    """Measure what each weight format costs in accuracy.
 
-    Once on Gaussian weights of the size of Qwen3-30B-A3B's layers, once on the first expert layer of a model
-    in bf16 or fp32. Relative Frobenius error of the result for Gaussian hidden states.
+    One layer against fp32 arithmetic: once on Gaussian weights of the size of Qwen3-30B-A3B's layers,
+    once on the first expert layer of a model in bf16 or fp32. Relative Frobenius error of the result for
+    Gaussian hidden states.
 
     \b
     Examples:
@@ -142,12 +157,13 @@ def error(
         for one, other in zip(gaussian, of_model, strict=True)
     ]
     columns = ("format", "bits per weight", "Gaussian weights", model.name)
-    print_table("Relative error of a layer", columns, rows, right=columns[1:])
+    notes = ["g32, g64, g128: weights that share a scale; W4A16: 4-bit weights, 16-bit activations (else 8)"]
+    print_table("Relative error of a layer", columns, rows, right=columns[1:], notes=notes)
 
 
 @bench_app.command()
 def dispatch(json_output: JsonOption = False) -> None:
-    """Time the call itself: the op on a layer that has nothing to compute.
+    """Time the call itself, on a layer with nothing to compute.
 
     \b
     Examples:
@@ -163,7 +179,7 @@ def dispatch(json_output: JsonOption = False) -> None:
     print_facts(
         "torch.ops.trimoe.moe_forward with nothing to compute, under inference_mode",
         {
-            f"T = {name[-1]}": f"{human_ns(statistics.median(s))} ({human_ns(min(s))} at best)"
+            f"{name[-1]} tokens": f"{human_ns(statistics.median(s))} ({human_ns(min(s))} at best)"
             for name, s in results.items()
         },
     )

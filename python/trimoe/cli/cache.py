@@ -27,7 +27,9 @@ _SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 @cache_app.command("list")
 def list_files(json_output: JsonOption = False) -> None:
-    """Show what the packed cache holds: model and format, size, when it was used last.
+    """Show what the packed cache holds.
+
+    Of each file the model and format, its size, when it was used last, and the checkpoint.
 
     \b
     Examples:
@@ -75,9 +77,10 @@ def rm(
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Remove packed experts from the cache; models that run with them are not disturbed.
+    """Remove packed experts from the cache.
 
-    Nothing is asked. The next start of a model packs its experts again. Other files in the folder stay.
+    Models that run with them are not disturbed, and nothing is asked. The next start of a model packs its
+    experts again. Other files in the folder stay.
 
     \b
     Examples:
@@ -130,7 +133,9 @@ def verify(
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Compare every byte of packed experts with its checksum; each start compares some of them only.
+    """Compare every byte of packed experts with its checksum.
+
+    Each start compares some of them only.
 
     \b
     Examples:
@@ -169,7 +174,9 @@ def verify(
 
 @cache_app.command("path")
 def show_path(json_output: JsonOption = False) -> None:
-    """Show where the packed cache lies: TRIMOE_CACHE, else XDG_CACHE_HOME/trimoe, else ~/.cache/trimoe.
+    """Show where the packed cache lies.
+
+    In TRIMOE_CACHE, else in XDG_CACHE_HOME/trimoe, else in ~/.cache/trimoe.
 
     \b
     Examples:

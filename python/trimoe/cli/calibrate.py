@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trimoe.cli.options import JsonOption, ThreadsOption, output_option
 from trimoe.cli.render import human_ns, print_json, print_line, print_table, progress_steps
 from trimoe.errors import InputError
 from trimoe.own_files import own_folder
 from trimoe.whole_file import target_of
+
+if TYPE_CHECKING:
+    from trimoe.runtime.calibration import Calibration
 
 __all__ = ["calibrate"]
 
@@ -20,23 +24,22 @@ _BUSY_PCT = 15  # some percent are usual
 
 def calibrate(
     output: Annotated[
-        Path | None, typer.Option(help="Where the profile goes; the cache folder if left out.")
+        Path | None,
+        output_option("Profile to write, a JSON file; this-machine in the cache folder if left out."),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer formats, sizes and repeats: seconds.")
+        bool,
+        typer.Option("--quick", help="Measure fewer formats and sizes, less often: seconds, not minutes."),
     ] = False,
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Torch threads; all usable cores if left out.")
-    ] = None,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print the profile as one JSON object and nothing else.")
-    ] = False,
+    threads: ThreadsOption = None,
+    json_output: JsonOption = False,
 ) -> None:
-    """Measure this machine's CPU and write a hardware profile that costs are worked out from.
+    """Measure this machine's CPU into a hardware profile.
 
-    Experts of every weight format are timed on the real op, caches cold, and memory bandwidth beside them.
-    Some measurements are held out: how far the profile's predictions are off there is printed and kept in
-    the file. Other work on the machine spoils the figures.
+    Costs are worked out from such profiles (--hardware this-machine). Experts of every weight format are
+    timed on the real op, caches cold, and memory bandwidth beside them. Some measurements are held out:
+    how far the profile's predictions are off there is printed and kept in the file. Other work on the
+    machine spoils the figures.
 
     \b
     Examples:
@@ -71,7 +74,14 @@ def calibrate(
     if json_output:
         print_json(found.profile)
         return
-    columns = ("format", "H", "I", "tokens", "predicted", "measured", "error")
+    _print_checks(found)
+    if detect_machine().gpu.present:
+        print_line("the GPU is not measured: the profile has none")
+    print_line(f"profile: {path} (`--hardware {CALIBRATED if output is None else path}`)")
+
+
+def _print_checks(found: Calibration) -> None:
+    columns = ("format", "width", "inside", "tokens", "predicted", "measured", "error")
     rows = [
         (
             *(check.weights, check.hidden, check.inter, check.tokens),
@@ -79,16 +89,16 @@ def calibrate(
         )
         for check in found.checks
     ]
-    print_table("Predicted and measured, of one expert held out", columns, rows, right=columns[1:])
+    notes = ["held out: sizes and tokens that the profile does not have, predicted from those that it has"]
+    print_table(
+        "Predicted and measured, of one expert held out", columns, rows, right=columns[1:], notes=notes
+    )
     print_line(f"error: {found.mean_error_pct:.1f} % on average, {found.worst_error_pct:.1f} % at worst")
     if found.unrest_pct > _BUSY_PCT:
         print_line(
             f"the machine was busy: medians lie {found.unrest_pct:.0f} % above the least times; "
             "better again when it is quiet"
         )
-    if detect_machine().gpu.present:
-        print_line("the GPU is not measured: the profile has none")
-    print_line(f"profile: {path} (`--hardware {CALIBRATED if output is None else path}`)")
 
 
 def _check_writable(path: Path) -> None:

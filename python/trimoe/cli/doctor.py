@@ -1,4 +1,4 @@
-"""`trimoe doctor`: what the machine has, what trimoe uses of it and why, and how fast it is."""
+"""`trimoe doctor`: what the machine has, what trimoe uses of it and why, how fast it is, what fits it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ from typing import Annotated, Any
 
 import typer
 
-from trimoe import __version__
+import trimoe
+from trimoe.cli.completion import models
+from trimoe.cli.model_fit import ModelFit, needs_of
+from trimoe.cli.options import JsonOption, MeasureOption, ThreadsOption
 from trimoe.cli.render import human_bytes, print_facts, print_json, print_line, print_table
 from trimoe.hardware.advice import advise
 from trimoe.hardware.cpu import CpuFeatures, InstructionSet, Isa, explain, features, kernel_table
 from trimoe.hardware.folders import CacheFolder, cache_state
+from trimoe.hardware.load import Load, read_load
 from trimoe.hardware.machine import Machine, detect_machine
 from trimoe.hardware.roofline import Roofline, measure_roofline
 from trimoe.hardware.torch_state import TorchState, torch_state
 
 __all__ = ["doctor"]
+
+_ROUNDS = 4
 
 _EMULATED = (
     "AMX IS EMULATED in this process (TRIMOE_AMX_EMULATED is set): each tile instruction costs microseconds. "
@@ -27,30 +33,36 @@ _EMULATED = (
 
 
 def doctor(
-    measure: Annotated[
-        bool,
-        typer.Option(
-            "--measure/--no-measure", help="Measure memory bandwidth and peak FLOP/s (1-2 seconds)."
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="Model whose fit to tell: one whose sizes trimoe knows, or a checkpoint folder.",
+            show_default=False,
+            autocompletion=models,
         ),
-    ] = True,
-    threads: Annotated[
-        int | None, typer.Option(help="Threads to measure with; all usable cores if left out.")
     ] = None,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    measure: MeasureOption = True,
+    threads: ThreadsOption = None,
+    json_output: JsonOption = False,
 ) -> None:
-    """Show what this machine has, which instruction sets are used and why, and what it can do.
+    """Show what this machine has and what trimoe uses of it.
+
+    Instruction sets are shown with the reason why each is used or not. With MODEL also whether that fits
+    into memory, in which format, and what bounds its speed.
 
     \b
     Examples:
       trimoe doctor
+      trimoe doctor qwen3-30b-a3b
+      trimoe doctor /models/OLMoE-1B-7B
       trimoe doctor --no-measure --json
       TRIMOE_CPU_ISA=avx2 trimoe doctor
     """
+    needs = None if model is None else needs_of(model)  # a bad name is told before anything is measured
     findings = _look(measure, threads)
+    fits = None if needs is None else ModelFit.of(needs, findings.machine, findings.roofline)
     if json_output:
-        print_json(findings.as_dict())
+        print_json({**findings.as_dict(), "model": fits and fits.as_dict()})
         return
     if findings.amx_emulated:
         print_line(_EMULATED)
@@ -59,6 +71,9 @@ def doctor(
     _print_sets(findings)
     if findings.roofline is not None:
         _print_roofline(findings.roofline)
+    if fits is not None:
+        print_line()
+        fits.print()
     print_line()
     for hint in findings.hints or ["nothing to improve was found"]:
         print_line(f"hint: {hint}")
@@ -72,19 +87,22 @@ class _Findings:
     instruction_sets: tuple[InstructionSet, ...]
     torch: TorchState
     cache: CacheFolder
+    load: Load
     roofline: Roofline | None
     hints: list[str]
     amx_emulated: bool
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            "trimoe_version": __version__,
+            "trimoe_version": trimoe.__version__,
             "python_version": platform.python_version(),
             "machine": asdict(self.machine),
             "cpu": asdict(self.cpu),
             "selected_isa": next(entry.isa for entry in self.kernel_table if entry.chosen),
             "kernel_table": [asdict(entry) for entry in self.kernel_table],
             "instruction_sets": [asdict(one) for one in self.instruction_sets],
+            "load": asdict(self.load),
+            "busy": self.load.is_busy(self.machine.n_usable_threads),
             "roofline": None if self.roofline is None else self.roofline.as_dict(),
             "amx_emulated": self.amx_emulated,
             "torch": asdict(self.torch),
@@ -98,6 +116,10 @@ def _look(measure: bool, threads: int | None) -> _Findings:
     sets = explain(cpu, table)
     emulation_wanted = os.environ.get("TRIMOE_AMX_EMULATED", "") not in ("", "0")
     emulated = emulation_wanted and any(entry.isa == "amx" and entry.supported for entry in table)
+    load = read_load()
+    measured = (
+        measure_roofline(threads=threads, repeats=3, rounds=_ROUNDS) if measure and not emulated else None
+    )
     return _Findings(
         machine=machine,
         cpu=cpu,
@@ -105,7 +127,8 @@ def _look(measure: bool, threads: int | None) -> _Findings:
         instruction_sets=sets,
         torch=torch,
         cache=cache_state(),
-        roofline=measure_roofline(threads=threads) if measure and not emulated else None,
+        load=load,
+        roofline=measured,
         hints=advise(
             machine,
             sets,
@@ -113,6 +136,8 @@ def _look(measure: bool, threads: int | None) -> _Findings:
             forced_isa=os.environ.get("TRIMOE_CPU_ISA"),
             torch_threads=torch.threads,
             emulation_wanted=emulation_wanted,
+            load=load,
+            roofline=measured,
         ),
         amx_emulated=emulated,
     )
@@ -127,7 +152,7 @@ def _print_machine(findings: _Findings) -> None:
         for one in machine.numa_nodes
     ]
     facts = {
-        "trimoe": f"{__version__}, Python {platform.python_version()}",
+        "trimoe": f"{trimoe.__version__}, Python {platform.python_version()}",
         "torch": torch.in_words(),
         "CPU": f"{machine.cpu_brand} ({machine.arch})",
         "cores": f"{machine.n_physical_cores} physical, {machine.n_logical_cpus} logical, "
@@ -136,6 +161,7 @@ def _print_machine(findings: _Findings) -> None:
         "NUMA": "; ".join(nodes) or "the kernel tells nothing: taken as one node",
         "huge pages": f"transparent: {machine.transparent_huge_pages}",
         "GPU": machine.gpu.in_words(),
+        "load": findings.load.in_words(),
         "cache": f"{cache.path} ({_cache_words(cache)})",
     }
     print_facts("Machine", facts)
@@ -154,20 +180,26 @@ def _print_sets(findings: _Findings) -> None:
         for one in findings.instruction_sets
     ]
     print_line()
-    print_table(f"Instruction sets{xcr0}", ("set", "CPUID", "OS", "permission", "verdict"), sets)
+    notes = [
+        "CPUID: the CPU says that it has the set; OS: the system saves its registers (XCR0 says which); "
+        "permission: the system lets this process use them"
+    ]
+    print_table(f"Instruction sets{xcr0}", ("set", "CPUID", "OS", "permission", "verdict"), sets, notes=notes)
     entries = [
         (entry.isa, ", ".join(entry.weights), "<- chosen" if entry.chosen else entry.reason)
         for entry in findings.kernel_table
     ]
     print_line()
-    print_table("Kernel table, best first", ("entry", "weights", "state"), entries)
+    notes = ["entry: as TRIMOE_CPU_ISA names it; weights: formats of experts that it computes"]
+    print_table("Kernel table, best first", ("entry", "weights", "state"), entries, notes=notes)
 
 
 def _print_roofline(roofline: Roofline) -> None:
     samples = roofline.bandwidth_samples_gbps
     facts = {
         "memory read": f"{roofline.bandwidth_gbps:.1f} GB/s, median of {len(samples)} "
-        f"({min(samples):.1f} to {max(samples):.1f}), {human_bytes(roofline.probe_bytes)} a pass"
+        f"({min(samples):.1f} to {max(samples):.1f}), the best of {roofline.rounds} rounds, "
+        f"{human_bytes(roofline.probe_bytes)} a pass"
     }
     for weights, gflops in roofline.gflops.items():
         facts[f"peak {weights}"] = (

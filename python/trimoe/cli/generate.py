@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from trimoe.cli.completion import of
 from trimoe.cli.formats import ACTIVATIONS_OPTION, FORMAT_OPTION, GROUP_OPTION, SHIPPED_MODEL, check_format
+from trimoe.cli.options import (
+    CacheOption,
+    CandidatesOption,
+    JsonOption,
+    MaxNewTokensOption,
+    MeasureOption,
+    ModelFolderArgument,
+    SeedOption,
+    TemperatureOption,
+    check_choice,
+)
 from trimoe.cli.render import human_bytes, human_ns, print_facts, print_json, print_line, print_table
 from trimoe.errors import InputError
 from trimoe.hardware.machine import usable_threads
@@ -26,43 +38,43 @@ __all__ = ["generate", "load_model", "use_threads"]
 
 
 def generate(
-    model: Annotated[
-        Path,
-        typer.Argument(
-            help="Checkpoint folder; the model that ships with trimoe if left out.", show_default=False
+    model: ModelFolderArgument = SHIPPED_MODEL,
+    prompt: Annotated[str, typer.Option(help="Text to continue.")] = "And the LORD said unto Moses,",
+    max_new_tokens: MaxNewTokensOption = 128,
+    temperature: TemperatureOption = 0.8,
+    top_k: CandidatesOption = 50,
+    seed: SeedOption = 0,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="Type of all weights but the experts': auto (the checkpoint's), float32 or bfloat16.",
+            autocompletion=of("auto", "float32", "bfloat16"),
         ),
-    ] = SHIPPED_MODEL,
-    prompt: Annotated[str, typer.Option(help="The text to continue.")] = "And the LORD said unto Moses,",
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Stop after this many tokens.")] = 128,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")] = 0.8,
-    top_k: Annotated[int, typer.Option(min=1, help="Sample among this many tokens.")] = 50,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Same seed, same text.")] = 0,
-    dtype: Annotated[str, typer.Option(help="Of all but the experts: auto, float32, bfloat16.")] = "auto",
+    ] = "auto",
     fmt: Annotated[str, FORMAT_OPTION] = "auto",
     group: Annotated[int, GROUP_OPTION] = 0,
     activations: Annotated[str, ACTIVATIONS_OPTION] = "auto",
-    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep packed experts on disk.")] = True,
+    cache: CacheOption = True,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check every byte of experts packed before; else some of them.")
     ] = False,
-    measure: Annotated[
-        bool,
-        typer.Option("--measure/--no-measure", help="Measure the roofline that speeds are compared with."),
-    ] = True,
+    measure: MeasureOption = True,
     ndp_dimms: Annotated[
-        int, typer.Option(min=0, max=256, help="Emulated DIMM-NDPs that run cold experts.")
+        int, typer.Option(min=0, max=256, help="Emulated DIMM-NDPs that run cold experts; 0 for none.")
     ] = 0,
     cold_tokens: Annotated[
-        int, typer.Option(min=0, help="An expert with at most so many tokens of a step is cold.")
+        int, typer.Option(min=0, help="Most tokens in a step of an expert that DIMM-NDPs run as a cold one.")
     ] = 4,
     ndp_arithmetic: Annotated[
-        str, typer.Option(help="Who computes for the DIMMs: host (same bits as without) or core.")
+        str,
+        typer.Option(
+            help="Who computes for the emulated DIMMs: host (the same bits as without) or core.",
+            autocompletion=of("host", "core"),
+        ),
     ] = "host",
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    json_output: JsonOption = False,
 ) -> None:
-    """Continue a prompt; print the text as it comes, then speed, domains and memory.
+    """Continue a prompt with a model; tell speed, domains and memory.
 
     \b
     Examples:
@@ -72,8 +84,7 @@ def generate(
       trimoe generate /models/Qwen3-30B-A3B --format int4 --group 64
       trimoe generate --ndp-dimms 16 --cold-tokens 2
     """
-    if dtype not in ("auto", "float32", "bfloat16"):
-        raise InputError(expected="--dtype auto, float32 or bfloat16", got=dtype, hint="auto")
+    check_choice("--dtype", dtype, ("auto", "float32", "bfloat16"))
     if not math.isfinite(temperature):
         raise InputError(expected="a finite --temperature", got=str(temperature), hint="0.8")
     from trimoe.models.expert_math import Packing
@@ -197,7 +208,11 @@ def _print_report(result: Generation, load: dict[str, Any], memory: dict[str, An
         for domain in part.domains
     ]
     columns = ("phase", "domain", "experts used", "tokens x experts", "busy", "of roofline")
-    print_table("Domains", columns, rows, right=columns[2:])
+    notes = [
+        "busy: in the experts' kernels; of roofline: of the speed that memory and arithmetic permit; "
+        "NDP: cores on the DIMMs (--ndp-dimms), emulated"
+    ]
+    print_table("Domains", columns, rows, right=columns[2:], notes=notes)
     shares = [domain.roofline_pct or 0 for part in (result.prefill, result.decode) for domain in part.domains]
     if result.decode.domains[-1].present:
         print_line("  NDP: what DIMMs would have taken; what the host took to compute it is not in there")
@@ -206,13 +221,13 @@ def _print_report(result: Generation, load: dict[str, Any], memory: dict[str, An
     print_line()
     weights, rss = memory["weights"], memory["rss"]
     print_facts(
-        "Memory",
+        "Memory of this process",
         {
             "experts, packed": human_bytes(weights["packed_expert_bytes"]),
             "other weights": human_bytes(weights["other_weight_bytes"]),
-            "peak RSS, predicted": f"{human_bytes(rss['predicted_peak_rss_bytes'])} "
+            "peak, predicted": f"{human_bytes(rss['predicted_peak_rss_bytes'])} "
             f"({human_bytes(rss['baseline_rss_bytes'])} before loading)",
-            "peak RSS, actual": human_bytes(rss["peak_rss_bytes"]),
+            "peak, actual": human_bytes(rss["peak_rss_bytes"]),
         },
     )
 

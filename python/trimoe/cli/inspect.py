@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
+from trimoe.cli.options import CheckpointArgument, JsonOption
 from trimoe.cli.render import human_bytes, print_facts, print_json, print_line, print_table
 from trimoe.errors import InputError
 from trimoe.models.checkpoint import Checkpoint
@@ -22,12 +20,12 @@ __all__ = ["inspect"]
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="Folder of a Hugging Face checkpoint (safetensors).")],
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    path: CheckpointArgument,
+    json_output: JsonOption = False,
 ) -> None:
-    """Show a checkpoint's experts, formats and bytes, and where trimoe would put them. Loads no weights.
+    """Show a checkpoint's experts, formats and bytes.
+
+    And where trimoe would put them. Reads headers alone, loads no weights.
 
     \b
     Examples:

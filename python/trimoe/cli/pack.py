@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from trimoe.cli.formats import FORMAT_OPTION, GROUP_OPTION, check_format
+from trimoe.cli.options import CheckpointArgument, JsonOption, output_option
 from trimoe.cli.render import human_bytes, human_ns, print_facts, print_json, progress
 from trimoe.errors import FailureError
 
@@ -15,23 +16,21 @@ __all__ = ["pack"]
 
 
 def pack(
-    model: Annotated[Path, typer.Argument(help="Folder of a Hugging Face checkpoint (safetensors).")],
+    model: CheckpointArgument,
     fmt: Annotated[str, FORMAT_OPTION] = "auto",
     group: Annotated[int, GROUP_OPTION] = 0,
     output: Annotated[
         Path | None,
-        typer.Option(
-            help="A new folder for the whole model, experts packed; else the packed cache is filled."
+        output_option(
+            "New folder for the whole model with its experts packed; the packed cache is filled if left out."
         ),
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Read everything back and compare it with its checksums.")
     ] = False,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    json_output: JsonOption = False,
 ) -> None:
-    """Convert a checkpoint's experts ahead of time, so that the next start maps them.
+    """Convert a checkpoint's experts ahead of the next start.
 
     Without --output they go into the packed cache: `trimoe generate MODEL` and `trimoe.load(MODEL)` with
     the same format find them there. With --output a folder is written that both take in place of MODEL,

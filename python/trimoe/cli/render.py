@@ -1,4 +1,4 @@
-"""How results look: tables for people, one JSON object for programs, progress on standard error.
+"""How results look: tables for people, one JSON object for programs. rich is imported when it is needed.
 
 What a person reads on standard output goes through `print_table`, `print_facts` and `print_line`: a pipe gets
 plain text without colours, boxes or wrapped lines, and markup characters in names stay as they are.
@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.console import Console, RenderableType
-from rich.table import Table
-from rich.text import Text
+from trimoe.cli.progress import progress, progress_steps
+from trimoe.cli.streams import write_result
+from trimoe.human import human_bytes, human_energy, human_ns, human_number
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
 
 __all__ = [
     "human_bytes",
+    "human_energy",
     "human_ns",
+    "human_number",
     "print_facts",
     "print_json",
     "print_line",
@@ -32,92 +36,61 @@ __all__ = [
 _PIPE_WIDTH = 1000
 
 
-def human_bytes(count: float) -> str:
-    """Decimal units (GB = 1e9): `512 B`, `1.5 kB`, `12.3 GB`."""
-    value, units = float(count), ["B", "kB", "MB", "GB", "TB", "PB"]
-    while abs(value) >= 999.95 and len(units) > 1:
-        value /= 1000
-        units.pop(0)
-    return f"{value:.0f} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
-
-
-def human_ns(duration_ns: float) -> str:
-    """`850 ns`, `12.3 µs`, `4.5 ms`, `2.10 s`."""
-    for limit, scale, unit, digits in ((1e3, 1.0, "ns", 0), (1e6, 1e3, "µs", 1), (1e9, 1e6, "ms", 1)):
-        if abs(duration_ns) < limit:
-            return f"{duration_ns / scale:.{digits}f} {unit}"
-    return f"{duration_ns / 1e9:.2f} s"
-
-
 def print_json(value: Mapping[str, Any]) -> None:
     """One JSON object and a newline on standard output; ValueError for NaN and infinity, which JSON lacks."""
-    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
+    write_result(json.dumps(value, allow_nan=False) + "\n")
 
 
 def print_line(text: str = "") -> None:
     """One paragraph, as it is."""
+    from rich.text import Text
+
     _print(Text(text))
 
 
-def print_facts(title: str, facts: Mapping[str, object]) -> None:
-    """Two columns, name and value, under a title."""
+def print_facts(title: str, facts: Mapping[str, object], *, notes: Sequence[str] = ()) -> None:
+    """Two columns, name and value, under a title; notes say below what is not plain."""
+    from rich.table import Table
+    from rich.text import Text
+
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in facts.items():
         grid.add_row(Text(f"  {name}"), Text(str(value)))
-    _print(Text(title, style="bold"), grid)
+    _print(Text(title, style="bold"), grid, *map(_note, notes))
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    right: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> None:
-    """A table under a title; the columns named in `right` are set flush right (numbers)."""
+    """A table under a title; columns named in `right` are set flush right (numbers); notes as for facts."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=True, show_edge=False)
     for name in columns:
         table.add_column(Text(name), justify="right" if name in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    _print(Text(title, style="bold"), table)
+    _print(Text(title, style="bold"), table, *map(_note, notes))
 
 
-@contextmanager
-def progress(label: str, total_bytes: int, *, enabled: bool = True) -> Iterator[Callable[[int], None]]:
-    """A bar with bytes and GB/s on standard error; yields a function that takes the bytes just done.
+def _note(text: str) -> Text:
+    from rich.text import Text
 
-    Shown only when `enabled` (pass `not json_output`) and standard error is a terminal.
-    """
-    if not (enabled and sys.stderr.isatty()):
-        yield lambda done_bytes: None
-        return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=total_bytes)
-        yield lambda done_bytes: bar.update(task, advance=done_bytes)
-
-
-@contextmanager
-def progress_steps(label: str, total: int, *, enabled: bool = True) -> Iterator[Callable[[], None]]:
-    """A bar that counts steps, shown as `progress` is; yields a function to call after each."""
-    if not (enabled and sys.stderr.isatty()):
-        yield lambda: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda: bar.update(task, advance=1)
+    return Text(f"  ({text})", style="dim")
 
 
 def _print(*what: RenderableType) -> None:
+    from rich.console import Console
+
     # A fresh console each time: standard output may have been redirected since the last one.
     width = None if sys.stdout.isatty() else _PIPE_WIDTH
     console = Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)

@@ -6,16 +6,12 @@ runtime's predictions and the simulator all use these.
 
 from trimoe.cost.clock import Clock, Interval, Task
 from trimoe.cost.curve import LookupCurve, RampCurve
-from trimoe.cost.model import CPU, GPU, NDP0, STRIPED, CostModel
+from trimoe.cost.model import CostModel
 from trimoe.cost.resources import Resources
 from trimoe.cost.schedule import Schedule, schedule
 from trimoe.cost.shape import Attention, ModelShape, load_model_shape, model_names
 
 __all__ = [
-    "CPU",
-    "GPU",
-    "NDP0",
-    "STRIPED",
     "Attention",
     "Clock",
     "CostModel",

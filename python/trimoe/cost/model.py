@@ -15,14 +15,14 @@ from trimoe.cost.dimm import DimmCosts
 from trimoe.cost.rates import measured_curve, peak_tflops
 from trimoe.cost.resources import Resources
 from trimoe.cost.shape import ModelShape
+from trimoe.domains import CPU, FIRST_DIMM, GPU, STRIPED
 from trimoe.errors import InputError
 from trimoe.hardware.profile import Profile
+from trimoe.human import human_number
 from trimoe.models.dimensions import packed_expert_bytes
 
-__all__ = ["CPU", "GPU", "NDP0", "STRIPED", "CostModel"]
+__all__ = ["CostModel"]
 
-CPU, GPU, NDP0 = 0, 1, 2
-STRIPED = -1
 Parts = tuple[tuple[int, float], ...]
 
 
@@ -55,8 +55,8 @@ class CostModel:
         self._dimms = DimmCosts(ndp, moe.hidden, moe.inter, weights, host_gbps) if ndp else None
         self._slices: DimmCosts | None = None
         n_dimms = self.resources.n_dimms
-        self.domains = (CPU, *((GPU,) if profile.gpu else ()), *range(NDP0, NDP0 + n_dimms))
-        self._compute = {domain: self._curve(domain) for domain in self.domains if domain < NDP0}
+        self.domains = (CPU, *((GPU,) if profile.gpu else ()), *range(FIRST_DIMM, FIRST_DIMM + n_dimms))
+        self._compute = {domain: self._curve(domain) for domain in self.domains if domain < FIRST_DIMM}
         self._known: dict[tuple[int, int, int, bool], Parts] = {}
 
     def expert_ns(self, domain: int, tokens: int, layout: int = STRIPED, *, resident: bool = False) -> float:
@@ -104,7 +104,7 @@ class CostModel:
         if pcie is None or direction not in ("h2d", "d2h") or not 0 <= n_bytes < float("inf"):
             raise InputError(
                 expected="direction h2d or d2h, bytes from 0 on, and a machine with a GPU",
-                got=f"{direction}, {n_bytes:g} bytes on {self.profile.name}",
+                got=f"{direction}, {human_number(n_bytes)} bytes on {self.profile.name}",
                 hint="a profile with a GPU",
             )
         if not n_bytes:
@@ -159,10 +159,10 @@ class CostModel:
         On the CPU the bytes are striped; DIMMs do nothing dense.
         """
         self._check(domain, 1, STRIPED)
-        if domain >= NDP0 or not 0 <= flops < float("inf") or not 0 <= n_bytes < float("inf"):
+        if domain >= FIRST_DIMM or not 0 <= flops < float("inf") or not 0 <= n_bytes < float("inf"):
             raise InputError(
                 expected="CPU or GPU, operations and bytes from 0 on",
-                got=f"domain {domain}, {flops:g} operations, {n_bytes:g} bytes",
+                got=f"domain {domain}, {human_number(flops)} operations, {human_number(n_bytes)} bytes",
                 hint="domain 0 or 1",
             )
         unit = self.profile.cpu if domain == CPU else self.profile.gpu
@@ -176,7 +176,7 @@ class CostModel:
 
     def split_parts(self, tokens: int) -> Parts:
         """An expert of which every DIMM has a slice of each matrix; all channels carry the tokens."""
-        self._check(NDP0, tokens, 0)
+        self._check(FIRST_DIMM, tokens, 0)
         if not tokens:
             return ()
         res, moe = self.resources, self.shape.moe
@@ -193,7 +193,7 @@ class CostModel:
 
     def near_parts(self, flops: float, n_bytes: float) -> Parts:
         """Anything dense on all DIMMs at once, each with its share: its ranks' stream or its core's peak."""
-        self._check(NDP0, 1, 0)
+        self._check(FIRST_DIMM, 1, 0)
         assert self._dimms is not None and self.profile.ndp is not None
         n = self.resources.n_dimms
         stream_ns = n_bytes / n / (self.expert_bytes / self._dimms.stream_ns)
@@ -209,7 +209,7 @@ class CostModel:
             memory = self.host_parts(self.expert_bytes, layout)
             # Cores that wait for memory do nothing else.
             return ((res.cpu, max(self._compute[CPU](tokens), _longest_ns(memory))), *memory)
-        return self._on_dimm(domain - NDP0, tokens, layout)
+        return self._on_dimm(domain - FIRST_DIMM, tokens, layout)
 
     def _on_dimm(self, dimm: int, tokens: int, layout: int) -> Parts:
         res, costs = self.resources, self._dimms
@@ -244,7 +244,7 @@ class CostModel:
 
     def _check(self, domain: int, tokens: int, layout: int) -> None:
         places = self.profile.n_dimms
-        here = domain < NDP0 or layout in (STRIPED, domain - NDP0)
+        here = domain < FIRST_DIMM or layout in (STRIPED, domain - FIRST_DIMM)
         if domain not in self.domains or tokens < 0 or not STRIPED <= layout < places or not here:
             raise InputError(
                 expected=f"a domain out of {len(self.domains)} of {self.profile.name}, tokens from 0 on, "

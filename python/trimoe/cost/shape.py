@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trimoe.errors import InputError
+from trimoe.errors import InputError, nearest
 from trimoe.models.config_keys import text_config
 from trimoe.models.dimensions import MoeDimensions
 from trimoe.models.json_file import read_json_object
@@ -171,7 +171,7 @@ def load_model_shape(name_or_path: str | Path) -> ModelShape:
         raise InputError(
             expected=f"a model out of {', '.join(model_names())}, or a checkpoint folder",
             got=text,
-            hint=model_names()[0],
+            hint=nearest(text, model_names()),
         )
     config, _ = read_json_object(folder / "config.json")
     return _shape(text, f"config.json in {folder}", config)

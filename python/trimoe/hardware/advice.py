@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trimoe.hardware.cpu import InstructionSet, Isa
+from trimoe.hardware.load import Load
 from trimoe.hardware.machine import Machine
+from trimoe.hardware.roofline import Roofline
+from trimoe.human import human_bytes, human_number
 
 __all__ = ["advise"]
 
@@ -18,6 +21,8 @@ def advise(
     forced_isa: str | None,
     torch_threads: int,
     emulation_wanted: bool = False,
+    load: Load | None = None,
+    roofline: Roofline | None = None,
 ) -> list[str]:
     """Hints for this machine, most valuable first; empty when there is nothing to improve.
 
@@ -28,14 +33,32 @@ def advise(
         forced_isa: value of `TRIMOE_CPU_ISA`, if set.
         torch_threads: threads that torch's pool starts with.
         emulation_wanted: whether `TRIMOE_AMX_EMULATED` is set.
+        load: what else ran just before the measurement.
+        roofline: what was measured; None where nothing was.
     """
     return [
+        *(_measurement_hints(machine, load, roofline) if roofline else []),
         *(_emulation_hints(table) if emulation_wanted else []),
         *_isa_hints(sets, table, forced_isa),
         *_thread_hints(machine, torch_threads),
         *_memory_hints(machine),
         *_gpu_hints(machine),
     ]
+
+
+def _measurement_hints(machine: Machine, load: Load | None, roofline: Roofline) -> list[str]:
+    hints = []
+    if load is not None and load.is_busy(machine.n_usable_threads):
+        hints.append(
+            f"measured on a busy machine ({load.in_words()}): the figures above are too low, "
+            "measure again when it is idle"
+        )
+    if not roofline.is_steady:
+        hints.append(
+            f"the samples disagree, a median lies {roofline.unrest_pct:.0f} % below the best sample: "
+            "something else used the machine, or its clock changed; measure again when it is idle"
+        )
+    return hints
 
 
 def _emulation_hints(table: Sequence[Isa]) -> list[str]:
@@ -67,7 +90,8 @@ def _thread_hints(machine: Machine, torch_threads: int) -> list[str]:
     hints = []
     if machine.cpu_quota_cores is not None and machine.cpu_quota_cores < machine.n_physical_cores:
         hints.append(
-            f"a cgroup limits this process to {machine.cpu_quota_cores:g} of {machine.n_physical_cores} cores"
+            f"a cgroup limits this process to {human_number(machine.cpu_quota_cores)} "
+            f"of {machine.n_physical_cores} cores"
         )
     if torch_threads < machine.n_usable_threads:
         hints.append(
@@ -92,7 +116,7 @@ def _memory_hints(machine: Machine) -> list[str]:
             "`echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled` saves TLB misses"
         )
     if machine.memory.cgroup_limit_bytes is not None:
-        hints.append(f"a cgroup limits memory to {machine.memory.cgroup_limit_bytes / 1e9:.1f} GB")
+        hints.append(f"a cgroup limits memory to {human_bytes(machine.memory.cgroup_limit_bytes)}")
     if len(machine.numa_nodes) > 1:
         hints.append(
             f"{len(machine.numa_nodes)} NUMA nodes: trimoe keeps one copy of the weights; "

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trimoe.errors import InputError
+from trimoe.errors import InputError, nearest
 from trimoe.hardware.folders import cache_folder
 from trimoe.hardware.machine import detect_machine
 from trimoe.hardware.profile_reader import SectionReader, read_json
@@ -167,7 +167,7 @@ class Profile:
                 node = node.get(name) if isinstance(node, dict) else None
             if not isinstance(node, dict) or path not in self.sources:
                 raise InputError(
-                    expected=f"a figure of profile {self.name}", got=path, hint=", ".join(self.sources)
+                    expected=f"a figure of profile {self.name}", got=path, hint=nearest(path, self.sources)
                 )
             node[leaf] = {"value": value, "assumption": reason}
         return parse_profile(raw, f"profile {self.name}")
@@ -202,7 +202,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
             raise InputError(
                 expected=f"a profile out of {', '.join(profile_names())}, {CALIBRATED}, or a JSON file",
                 got=text,
-                hint=profile_names()[0],
+                hint=nearest(text, (*profile_names(), CALIBRATED)),
             )
         raw = read_json(path)
     return parse_profile(raw, f"profile {path.name}")

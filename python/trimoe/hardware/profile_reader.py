@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trimoe.errors import InputError
+from trimoe.human import human_number
 from trimoe.input_file import Check, read_input
 
 __all__ = ["LIMITS", "NUMBER_FORMATS", "SectionReader", "read_json"]
@@ -138,7 +139,7 @@ class SectionReader:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not low <= value <= high or (whole and value != int(value)):
             kind = "a whole number" if whole else "a number"
-            raise self._bad(f"{kind} from {low:g} to {high:g} for {path}", value)
+            raise self._bad(f"{kind} from {human_number(low)} to {human_number(high)} for {path}", value)
         return int(value) if whole else float(value)
 
     def _table(self, row: Any, path: str) -> dict[str, Any]:

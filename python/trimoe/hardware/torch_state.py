@@ -6,7 +6,6 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 
 from trimoe.hardware.machine import usable_cores
 
@@ -30,6 +29,8 @@ class TorchState:
 
 def torch_state() -> TorchState:
     """The installed torch, by its package metadata."""
+    from importlib import metadata  # takes as long as all of doctor
+
     try:
         version = metadata.version("torch")
     except metadata.PackageNotFoundError:

@@ -115,6 +115,8 @@ def _parse_json(header: bytes, path: os.PathLike[str]) -> dict[str, Any]:
 
     try:
         fields = json.loads(header.decode("utf-8"), object_pairs_hook=unique)
+        if b"\\u" in header:  # half a character is no text, though json takes it
+            json.dumps(fields, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         raise _corrupted(path, "a JSON header", "JSON nested too deeply") from None
     except ValueError as error:

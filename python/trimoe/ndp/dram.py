@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trimoe import _ndp
-from trimoe.errors import InputError
+from trimoe.errors import InputError, nearest
 
 __all__ = ["Bandwidth", "DramSpec", "Latency", "bandwidth", "latency", "patterns", "spec", "specs"]
+
+_LEAST_GBPS = 0.001  # a burst every 64 µs
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,10 @@ def spec(name: str) -> DramSpec:
     for one in specs():
         if one.name == name:
             return one
-    known = ", ".join(one.name for one in specs())
-    raise InputError(expected=f"a DRAM speed grade out of {known}", got=name, hint=specs()[0].name)
+    known = [one.name for one in specs()]
+    raise InputError(
+        expected=f"a DRAM speed grade out of {', '.join(known)}", got=name, hint=nearest(name, known)
+    )
 
 
 def patterns() -> tuple[str, ...]:
@@ -143,8 +147,14 @@ def latency(
     """Latency of single requests, and of random reads among a stream of `background_gbps` (0: saturated).
 
     Raises:
-        InputError: an unknown speed grade, or a background beyond its peak.
+        InputError: an unknown speed grade, or a background beyond its peak or next to nothing.
     """
+    if 0 < background_gbps < _LEAST_GBPS:
+        raise InputError(
+            expected=f"a background of {_LEAST_GBPS} GB/s or more",
+            got=str(background_gbps),
+            hint="0 for as much as fits",
+        )
     try:
         hit_ns, conflict_ns = _ndp.idle_latency_ns(spec)
         gbps, loaded_ns = _ndp.loaded_latency(spec, background_gbps, probes, refresh, seed)

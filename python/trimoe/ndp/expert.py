@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trimoe import _ndp
-from trimoe.errors import InputError
+from trimoe.errors import InputError, nearest
 from trimoe.ndp.sharing import contention
 
 __all__ = [
@@ -92,7 +92,9 @@ class RelayoutTime:
 def weight_bytes_each(dtype: str) -> float:
     """Of one weight of that type; InputError for one that is none of `WEIGHT_BYTES`."""
     if dtype not in WEIGHT_BYTES:
-        raise InputError(expected=f"dtype {', '.join(WEIGHT_BYTES)}", got=dtype, hint="bf16")
+        raise InputError(
+            expected=f"dtype {', '.join(WEIGHT_BYTES)}", got=dtype, hint=nearest(dtype, WEIGHT_BYTES)
+        )
     return WEIGHT_BYTES[dtype]
 
 
@@ -165,7 +167,9 @@ def expert_time(
     """
     each = weight_bytes_each(dtype)
     if layout not in LAYOUTS:
-        raise InputError(expected=f"a layout out of {', '.join(LAYOUTS)}", got=layout, hint=LAYOUTS[0])
+        raise InputError(
+            expected=f"a layout out of {', '.join(LAYOUTS)}", got=layout, hint=nearest(layout, LAYOUTS)
+        )
     check_traffic(hidden, inter, tokens, dtype)
     core = (ranks, tflops, buffer_bytes(buffer_kib))
     striped_over = dimms if layout == "striped" else 1

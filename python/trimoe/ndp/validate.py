@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from trimoe.errors import InputError
+from trimoe.errors import InputError, nearest
 from trimoe.ndp.checks.check import ANY_GRADE, Check
 from trimoe.ndp.checks.commands import check_commands
 from trimoe.ndp.checks.conservation import check_conservation
@@ -50,7 +50,9 @@ def validation_steps(only: Iterable[str] = ()) -> list[Step]:
     parts = tuple(only) or PARTS
     for part in parts:
         if part not in PARTS:
-            raise InputError(expected=f"a part out of {', '.join(PARTS)}", got=part, hint=PARTS[0])
+            raise InputError(
+                expected=f"a part out of {', '.join(PARTS)}", got=part, hint=nearest(part, PARTS)
+            )
     steps = [
         Step(spec.name, part, partial(check, spec))
         for spec in specs()

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from trimoe.arrays import Bools, Floats, Ints
 from trimoe.cost import CostModel
+from trimoe.placement import Keep, Move, Residency
 from trimoe.policies.caches import CACHES, ExpertCache, HitCount
 from trimoe.policies.deployment import Deployment
-from trimoe.policies.loads import Floats
 from trimoe.policies.needs import need
 from trimoe.policies.one_pass import OnePassOptions
 from trimoe.policies.options import option
 from trimoe.policies.placing import Times
-from trimoe.policies.plan import Action, Ints, Keep, LayerState
-from trimoe.policies.policy import Policy, StepView
+from trimoe.policies.policy import Policy
+from trimoe.policies.step import LayerStep
 
 __all__ = ["Caching", "CachingOptions", "cache_option"]
 
@@ -45,6 +46,15 @@ class CachingOptions(OnePassOptions):
     )
 
 
+class Asked(NamedTuple):
+    """A layer when its plan was asked for. pending: experts with a move under way; copies: fetches."""
+
+    counts: Ints
+    resident: Bools
+    pending: frozenset[int]
+    copies: int
+
+
 class Caching(Policy):
     """A policy with a cache; subclasses decide."""
 
@@ -55,7 +65,7 @@ class Caching(Policy):
         need(cost, self.name, gpu=True)
         self.times = Times(cost)
         self.fetch_ns = self.times.fetch_ns()
-        self._asked: dict[int, tuple[Ints, LayerState, int]] = {}
+        self._asked: dict[int, Asked] = {}
         moe, options = cost.shape.moe, self.options
         self.cache = ExpertCache(
             options.cache,
@@ -67,59 +77,55 @@ class Caching(Policy):
         self._taught = False
         self._renew()
 
-    def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
+    def begin(self, phase: str, deployment: Deployment, popularity: Floats) -> list[Residency]:
         """What the cache thinks most of is in GPU memory, of equals the most popular.
 
         The calibration is the first step that the caches learn from; later phases go on from there.
         """
         self._renew()
-        states = super().begin(deployment, popularity)
-        if self._taught:
-            for layer, state in enumerate(states[: len(self.cache.layers)]):
-                best = np.lexsort((-popularity[layer], -self.cache.layers[layer].scores))
-                state.resident[:] = False
-                state.resident[best[: state.slots]] = True
-            return states
+        if self._taught and self.cache.layers:
+            found = []
+            for layer, counts in enumerate(popularity):
+                best = np.lexsort((-counts, -self.cache.layers[layer].scores))
+                slots = deployment.slots(layer)
+                found.append(Residency(len(counts), slots=slots, resident=best[:slots]))
+            return found
         self._taught = True
         tokens = deployment.batch * self.cost.shape.topk
         for layer, counts in enumerate(popularity):
             self.cache.use(layer, counts * (tokens / max(float(counts.sum()), 1e-12)))
-        return states
+        return super().begin(phase, deployment, popularity)
 
     def report(self) -> dict[str, Any]:
         """Hits of experts (not of tokens) and bytes moved, in this phase."""
         return {"cache": self.options.cache, **self.cache.count.totals()}
 
-    def background(self, view: StepView) -> Sequence[Action]:
+    def background(self, step: LayerStep) -> Sequence[Move]:
         """Learns from the step."""
-        self.learn(view)
+        self.learn(step)
         return ()
 
-    def kept(self, layer: int, counts: Ints, state: LayerState, fetched: Sequence[int]) -> tuple[Keep, ...]:
+    def kept(self, step: LayerStep, fetched: Sequence[int]) -> tuple[Keep, ...]:
         """What of a step's fetches stays; the step is noted."""
-        self.note(layer, counts, state, len(fetched))
-        return self.cache.keep(layer, counts, state, fetched)
+        self.note(step, fetched)
+        return self.cache.keep(step.layer, step.counts, step.residency, fetched)
 
-    def note(self, layer: int, counts: Ints, state: LayerState, fetched: int) -> None:
-        """A step's question, for `learn` to count."""
-        self._asked[layer] = (counts, _copy(state), fetched)
+    def note(self, step: LayerStep, fetched: Sequence[int]) -> None:
+        """A step's question, for `learn` to count; who is on the way already costs no copy."""
+        copies = sum(step.residency.bringing(one) is None for one in fetched)
+        state = step.residency
+        self._asked[step.layer] = Asked(step.counts, state.resident.copy(), frozenset(state.pending), copies)
 
-    def learn(self, view: StepView) -> None:
+    def learn(self, step: LayerStep) -> None:
         """Hits, misses and bytes of the noted step, and what it teaches the cache."""
-        asked = self._asked.pop(view.layer, None)
+        asked = self._asked.pop(step.layer, None)
         if asked is not None:
-            counts, before, fetched = asked
-            active = np.nonzero(counts)[0].tolist()
-            hits = sum(bool(before.resident[one]) for one in active)
-            self.cache.seen(view.layer, hits, len(active) - hits, fetched * self.cost.expert_bytes)
-        self.cache.use(view.layer, view.counts)
+            active = np.nonzero(asked.counts)[0]
+            hits = int(asked.resident[active].sum())
+            self.cache.seen(step.layer, hits, len(active) - hits, asked.copies * self.cost.expert_bytes)
+        self.cache.use(step.layer, step.counts)
 
     def _renew(self) -> None:
         """Another phase: nothing is counted or under way yet."""
         self.cache.count = HitCount.of(len(self.cost.shape.moe.moe_layers))
         self._asked.clear()
-
-
-def _copy(state: LayerState) -> LayerState:
-    """The residents as they are now, whatever happens to them."""
-    return LayerState(state.resident.copy(), state.layout, state.slots, set(state.pending))

@@ -41,7 +41,7 @@ class Workload:
             raise InputError(
                 expected="batch, input and output of 1 to 16,777,216",
                 got=f"{self.batch}, {self.input}, {self.output}",
-                hint="--batch 64 --input 512 --output 128",
+                hint="--batch 64 --input-tokens 512 --output-tokens 128",
             )
 
 

@@ -12,15 +12,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trimoe.cost import GPU, STRIPED, CostModel
+from trimoe.arrays import Floats, Ints
+from trimoe.cost import CostModel
+from trimoe.domains import GPU, SPLIT, STRIPED
+from trimoe.placement import LayerPlan, Move, Prefetch, Residency
 from trimoe.policies.deployment import Deployment, Workload
-from trimoe.policies.loads import Floats, Loads
+from trimoe.policies.loads import Loads
 from trimoe.policies.needs import need
 from trimoe.policies.one_pass import OnePassOptions, one_pass
 from trimoe.policies.options import option
 from trimoe.policies.placing import IdleTime, Times, hits_and_misses, placed
-from trimoe.policies.plan import SPLIT, Action, Ints, LayerPlan, LayerState, Prefetch
-from trimoe.policies.policy import Policy, StepView, most_popular
+from trimoe.policies.policy import Policy, most_popular
+from trimoe.policies.step import LayerStep
 
 __all__ = ["EdgeNdp"]
 
@@ -45,7 +48,6 @@ class EdgeNdp(Policy):
         self._loads, self._fetch_ns = Loads(cost), Times(cost).fetch_ns()
         self._idle = IdleTime(2 * self._fetch_ns)
         self._hot: dict[int, Floats] = {}  # activations that decide, by layer
-        self._decode_tokens = 0
         resources = cost.resources
         self._engines = np.array([resources.gpu, resources.h2d])
         self._others = np.setdiff1d(np.arange(len(resources)), self._engines)
@@ -54,43 +56,43 @@ class EdgeNdp(Policy):
         """Experts in all the GPU memory that is left."""
         return one_pass(self.cost, work, phase, self.options)
 
-    def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
+    def begin(self, phase: str, deployment: Deployment, popularity: Floats) -> list[Residency]:
         """No calibration set: GPU memory is empty, but for what earlier prompts activated."""
-        self._decode_tokens = deployment.batch * self.cost.shape.topk
-        states = []
-        for layer in range(len(popularity)):
-            state = LayerState.of(popularity.shape[1], slots=deployment.slots(layer))
-            if self.options.prefetch and layer in self._hot:
-                state.resident[most_popular(self._hot[layer], state.slots)] = True
-            states.append(state)
-        return states
+        found = []
+        for layer, counts in enumerate(popularity):
+            slots = deployment.slots(layer)
+            known = self.options.prefetch and layer in self._hot
+            hot = most_popular(self._hot[layer], slots) if known else ()
+            found.append(Residency(len(counts), slots=slots, resident=hot))
+        return found
 
-    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
+    def plan(self, step: LayerStep) -> LayerPlan:
         """Hits on the GPU, and the busiest others as long as the GPU ends before the DIMMs."""
-        hits, missing = hits_and_misses(counts, state.resident)
+        counts = step.counts
+        hits, missing = hits_and_misses(counts, step.residency.resident)
         n = self._moved(hits, missing, counts) if self.options.balance and missing else 0
         fetched = missing[:n]
         return placed(len(counts), {GPU: [*hits, *fetched], SPLIT: missing[n:]}, fetched)
 
-    def background(self, view: StepView) -> Sequence[Action]:
+    def background(self, step: LayerStep) -> Sequence[Move]:
         """Remembers activations; fills the next layer with its hot experts while PCIe has nothing to do."""
-        counts, layer = view.counts, view.layer
-        self._idle.earn(float(view.idle_ns[self.cost.resources.h2d]))
-        prompts = counts.sum() > self._decode_tokens
+        counts, layer = step.counts, step.layer
+        self._idle.earn(float(step.idle_ns[self.cost.resources.h2d]))
+        prompts = step.phase == "prefill"
         if prompts or layer not in self._hot:
             self._hot[layer] = counts.astype(np.float64)
-        target = (layer + 1) % len(view.states)
+        target = (layer + 1) % len(step.residencies)
         if not self.options.prefetch or prompts or target not in self._hot or target == layer:
             return ()
-        return self._prefetches(target, view.states[target])
+        return self._prefetches(target, step.residencies[target])
 
-    def _prefetches(self, layer: int, state: LayerState) -> list[Action]:
+    def _prefetches(self, layer: int, state: Residency) -> list[Move]:
         hot = most_popular(self._hot[layer], state.slots).tolist()
-        wanted, pending = set(hot), state.pending
-        free = state.slots - int(state.resident.sum()) - len(pending)
-        leaving = [one for one in np.nonzero(state.resident)[0].tolist() if one not in wanted]
+        wanted, pending, free = set(hot), state.pending, state.free
+        staying, _ = state.becoming
+        leaving = [one for one in np.nonzero(state.resident & staying)[0].tolist() if one not in wanted]
         leaving.sort(key=lambda one: (self._hot[layer][one], one))
-        actions: list[Action] = []
+        actions: list[Move] = []
         for one in hot:
             if state.resident[one] or one in pending:
                 continue

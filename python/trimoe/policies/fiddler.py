@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trimoe.cost import CPU, GPU
+from trimoe.domains import CPU, GPU
+from trimoe.placement import LayerPlan
 from trimoe.policies.caching import Caching, CachingOptions
 from trimoe.policies.deployment import Deployment, Workload
 from trimoe.policies.one_pass import one_pass
 from trimoe.policies.options import option
 from trimoe.policies.placing import hits_and_misses, placed
-from trimoe.policies.plan import Ints, LayerPlan, LayerState
+from trimoe.policies.step import LayerStep
 
 __all__ = ["Fiddler", "fetched_by_max"]
 
@@ -45,9 +46,9 @@ class Fiddler(Caching):
         """Experts in all the GPU memory that is left."""
         return one_pass(self.cost, work, phase, self.options)
 
-    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
+    def plan(self, step: LayerStep) -> LayerPlan:
         """Hits run where they are; of the others those are fetched that the objective says."""
-        times = self.times
+        times, counts, state = self.times, step.counts, step.residency
         hits, missing = hits_and_misses(counts, state.resident)
         layouts, tokens = state.layout.tolist(), counts.tolist()
         cpu_ns = [times.run_ns(CPU, tokens[one], layouts[one]) for one in missing]
@@ -59,7 +60,7 @@ class Fiddler(Caching):
             fetched = missing[: fetched_by_max(cpu_ns, gpu_ns, before_ns)]
         chosen = set(fetched)
         rest = [one for one in missing if one not in chosen]
-        keep = self.kept(layer, counts, state, fetched)
+        keep = self.kept(step, fetched)
         return placed(len(counts), {GPU: [*hits, *fetched], CPU: rest}, fetched, keep)
 
 

@@ -11,16 +11,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from trimoe.cost import CPU, GPU, CostModel, ModelShape, Task, schedule
+from trimoe.arrays import Floats, Ints
+from trimoe.cost import CostModel, ModelShape, Task, schedule
+from trimoe.domains import CPU, GPU, IDLE
+from trimoe.placement import LayerPlan, Residency
 from trimoe.policies.deployment import Deployment, Workload
 from trimoe.policies.layer_tasks import LayerTasks
-from trimoe.policies.loads import Floats, Loads, PlanLoad
-from trimoe.policies.plan import IDLE, Ints, LayerPlan, LayerState
+from trimoe.policies.loads import Loads, PlanLoad
 
 __all__ = ["Forecast", "LayerTime", "all_on_cpu", "halves", "streamed", "uniform_counts"]
 
 _EXPERTS = ("fetch", "experts", "experts there")
-PlanOf = Callable[[Ints, LayerState], LayerPlan]
+PlanOf = Callable[[Ints, Residency], LayerPlan]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +88,8 @@ class Forecast:
         """What the experts of a MoE layer occupy; the lowest numbers are in GPU memory."""
         shape = self.cost.shape
         counts = uniform_counts(shape, deployment.batch * self.new_tokens)
-        state = LayerState.of(shape.moe.experts, slots=deployment.slots(0))
-        state.resident[: state.slots] = True
+        slots = deployment.slots(0)
+        state = Residency(shape.moe.experts, slots=slots, resident=range(slots))
         batches = 1 if deployment.coalesced else deployment.micro_batches
         key = (plan_of, deployment.batch, batches, state.slots)
         if key not in self._known:
@@ -117,7 +119,7 @@ def uniform_counts(shape: ModelShape, tokens: int) -> Ints:
     return counts
 
 
-def streamed(counts: Ints, state: LayerState) -> LayerPlan:
+def streamed(counts: Ints, state: Residency) -> LayerPlan:
     """All experts on the GPU; whatever of the layer is not there is copied, used or not."""
     active = np.nonzero(counts)[0]
     domain = np.full(len(counts), IDLE, np.int32)
@@ -125,7 +127,7 @@ def streamed(counts: Ints, state: LayerState) -> LayerPlan:
     return LayerPlan(domain, tuple(active.tolist()), tuple(np.nonzero(~state.resident)[0].tolist()))
 
 
-def all_on_cpu(counts: Ints, state: LayerState) -> LayerPlan:
+def all_on_cpu(counts: Ints, state: Residency) -> LayerPlan:
     """Residents on the GPU, all others on the CPU."""
     active = np.nonzero(counts)[0]
     domain = np.full(len(counts), IDLE, np.int32)

@@ -11,15 +11,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from trimoe.cost import CPU, GPU, CostModel
+from trimoe.arrays import Ints
+from trimoe.cost import CostModel
+from trimoe.domains import CPU, GPU
 from trimoe.errors import InputError
+from trimoe.placement import LayerPlan
 from trimoe.policies.deployment import Deployment, Workload
 from trimoe.policies.needs import need
 from trimoe.policies.one_pass import OnePassOptions, one_pass
 from trimoe.policies.options import option
 from trimoe.policies.placing import busiest_first, placed
-from trimoe.policies.plan import Ints, LayerPlan, LayerState
-from trimoe.policies.policy import Floats, Policy
+from trimoe.policies.policy import Policy
+from trimoe.policies.step import LayerStep
 
 __all__ = ["KTransformers", "deferred_tokens"]
 
@@ -55,20 +58,15 @@ class KTransformers(Policy):
                 got=f"{self.options.gpu_experts} and {self.options.deferral}",
                 hint="gpu_experts=0, deferral=0",
             )
-        self._decode_tokens = 0
 
     def deploy(self, work: Workload, phase: str) -> Deployment:
         """GPU memory for attention and the KV cache."""
         chosen = None if self.options.gpu_experts < 0 else self.options.gpu_experts
         return one_pass(self.cost, work, phase, self.options, experts=chosen)
 
-    def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
-        """As for every policy."""
-        self._decode_tokens = deployment.batch * self.cost.shape.topk
-        return super().begin(deployment, popularity)
-
-    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
+    def plan(self, step: LayerStep) -> LayerPlan:
         """Where the experts are."""
+        counts, state = step.counts, step.residency
         active = np.nonzero(counts)[0]
         on_cpu = active[~state.resident[active]]
         runs = {
@@ -76,8 +74,8 @@ class KTransformers(Policy):
             CPU: busiest_first(on_cpu, counts),
         }
         plan = placed(len(counts), runs)
-        last = layer == len(self.cost.shape.moe.moe_layers) - 1
-        if not self.options.deferral or last or counts.sum() > self._decode_tokens:
+        last = step.layer == len(self.cost.shape.moe.moe_layers) - 1
+        if not self.options.deferral or last or step.phase != "decode":
             return plan
         later = deferred_tokens(counts[on_cpu], self.options.deferral, self.cost.shape.topk)
         pairs = zip(on_cpu.tolist(), later.tolist(), strict=True)

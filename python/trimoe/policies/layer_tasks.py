@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from trimoe.cost import CPU, GPU, CostModel, Task
+from trimoe.arrays import Floats
+from trimoe.cost import CostModel, Task
 from trimoe.cost.layer_ops import ELEMENT_BYTES, LayerOps, Op, head_op, hidden_bytes, layer_ops
 from trimoe.cost.model import Parts
+from trimoe.domains import CPU, GPU
 from trimoe.policies.deployment import Deployment
-from trimoe.policies.loads import Floats, PlanLoad
+from trimoe.policies.loads import PlanLoad
 
 __all__ = ["LayerTasks", "as_parts"]
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from trimoe.cost import CPU, GPU, STRIPED, CostModel
+from trimoe.arrays import Ints
+from trimoe.cost import CostModel
 from trimoe.cost.model import Parts
-from trimoe.policies.plan import SPLIT, Action, Ints, LayerPlan, LayerState, Prefetch
+from trimoe.domains import CPU, GPU, SPLIT, STRIPED
+from trimoe.placement import LayerPlan, Move, Prefetch, Residency
 
 __all__ = ["Loads", "PlanLoad"]
 
@@ -77,7 +79,7 @@ class Loads:
             row = self._fetch[layout] = self.row(self.cost.fetch_parts(layout))
         return row
 
-    def of_plan(self, plan: LayerPlan, counts: Ints, state: LayerState) -> PlanLoad:
+    def of_plan(self, plan: LayerPlan, counts: Ints, state: Residency) -> PlanLoad:
         """The whole layer."""
         n = len(self.cost.resources)
         fetch, gpu, host, deferred = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
@@ -96,12 +98,12 @@ class Loads:
                 host += row
         return PlanLoad(fetch, gpu, host, deferred)
 
-    def of_action(self, action: Action, state: LayerState) -> Parts:
+    def of_move(self, move: Move, state: Residency) -> Parts:
         """Background work."""
-        layout = int(state.layout[action.expert])
-        if isinstance(action, Prefetch):
+        layout = int(state.layout[move.expert])
+        if isinstance(move, Prefetch):
             return self.cost.fetch_parts(layout)
-        return self.cost.move_parts(layout, action.target)
+        return self.cost.move_parts(layout, move.target)
 
     def row(self, parts: Parts) -> Floats:
         """Parts as a row."""

@@ -14,13 +14,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from trimoe.errors import InputError
+from trimoe.placement import LayerPlan
 from trimoe.policies.deployment import Deployment, Workload, check_fits
 from trimoe.policies.forecast import Forecast, halves, streamed
 from trimoe.policies.needs import need
 from trimoe.policies.options import Options, option
-from trimoe.policies.plan import Ints, LayerPlan, LayerState
 from trimoe.policies.policy import Policy
 from trimoe.policies.searching import halved, nothing_fits, with_room
+from trimoe.policies.step import LayerStep
 
 __all__ = ["MoEGen"]
 
@@ -53,9 +54,9 @@ class MoEGen(Policy):
         """The searched batches of one phase."""
         return self._search(work, phase)
 
-    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
+    def plan(self, step: LayerStep) -> LayerPlan:
         """Everything on the GPU, what is not there streamed, used or not."""
-        return streamed(counts, state)
+        return streamed(step.counts, step.residency)
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - a policy lives as long as its run
     def _search(self, work: Workload, phase: str) -> Deployment:

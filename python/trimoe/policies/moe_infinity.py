@@ -13,17 +13,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from trimoe.cost import GPU, CostModel
+from trimoe.arrays import Floats, Ints
+from trimoe.cost import CostModel
+from trimoe.domains import GPU
+from trimoe.placement import LayerPlan, Prefetch, Residency
 from trimoe.policies.caches.scores import Activation
 from trimoe.policies.caching import cache_option
 from trimoe.policies.deployment import Deployment, Workload
-from trimoe.policies.loads import Floats
 from trimoe.policies.one_pass import one_pass
 from trimoe.policies.options import option
 from trimoe.policies.placing import hits_and_misses, placed
-from trimoe.policies.plan import Ints, LayerPlan, LayerState, Prefetch
-from trimoe.policies.policy import StepView
 from trimoe.policies.prefetching import Prefetching, PrefetchingOptions
+from trimoe.policies.step import LayerStep
 
 __all__ = ["MoEInfinity", "TraceStore"]
 
@@ -51,28 +52,28 @@ class MoEInfinity(Prefetching):
         """Experts in all the GPU memory that is left."""
         return one_pass(self.cost, work, phase, self.options)
 
-    def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
+    def begin(self, phase: str, deployment: Deployment, popularity: Floats) -> list[Residency]:
         """The calibration set is the first trace; later phases find those of earlier ones."""
         if not self.traces.filled:
             self.traces.add(popularity)
-        return super().begin(deployment, popularity)
+        return super().begin(phase, deployment, popularity)
 
-    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
+    def plan(self, step: LayerStep) -> LayerPlan:
         """Hits first, then what has to come, busiest first."""
-        hits, fetched = hits_and_misses(counts, state.resident)
-        keep = self.kept(layer, counts, state, fetched)
-        return placed(len(counts), {GPU: [*hits, *fetched]}, fetched, keep)
+        hits, fetched = hits_and_misses(step.counts, step.residency.resident)
+        keep = self.kept(step, fetched)
+        return placed(len(step.counts), {GPU: [*hits, *fetched]}, fetched, keep)
 
     def miss_ns(self, tokens: int) -> float:
         """Nothing but a fetch helps."""
         return self.fetch_ns
 
-    def learn(self, view: StepView) -> None:
+    def learn(self, step: LayerStep) -> None:
         """The trace of this step, too; what it predicts tells the next layer's cache whom to hold."""
-        super().learn(view)
-        self.traces.see(view.layer, view.counts)
-        self._expect(view.layer, view.layer + 1)
-        if view.layer == len(view.states) - 1:
+        super().learn(step)
+        self.traces.see(step.layer, step.counts)
+        self._expect(step.layer, step.layer + 1)
+        if step.layer == len(step.residencies) - 1:
             self.traces.end_step()
 
     def _expect(self, seen: int, layer: int) -> None:
@@ -82,44 +83,42 @@ class MoEInfinity(Prefetching):
             predicted, likeness = self.traces.predict(seen)
             cache.expect(predicted[layer - seen - 1], likeness)
 
-    def prefetches(self, view: StepView) -> Sequence[Prefetch]:
+    def prefetches(self, step: LayerStep) -> Sequence[Prefetch]:
         """The likeliest of all later layers first."""
-        later = len(view.states) - view.layer - 1
+        later = len(step.residencies) - step.layer - 1
         if not self.options.prefetch or not later:
             return ()
-        predicted, likeness = self.traces.predict(view.layer)
+        predicted, likeness = self.traces.predict(step.layer)
         if likeness <= 0:
             return ()
-        decay = 1 - np.arange(1, later + 1) / (len(view.states) + 1)
+        decay = 1 - np.arange(1, later + 1) / (len(step.residencies) + 1)
         wanted = predicted * decay[:, None]
-        for row, state in zip(wanted, view.states[view.layer + 1 :], strict=True):
+        for row, state in zip(wanted, step.residencies[step.layer + 1 :], strict=True):
             row[state.resident] = 0.0
             row[list(state.pending)] = 0.0
-        return self._best(view, predicted, wanted)
+        return self._best(step, predicted, wanted)
 
-    def _best(self, view: StepView, predicted: Floats, wanted: Floats) -> list[Prefetch]:
-        actions: list[Prefetch] = []
-        left = [one.resident.copy() for one in view.states[view.layer + 1 :]]
-        free = [
-            one.slots - int(one.resident.sum()) - len(one.pending) for one in view.states[view.layer + 1 :]
-        ]
+    def _best(self, step: LayerStep, predicted: Floats, wanted: Floats) -> list[Prefetch]:
+        moves: list[Prefetch] = []
+        later = step.residencies[step.layer + 1 :]
+        left = [one.resident & one.becoming[0] for one in later]
+        free = [one.free for one in later]
         for flat in _highest(wanted.ravel(), 4 * self.cost.shape.topk):
             row, expert = divmod(flat, wanted.shape[1])
             if wanted[row, expert] <= 0 or self.idle.saved_ns < self.fetch_ns:
                 break
-            layer, out = view.layer + 1 + row, -1
+            layer, out = step.layer + 1 + row, -1
             if free[row] <= 0:
-                state = LayerState(left[row], view.states[layer].layout, 0)
-                self._expect(view.layer, layer)
+                self._expect(step.layer, layer)
                 likelier = np.nonzero(predicted[row] >= predicted[row, expert])[0].tolist()
-                out = self.cache.victim(layer, state, likelier)
+                out = self.cache.victim(layer, left[row], likelier)
                 if out < 0:
                     continue
                 left[row][out] = False
             free[row] -= out < 0
             self.idle.spend(self.fetch_ns)
-            actions.append(Prefetch(layer, expert, out))
-        return actions
+            moves.append(Prefetch(layer, expert, out))
+        return moves
 
     def _new_store(self) -> TraceStore:
         moe = self.cost.shape.moe

@@ -12,15 +12,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trimoe.cost import GPU, NDP0, STRIPED, CostModel
+from trimoe.arrays import Floats, Ints
+from trimoe.cost import CostModel
+from trimoe.domains import FIRST_DIMM, GPU, IDLE, STRIPED
+from trimoe.placement import LayerPlan, Move, Residency
 from trimoe.policies.deployment import Deployment, Workload
-from trimoe.policies.loads import Floats, Loads
+from trimoe.policies.loads import Loads
 from trimoe.policies.needs import need
 from trimoe.policies.one_pass import OnePassOptions, one_pass
 from trimoe.policies.options import option
 from trimoe.policies.placing import balanced_homes, busiest_first, split_makespans
-from trimoe.policies.plan import IDLE, Action, Ints, LayerPlan, LayerState
-from trimoe.policies.policy import Policy, StepView
+from trimoe.policies.policy import Policy
+from trimoe.policies.step import LayerStep
 
 __all__ = ["MoNDE", "gpu_bytes"]
 
@@ -48,58 +51,60 @@ class MoNDE(Policy):
         self._loads = Loads(cost)
         self.pcie_gbps = cost.profile.pcie.h2d_gbps
         self.memory_gbps = 1e9 / max(ns for _, ns in cost.near_parts(0.0, 1e9))
-        self.alpha: float | None = self.options.alpha or None
+        self.alpha: dict[str, float] = {}  # by phase; tuned, unless it is given
 
     def deploy(self, work: Workload, phase: str) -> Deployment:
         """No experts in GPU memory."""
         return one_pass(self.cost, work, phase, self.options, experts=0)
 
-    def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
+    def begin(self, phase: str, deployment: Deployment, popularity: Floats) -> list[Residency]:
         """Every expert on one DIMM; equally many on each, and equally popular ones together.
 
         A phase tunes alpha anew.
         """
-        self.alpha = self.options.alpha or None
+        self.alpha.pop(phase, None)
         dimms = self.cost.resources.n_dimms
         homes = [balanced_homes(counts, dimms) for counts in popularity]
-        return [LayerState.of(len(one), layout=one) for one in homes]
+        return [Residency(len(one), layout=one) for one in homes]
 
-    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
+    def plan(self, step: LayerStep) -> LayerPlan:
         """The busiest experts up to H bytes on the GPU."""
+        counts, state = step.counts, step.residency
         active = np.nonzero(counts)[0]
         order = busiest_first(active, counts)
         size = self.cost.expert_bytes
-        alpha = self._best_alpha(order, counts, state) if self.alpha is None else self.alpha
+        alpha = self.options.alpha or self.alpha.get(step.phase) or self._best_alpha(order, counts, state)
         moved = gpu_bytes(alpha, self.pcie_gbps, self.memory_gbps, size * len(order))
         first = order[: int(moved // size)]
         domain = np.full(len(counts), IDLE, np.int32)
-        domain[active] = self._homes(state)[active] + NDP0
+        domain[active] = self._homes(state)[active] + FIRST_DIMM
         domain[first] = GPU
         fetch = tuple(one for one in first if not state.resident[one])
         return LayerPlan(domain, tuple(order), fetch)
 
-    def background(self, view: StepView) -> Sequence[Action]:
+    def background(self, step: LayerStep) -> Sequence[Move]:
         """Nothing moves; alpha nears the one with which this layer would have ended first."""
-        order = busiest_first(np.nonzero(view.counts)[0], view.counts)
+        order = busiest_first(np.nonzero(step.counts)[0], step.counts)
         if order and not self.options.alpha:
-            best = self._best_alpha(order, view.counts, view.states[view.layer])
-            self.alpha = best if self.alpha is None else self.alpha + _STEP * (best - self.alpha)
+            best = self._best_alpha(order, step.counts, step.residency)
+            before = self.alpha.get(step.phase, best)
+            self.alpha[step.phase] = before + _STEP * (best - before)
         return ()
 
-    def _homes(self, state: LayerState) -> Ints:
+    def _homes(self, state: Residency) -> Ints:
         """[E], the DIMM that runs each; it gathers a striped one, which `begin` makes none of."""
         in_turn = np.arange(len(state.layout)) % self.cost.resources.n_dimms
         homes: Ints = np.where(state.layout == STRIPED, in_turn, state.layout)
         return homes
 
-    def _best_alpha(self, order: list[int], counts: Ints, state: LayerState) -> float:
+    def _best_alpha(self, order: list[int], counts: Ints, state: Residency) -> float:
         """In the middle of those that move the number of experts with which a layer ends first."""
         if not order:
             return 1.0
         loads, tokens, layouts = self._loads, counts.tolist(), state.layout.tolist()
         homes = self._homes(state).tolist()
         gpu = np.array([loads.expert(GPU, tokens[e], STRIPED) + loads.fetch(layouts[e]) for e in order])
-        ndp = np.array([loads.expert(NDP0 + homes[e], tokens[e], layouts[e]) for e in order])
+        ndp = np.array([loads.expert(FIRST_DIMM + homes[e], tokens[e], layouts[e]) for e in order])
         best = int(split_makespans(loads, np.zeros(gpu.shape[1]), gpu, ndp).argmin())
         one = gpu_bytes(1.0, self.pcie_gbps, self.memory_gbps, float(len(order)))
         return min(_MOST, (best + 0.5) / one)

@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from trimoe.errors import InputError
+from trimoe.placement import LayerPlan
 from trimoe.policies.deployment import Deployment, Workload, check_fits, gpu_room
 from trimoe.policies.forecast import all_on_cpu
 from trimoe.policies.options import Options, option
-from trimoe.policies.plan import Ints, LayerPlan, LayerState
 from trimoe.policies.policy import Policy
+from trimoe.policies.step import LayerStep
 
 __all__ = ["NCpuMoe"]
 
@@ -62,6 +63,6 @@ class NCpuMoe(Policy):
         check_fits(self.cost, deployment, work, phase)
         return deployment
 
-    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
+    def plan(self, step: LayerStep) -> LayerPlan:
         """Where the layer's experts are."""
-        return all_on_cpu(counts, state)
+        return all_on_cpu(step.counts, step.residency)

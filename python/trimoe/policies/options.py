@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from trimoe.errors import InputError
+from trimoe.errors import InputError, nearest
+from trimoe.human import human_number
 
 __all__ = ["Options", "option", "option_text", "parse_options", "parse_settings"]
 
@@ -61,9 +62,10 @@ def parse_options(system: str, kind: type[OptionsT], settings: Mapping[str, str]
     values = {}
     for name, text in settings.items():
         if name not in fields:
-            known = ", ".join(fields) or "none"
             raise InputError(
-                expected=f"an option of {system} ({known})", got=name, hint="`trimoe policy options`"
+                expected=f"an option of {system} ({', '.join(fields) or 'none'})",
+                got=name,
+                hint=f"{system}.{nearest(name, fields)}" if fields else "none for this system",
             )
         values[name] = _value(f"{system}.{name}", fields[name], str(text))
     return kind(**values)
@@ -71,13 +73,15 @@ def parse_options(system: str, kind: type[OptionsT], settings: Mapping[str, str]
 
 def _value(path: str, field: dataclasses.Field[Any], text: str) -> Any:
     about, default = field.metadata, field.default
+    hint = f"{path}={option_text(default)}, the default"
     value: Any
     if isinstance(default, bool):
         expected, value = "on or off", _WORDS.get(text.lower())
     elif isinstance(default, str):
         expected, value = " or ".join(about["choices"]), text if text in about["choices"] else None
+        hint = f"{path}={nearest(text, about['choices'])}"
     else:
-        expected = f"a number of {about['low']:g} to {about['high']:g}"
+        expected = f"a number of {human_number(about['low'])} to {human_number(about['high'])}"
         try:
             value = int(text) if isinstance(default, int) else float(text)
         except ValueError:
@@ -85,9 +89,7 @@ def _value(path: str, field: dataclasses.Field[Any], text: str) -> Any:
         if value is not None and not about["low"] <= value <= about["high"]:
             value = None
     if value is None:
-        raise InputError(
-            expected=f"{path}: {expected}", got=text, hint=f"{path}={option_text(default)}, the default"
-        )
+        raise InputError(expected=f"{path}: {expected}", got=text, hint=hint)
     return value
 
 

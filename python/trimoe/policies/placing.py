@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from trimoe.cost import GPU, STRIPED, CostModel
-from trimoe.policies.loads import Floats, Loads
-from trimoe.policies.plan import IDLE, Ints, Keep, LayerPlan
+from trimoe.arrays import Floats, Ints
+from trimoe.cost import CostModel
+from trimoe.domains import GPU, IDLE, STRIPED
+from trimoe.placement import Keep, LayerPlan
+from trimoe.policies.loads import Loads
 
 __all__ = [
     "IdleTime",

@@ -1,54 +1,38 @@
-"""What every policy is: an offline planner (`deploy`), a first placement (`begin`), a decision per layer
-(`plan`), and what it does off the critical path (`background`).
+"""What every policy is: a first placement (`begin`), a decision per layer (`plan`), and what it does off the
+critical path (`background`); and an offline planner that fixes a deployment beforehand (`deploy`).
 
-Policies see counts, residency, layouts and costs; they know neither torch nor devices, so that the runtime
-and the simulator drive the same objects.
+Policies see counts, residency, layouts and costs; they know neither torch nor devices. The executor asks
+them, on a machine and in the simulator alike (`trimoe.runtime.executor`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
-from trimoe.cost import STRIPED, CostModel
+from trimoe.arrays import Floats, Ints
+from trimoe.cost import CostModel
+from trimoe.placement import LayerPlan, Move, Residency, Ticket
 from trimoe.policies.deployment import Deployment, Workload
 from trimoe.policies.options import Options, parse_options
-from trimoe.policies.plan import Action, Ints, LayerPlan, LayerState
+from trimoe.policies.step import LayerDone, LayerStep
 
-__all__ = ["Policy", "StepView", "most_popular"]
-
-Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class StepView:
-    """What a policy knows once a layer's plan is under way.
-
-    step, layer: counted from 0, MoE layers only. counts: [E], of this layer. states: of all layers.
-    idle_ns: [resources], what each had nothing to do for during the last layer, attention included.
-    foreseen: expected counts [E] of a later layer of the same step, from this layer's hidden states; None
-    where it is too far.
-    """
-
-    step: int
-    layer: int
-    counts: Ints
-    states: Sequence[LayerState]
-    idle_ns: Floats
-    foreseen: Callable[[int], Floats | None]
+__all__ = ["Policy", "most_popular"]
 
 
 class Policy(ABC):
-    """One system's decisions.
+    """One system's decisions. Requests of both phases may take turns: what holds for one is kept by phase.
 
     Args:
         cost: of the model on the machine.
         settings: options by name, as text; defaults for the others.
+
+    Attributes:
+        wants_scores, wants_requests: whether steps should hold these. looks_ahead: layers that foresight is
+            wanted for.
 
     Raises:
         InputError: an option is unknown or has no such value, or the machine lacks what the system needs.
@@ -57,6 +41,8 @@ class Policy(ABC):
     name: ClassVar[str]
     about: ClassVar[str]
     OptionsType: ClassVar[type[Options]]
+    wants_scores = wants_requests = False
+    looks_ahead = 0
 
     def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
         self.cost = cost
@@ -66,26 +52,27 @@ class Policy(ABC):
     def deploy(self, work: Workload, phase: str) -> Deployment:
         """The offline plan for "prefill" or "decode"; InputError where the model does not fit."""
 
-    def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
-        """State before the first step of a phase; what it learnt in an earlier one the policy keeps.
+    def begin(self, phase: str, deployment: Deployment, popularity: Floats) -> list[Residency]:
+        """Where everything is before the first step of a phase; what it learnt in an earlier one it keeps.
 
         popularity: [MoE layers, E], tokens in a calibration set of other prompts. The most popular experts
         are in GPU memory; all others striped.
         """
-        states = []
-        for layer, counts in enumerate(popularity):
-            state = LayerState.of(len(counts), slots=deployment.slots(layer), layout=STRIPED)
-            state.resident[most_popular(counts, state.slots)] = True
-            states.append(state)
-        return states
+        return [
+            Residency(len(counts), slots=slots, resident=most_popular(counts, slots))
+            for counts, slots in zip(popularity, map(deployment.slots, range(len(popularity))), strict=True)
+        ]
 
     @abstractmethod
-    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
-        """Where the experts of a MoE layer (counted from 0) run. counts: [E], tokens of each."""
+    def plan(self, step: LayerStep) -> LayerPlan:
+        """Where the experts of a layer run. The same question has the same answer until the next step."""
 
-    def background(self, view: StepView) -> Sequence[Action]:
-        """What to do off the critical path, in order."""
+    def background(self, step: LayerStep) -> Sequence[Move]:
+        """What to do off the critical path, in order; asked once the plan of that step is under way."""
         return ()
+
+    def observe(self, done: LayerDone | Ticket) -> None:  # noqa: B027 - most learn nothing
+        """What a layer took, or how a move ended."""
 
     def report(self) -> dict[str, Any]:
         """What it knows of its own decisions in the current phase, as plain data for JSON."""

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from trimoe.cost import CPU, GPU, CostModel
+from trimoe.cost import CostModel
+from trimoe.domains import CPU, GPU
+from trimoe.placement import Move, Prefetch
 from trimoe.policies.caches import Worth
 from trimoe.policies.caching import Caching, CachingOptions
 from trimoe.policies.options import option
 from trimoe.policies.placing import IdleTime
-from trimoe.policies.plan import Action, Prefetch
-from trimoe.policies.policy import StepView
+from trimoe.policies.step import LayerStep
 
 __all__ = ["Prefetching", "PrefetchingOptions"]
 
@@ -25,7 +26,7 @@ class PrefetchingOptions(CachingOptions):
     """See `option`."""
 
     auto_off: bool = option(True, "stop prefetching while copies take more time than their hits save")
-    window: int = option(4, "steps after which that is judged", low=1, high=65536)
+    window: int = option(4, "steps after which auto_off judges prefetching", low=1, high=65536)
     probe: int = option(32, "steps until prefetching is tried again", low=1, high=65536)
 
 
@@ -49,45 +50,45 @@ class Prefetching(Caching):
             "times_switched_off": self.worth.switched,
         }
 
-    def background(self, view: StepView) -> Sequence[Action]:
+    def background(self, step: LayerStep) -> Sequence[Move]:
         """Learns from the step; then whatever is to be prefetched."""
-        super().background(view)
-        self.idle.earn(float(view.idle_ns[self.cost.resources.h2d]))
+        super().background(step)
+        self.idle.earn(float(step.idle_ns[self.cost.resources.h2d]))
         if not self.worth.on or self.idle.saved_ns < self.fetch_ns:
             return ()
-        actions = self.prefetches(view)
-        each_ns = self._delay_ns(len(actions), view) / max(1, len(actions))
-        for one in actions:
+        moves = self.prefetches(step)
+        each_ns = self._delay_ns(len(moves), step) / max(1, len(moves))
+        for one in moves:
             self.worth.moved(one.layer, one.expert, one.evict, each_ns)
             self.cache.seen(one.layer, 0, 0, self.cost.expert_bytes)
-        return actions
+        return moves
 
     @abstractmethod
-    def prefetches(self, view: StepView) -> Sequence[Prefetch]:
-        """Copies worth their time, each paid from `idle`; never of the view's own layer."""
+    def prefetches(self, step: LayerStep) -> Sequence[Prefetch]:
+        """Copies worth their time, each paid from `idle`; never of the step's own layer."""
 
     def miss_ns(self, tokens: int) -> float:
         """What an expert takes longer that the GPU lacks: a fetch, or the CPU where that is faster."""
         elsewhere = min(self.fetch_ns, self.times.run_ns(CPU, tokens))
         return max(0.0, elsewhere - self.times.run_ns(GPU, tokens))
 
-    def learn(self, view: StepView) -> None:
+    def learn(self, step: LayerStep) -> None:
         """What earlier prefetches saved or cost in the noted step, too."""
-        asked = self._asked.get(view.layer)
+        asked = self._asked.get(step.layer)
         if asked is not None:
-            counts, before, _ = asked
-            active, tokens = np.nonzero(counts)[0].tolist(), counts.tolist()
-            self.worth.used(view.layer, active, before, [self.miss_ns(tokens[one]) for one in active])
-        super().learn(view)
+            active, tokens = np.nonzero(asked.counts)[0].tolist(), asked.counts.tolist()
+            miss_ns = [self.miss_ns(tokens[one]) for one in active]
+            self.worth.used(step.layer, active, asked.resident, asked.pending, miss_ns)
+        super().learn(step)
 
-    def hidden_ns(self, view: StepView) -> float:
+    def hidden_ns(self, step: LayerStep) -> float:
         """For how long copies that begin now are in nobody's way: until something else has to be copied."""
-        return float(view.idle_ns[self.cost.resources.h2d])
+        return float(step.idle_ns[self.cost.resources.h2d])
 
-    def _delay_ns(self, copies: int, view: StepView) -> float:
+    def _delay_ns(self, copies: int, step: LayerStep) -> float:
         """What others wait for copies that begin now: on the way to the GPU, or for the memory they read."""
-        on_the_way = copies * self.fetch_ns - self.hidden_ns(view)
-        at_memory = float((copies * self._reads_ns - view.idle_ns[self._shared]).max())
+        on_the_way = copies * self.fetch_ns - self.hidden_ns(step)
+        at_memory = float((copies * self._reads_ns - step.idle_ns[self._shared]).max())
         return max(0.0, on_the_way, at_memory)
 
     def _renew(self) -> None:

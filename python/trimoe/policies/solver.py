@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
 
+from trimoe.descriptors import silenced
 from trimoe.errors import InputError
 
 __all__ = ["Program", "Solution"]
@@ -127,4 +129,12 @@ def load_highs() -> ModuleType:
             hint="pip install 'trimoe[solve]'",
         ) from error
     module: ModuleType = highspy
+    _let_it_greet(module)
     return module
+
+
+@cache
+def _let_it_greet(highs: ModuleType) -> None:
+    """HiGHS 1.16 prints its name with the first solver of a process, before any option could silence it."""
+    with silenced(1):
+        highs.Highs()

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping
 
 from trimoe.cost import CostModel
-from trimoe.errors import InputError
+from trimoe.errors import InputError, nearest
 from trimoe.policies.policy import Policy
 
 __all__ = ["make_policy", "policy_names", "policy_type"]
@@ -36,7 +36,9 @@ def policy_names() -> tuple[str, ...]:
 def policy_type(name: str) -> type[Policy]:
     """The class of a system; InputError for an unknown one."""
     if name not in _TABLE:
-        raise InputError(expected=f"a system out of {', '.join(_TABLE)}", got=name, hint="trimoe")
+        raise InputError(
+            expected=f"a system out of {', '.join(_TABLE)}", got=name, hint=nearest(name, _TABLE)
+        )
     module = importlib.import_module(f"trimoe.policies.{name.replace('-', '_')}")
     found: type[Policy] = getattr(module, _TABLE[name])
     return found

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trimoe.errors import InputError
+from trimoe.human import human_number
 
 __all__ = ["DecisionAccuracy", "EmaPredictor"]
 
@@ -37,7 +38,7 @@ class EmaPredictor:
         if not 0 < alpha <= 1 or layers < 1 or experts < 1:
             raise InputError(
                 expected="alpha above 0 and up to 1, layers and experts from 1 on",
-                got=f"alpha {alpha:g}, {layers} layers of {experts}",
+                got=f"alpha {human_number(alpha)}, {layers} layers of {experts}",
                 hint="alpha 0.3, as in TriMoE",
             )
         self.alpha = alpha

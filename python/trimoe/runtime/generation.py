@@ -23,6 +23,9 @@ from trimoe.runtime.ndp import NdpDomain
 __all__ = ["Generation", "Sampling", "generate"]
 
 
+_COLDEST = 1e-4  # scores divided by less overflow, and chance has long lost its part
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How tokens are chosen: temperature 0 takes the likeliest."""
@@ -162,7 +165,7 @@ def generate(
 def _generation_config(model: Any, tokenizer: Any, sampling: Sampling) -> GenerationConfig:
     """Our sampling and the model's special tokens; beams, penalties and the like stay out."""
     choice: dict[str, Any] = {"do_sample": False}
-    if sampling.temperature > 0:
+    if sampling.temperature > _COLDEST:
         choice = {"do_sample": True, "temperature": sampling.temperature, "top_k": sampling.top_k}
     own, pad = model.generation_config, tokenizer.pad_token_id
     return GenerationConfig(

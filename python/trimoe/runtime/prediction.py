@@ -19,11 +19,11 @@ from trimoe.models.packed_folder import PackedFolder
 from trimoe.models.rest_tensors import find_rest
 from trimoe.models.weight_parts import is_router
 
-__all__ = ["MemoryPrediction", "predict_memory"]
+__all__ = ["WORKING_BYTES", "MemoryPrediction", "layer_spec", "other_weight_bytes", "predict_memory"]
 
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _FLOATS = ("F", "BF")  # how the safetensors names of float types begin
-_WORKING_BYTES = 64 << 20  # activations, thread stacks, tokenizer, allocator slack
+WORKING_BYTES = 64 << 20  # activations, thread stacks, tokenizer, allocator slack
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class MemoryPrediction:
     packed_expert_bytes: int
     other_weight_bytes: int
     peak_formats: tuple[str, ...]
-    working_bytes: int = _WORKING_BYTES
+    working_bytes: int = WORKING_BYTES
 
     @property
     def total_bytes(self) -> int:
@@ -69,11 +69,11 @@ def predict_memory(
     with Checkpoint(path) as checkpoint:
         folder = PackedFolder.of(checkpoint)
         if folder is None:
-            specs = [_spec(layer, packing) for layer in find_moe_layers(checkpoint).values()]
+            specs = [layer_spec(layer, packing) for layer in find_moe_layers(checkpoint).values()]
         else:
             specs = list(folder.specs_for(packing).values())
         packed = sum(spec.layer_bytes for spec in specs)
-        other = _other_weight_bytes(checkpoint, dtype)
+        other = other_weight_bytes(checkpoint, dtype)
     peak_formats = tuple(sorted({spec.peak_format for spec in specs}))
     prediction, available = MemoryPrediction(packed, other, peak_formats), memory().available_bytes
     needed = prediction.other_weight_bytes + prediction.working_bytes
@@ -86,13 +86,14 @@ def predict_memory(
     return prediction
 
 
-def _spec(layer: MoeLayerTensors, packing: Packing) -> LayerSpec:
+def layer_spec(layer: MoeLayerTensors, packing: Packing) -> LayerSpec:
+    """The layer as it will be packed; InputError where it cannot be in that way."""
     how = ExpertMath(gated=layer.gated, bias=layer.has_bias)
     return how.spec(layer.experts, layer.hidden, layer.inter, packing.resolved(packed_format(layer.dtype)))
 
 
-def _other_weight_bytes(checkpoint: Checkpoint, dtype: str) -> int:
-    """Bytes of all tensors but the experts' once torch has made float ones `dtype`."""
+def other_weight_bytes(checkpoint: Checkpoint, dtype: str) -> int:
+    """Bytes of all tensors but the experts' once torch has made float ones `dtype`, as `predict_memory`."""
     if dtype == "auto":
         config = text_config(checkpoint.config)
         dtype = str(config.get("dtype", config.get("torch_dtype")))

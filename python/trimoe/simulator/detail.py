@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from trimoe.cost import GPU, STRIPED, Clock, CostModel, Task
-from trimoe.policies import SPLIT, LayerPlan, LayerState, Loads
+from trimoe.arrays import Ints
+from trimoe.cost import Clock, CostModel, Task
+from trimoe.domains import GPU, SPLIT, STRIPED
+from trimoe.placement import LayerPlan, Residency
+from trimoe.policies import Loads
 from trimoe.policies.layer_tasks import as_parts
-from trimoe.policies.plan import Ints
 
 __all__ = ["layer_detail"]
 
@@ -14,7 +16,7 @@ def layer_detail(
     cost: CostModel,
     plan: LayerPlan,
     counts: Ints,
-    state: LayerState,
+    state: Residency,
     batches: int = 1,
     *,
     wait_for_weights: bool = False,

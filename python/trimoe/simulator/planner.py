@@ -51,7 +51,7 @@ class Found:
         raise InputError(
             expected=f"a system that can run this, out of {', '.join(self.cannot)}",
             got=f"none; {system} expects {reason}",
-            hint="--weights int4, a smaller --batch or --input, or another --hardware",
+            hint="--weights int4, a smaller --batch or --input-tokens, or another --hardware",
         )
 
 

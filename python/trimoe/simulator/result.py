@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from trimoe.arrays import Floats
 from trimoe.policies import Deployment
-from trimoe.policies.loads import Floats
 from trimoe.simulator.engine import Engine
 
 __all__ = ["PhaseResult", "phase_result"]
@@ -54,22 +54,23 @@ class PhaseResult:
 
 def phase_result(engine: Engine, phase: str, *, tokens: int, steps: int, rounds: int) -> PhaseResult:
     """Sums up a finished engine; steps: of the whole phase, of which the engine ran some."""
-    clock, cost = engine.clock, engine.cost
+    model, cost = engine.model, engine.cost
+    clock = model.clock
     ends = clock.end_ns
-    end = ends[engine.step_ends[-1]]
-    ran = len(engine.step_ends)
+    end = ends[model.step_ends[-1]]
+    ran = len(model.step_ends)
     step_ns = end / ran
     total_ns = step_ns * steps * rounds
-    layers = len(engine.states)
+    layers = len(engine.residencies)
     spans = np.zeros(layers)
     occupied = np.zeros(len(cost.resources))
-    for one in engine.records:
+    for one in model.records:
         span = ends[one.ended] - ends[one.routed]
         spans[one.layer] += span
         occupied += one.load.gpu + one.load.host
         if not engine.deployment.stream_ahead:
             occupied += one.load.fetch
-    moved, scale = engine.moved, steps * rounds / ran
+    moved, scale = model.moved, steps * rounds / ran
     expert = cost.expert_bytes * scale
     return PhaseResult(
         phase=phase,
@@ -90,8 +91,8 @@ def phase_result(engine: Engine, phase: str, *, tokens: int, steps: int, rounds:
         policy=engine.policy.report(),
         bytes={
             "experts_fetched": moved.fetched * expert,
-            "experts_prefetched": engine.background.prefetched * expert,
-            "experts_relaid": engine.background.relaid * expert,
+            "experts_prefetched": engine.executor.prefetched * expert,
+            "experts_relaid": engine.executor.relaid * expert,
             "other_h2d": moved.h2d_bytes * scale,
             "other_d2h": moved.d2h_bytes * scale,
         },

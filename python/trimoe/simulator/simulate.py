@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from trimoe.errors import InputError
+from trimoe.human import human_number
 from trimoe.policies import Policy, Workload
 from trimoe.policies.deployment import check_fits
-from trimoe.policies.loads import Floats
-from trimoe.policies.plan import Ints
 from trimoe.simulator.engine import Engine
+from trimoe.simulator.foresight import DrawnForesight
 from trimoe.simulator.result import PhaseResult, phase_result
 from trimoe.simulator.routing import Routing
 from trimoe.trace.counts import draw_counts
@@ -27,8 +27,8 @@ PHASES = ("prefill", "decode")
 class SimulationOptions:
     """phases: to simulate. steps: decode steps that are put on the clock, spread over the contexts.
 
-    foresight: share of a token's experts in the next layer that its hidden states now tell; its power for the
-    layers after. keep: whether timelines are kept.
+    foresight: how likely a layer's hidden states tell each of a token's experts in the next layer; its power
+    for the layers after. keep: whether timelines are kept.
     """
 
     phases: tuple[str, ...] = PHASES
@@ -40,7 +40,7 @@ class SimulationOptions:
         if self.steps < 1 or not 0 <= self.foresight <= 1:
             raise InputError(
                 expected="one step or more, a foresight of 0 to 1",
-                got=f"{self.steps}, {self.foresight:g}",
+                got=f"{self.steps}, {human_number(self.foresight)}",
                 hint="--steps 16 --foresight 0.8",
             )
 
@@ -73,7 +73,8 @@ def simulate(
     so that there are output - 1 decode steps, and none where output is 1.
 
     Raises:
-        InputError: a phase is unknown or has no steps, the model does not fit, or the policy breaks a rule.
+        InputError: a phase is unknown or has no steps, or the model does not fit.
+        PlacementError: the policy breaks a rule.
     """
     options = options or SimulationOptions()
     phases = [one for one in PHASES if one in options.phases]
@@ -84,7 +85,7 @@ def simulate(
         raise InputError(
             expected="phases out of prefill and decode, the latter with two output tokens or more",
             got=f"{got}, {work.output} output tokens",
-            hint="--phase all --output 128",
+            hint="--phase all --output-tokens 128",
         )
     found: dict[str, PhaseResult] = {}
     engines: dict[str, Engine] = {}
@@ -97,9 +98,10 @@ def simulate(
                 got=f"one for {deployment.batch}",
                 hint="the policy is at fault",
             )
-        states = policy.begin(deployment, routing.calibration)
+        residencies = policy.begin(phase, deployment, routing.calibration)
         new_tokens = work.input if phase == "prefill" else 1
-        engine = engines[phase] = Engine(policy, deployment, states, new_tokens, keep=options.keep)
+        engine = Engine(policy, phase, deployment, residencies, new_tokens, keep=options.keep)
+        engines[phase] = engine
         rounds = -(-work.batch // deployment.batch)
         _run(engine, phase, work, routing, options, on_layer)
         steps = 1 if phase == "prefill" else work.output - 1
@@ -123,7 +125,7 @@ def _run(
     counts = routing.decode if phase == "decode" else routing.prefill[None]
     steps = simulated_steps(phase, work, routing, options)
     contexts = _contexts(work, steps) if phase == "decode" else [work.input]
-    rng = np.random.default_rng([PHASES.index(phase), 6])
+    rng, guesses = (np.random.default_rng([PHASES.index(phase), seed]) for seed in (6, 7))
     tokens = batch * engine.new_tokens
     for step, context in enumerate(contexts):
         of_step = counts[step]
@@ -131,27 +133,10 @@ def _run(
             # One round's requests, as they come: a part of what all of them chose.
             p = of_step / (work.batch * engine.new_tokens)
             of_step = draw_counts(p, tokens, topk, rng)
-        foreseen = _Foresight(options.foresight, of_step, routing.calibration, tokens * topk)
-        engine.step(step, context, of_step, foreseen, on_layer)
+        ahead = engine.policy.looks_ahead
+        foresight = DrawnForesight(options.foresight, of_step, routing.calibration, ahead, guesses)
+        engine.step(context, of_step, foresight, on_layer)
     engine.finish()
-
-
-@dataclass(frozen=True, eq=False)
-class _Foresight:
-    """What a layer's hidden states tell of a later one: a share of its counts, else what is popular."""
-
-    share: float
-    counts: Ints
-    calibration: Floats
-    choices: int
-
-    def __call__(self, layer: int, later: int) -> Floats | None:
-        if not layer < later < len(self.counts):
-            return None
-        known, base = self.share ** (later - layer), self.calibration[later]
-        popular = base * (self.choices / max(float(base.sum()), 1e-9))
-        expected: Floats = known * self.counts[later] + (1 - known) * popular
-        return expected
 
 
 def simulated_steps(phase: str, work: Workload, routing: Routing, options: SimulationOptions) -> int:

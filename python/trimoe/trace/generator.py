@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trimoe.errors import InputError
+from trimoe.errors import InputError, nearest
+from trimoe.human import human_number
 from trimoe.trace.popularity import MAX_SKEW, SHAPES, logits
 from trimoe.trace.routing import MAX_EXPERTS, Trace, TraceMeta
 
@@ -51,13 +52,18 @@ class GeneratorSpec:
             _check(name, getattr(self, name) >= 1, "1 or more", getattr(self, name))
         _check("experts", self.experts <= MAX_EXPERTS, f"at most {MAX_EXPERTS}", self.experts)
         _check("topk", self.topk <= self.experts, f"at most the {self.experts} experts", self.topk)
-        _check("skew", 0 <= self.skew <= MAX_SKEW, f"0 to {MAX_SKEW:g}", self.skew)
-        _check("shape", self.shape in SHAPES, " or ".join(SHAPES), self.shape)
+        _check("skew", 0 <= self.skew <= MAX_SKEW, f"0 to {human_number(MAX_SKEW)}", self.skew)
+        if self.shape not in SHAPES:
+            raise InputError(
+                expected=f"--shape {' or '.join(SHAPES)}",
+                got=self.shape,
+                hint=f"--shape {nearest(self.shape, SHAPES)}",
+            )
         for name in ("drift", "static", "correlation"):
             _check(name, 0 <= getattr(self, name) <= 1, "0 to 1", getattr(self, name))
         _check("seed", min(self.seed, self.model_seed) >= 0, "0 or more", min(self.seed, self.model_seed))
         choices = self.layers * self.steps * self.batch * self.topk
-        _check("size", choices <= _MAX_CHOICES, f"at most {_MAX_CHOICES} choices of experts", choices)
+        _check("size", choices <= _MAX_CHOICES, f"at most {_MAX_CHOICES:,} choices of experts", choices)
 
 
 def generate_trace(

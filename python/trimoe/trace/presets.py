@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from trimoe.errors import InputError
+from trimoe.errors import InputError, nearest
 from trimoe.trace.popularity import cold_share, solve, spread
 
 __all__ = ["PRESETS", "Preset", "find_preset"]
@@ -105,5 +105,7 @@ PRESETS = {
 def find_preset(name: str) -> Preset:
     """A preset by name; InputError for another."""
     if name not in PRESETS:
-        raise InputError(expected=f"--preset {', '.join(PRESETS)}", got=name, hint="--preset trimoe")
+        raise InputError(
+            expected=f"--preset {', '.join(PRESETS)}", got=name, hint=f"--preset {nearest(name, PRESETS)}"
+        )
     return PRESETS[name]

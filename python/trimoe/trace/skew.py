@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trimoe.errors import InputError
+from trimoe.human import human_number
 
 __all__ = ["ClassRule", "class_mix", "gini", "skew_of"]
 
@@ -30,7 +31,7 @@ class ClassRule:
         if not 0 <= self.cold_below < self.hot_above < float("inf"):
             raise InputError(
                 expected="0 <= cold-below < hot-above, in multiples of the mean load",
-                got=f"{self.cold_below:g} and {self.hot_above:g}",
+                got=f"{human_number(self.cold_below)} and {human_number(self.hot_above)}",
                 hint="0.5 and 4",
             )
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trimoe.cli.ndp.options import JsonOption, SeedOption, SpecOption, ndp_app
-from trimoe.cli.plot import check_output, new_figure, save_png, set_axes
+from trimoe.cli.completion import of
+from trimoe.cli.ndp.options import PATTERNS, RanksOption, SpecOption, ndp_app
+from trimoe.cli.options import PLOT_HELP, JsonOption, SeedOption
+from trimoe.cli.plot import check_output, new_figure, save_figure, set_axes
 from trimoe.cli.render import human_ns, print_json, print_line, print_table, progress_steps
 
 if TYPE_CHECKING:
@@ -19,54 +21,74 @@ if TYPE_CHECKING:
 _SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _STYLES = {
     "host": ("host alone", "0.5"),
-    "exclusive": ("EXCLUSIVE", "C1"),
-    "concurrent": ("CONCURRENT", "C0"),
+    "exclusive": ("in turns", "C1"),
+    "concurrent": ("both served", "C0"),
 }
 
 
 @ndp_app.command()
 def contention(
     spec: SpecOption = "4800B",
-    ranks: Annotated[int, typer.Option(min=1, max=8, help="Of the DIMM; the host uses one of them.")] = 4,
+    ranks: RanksOption = 4,
     host_gbps: Annotated[
         list[float] | None,
-        typer.Option(help="Offered by the host, again for each point; without it, 0 to 90 % of the peak."),
+        typer.Option(
+            help="GB/s that the host asks for, repeat for more points; 0 to 90 % of the peak if left out."
+        ),
     ] = None,
-    pattern: Annotated[str, typer.Option(help="Of the host: stream, random, ... as `bench` has.")] = "stream",
-    write_pct: Annotated[int, typer.Option(min=0, max=100, help="Writes of the host, in percent.")] = 0,
+    pattern: Annotated[
+        str,
+        typer.Option(
+            help=f"Order of the host's addresses: {', '.join(PATTERNS)}.", autocompletion=of(*PATTERNS)
+        ),
+    ] = "stream",
+    write_pct: Annotated[
+        int, typer.Option(min=0, max=100, help="Share of writes among the host's requests, in percent.")
+    ] = 0,
     max_window_ns: Annotated[
-        float, typer.Option(min=0, help="Longest turn in EXCLUSIVE; 0: one tREFI, 3.9 µs.")
+        float,
+        typer.Option(
+            min=0,
+            help="Longest turn in ns where host and core take turns; 0 for one refresh interval, 3.9 µs.",
+        ),
     ] = 0.0,
     row_hit_cap: Annotated[
-        int, typer.Option(min=1, help="Bursts of the NDP that may pass a host request in CONCURRENT.")
+        int,
+        typer.Option(
+            min=1,
+            max=10**6,
+            help="Bursts of the core that may pass a request of the host, where both are served.",
+        ),
     ] = 16,
     host_outstanding: Annotated[
-        int, typer.Option(min=1, help="Requests of a sub-channel that may wait in the host.")
+        int,
+        typer.Option(min=1, max=10**6, help="Requests that the host may have waiting in each sub-channel."),
     ] = 1024,
-    duration_us: Annotated[float, typer.Option(min=20, max=100_000, help="Simulated, each point.")] = 300.0,
+    duration_us: Annotated[
+        float, typer.Option(min=20, max=100_000, help="Microseconds to simulate for each point.")
+    ] = 300.0,
     seed: SeedOption = 1,
-    output: Annotated[
-        Path | None, typer.Option(help="Plot to write, as .png; needs pip install 'trimoe[plot]'.")
-    ] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", "--output", help=PLOT_HELP)] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Simulate a host that uses one rank of a DIMM while its NDP streams weights from all of them.
+    """Simulate a host and the DIMM's core that share a rank.
 
-    EXCLUSIVE: they take turns. CONCURRENT: the NDP's controller serves both. The host alone is shown beside
-    them. The protocol is an assumption; the DRAM below it is checked.
+    The host uses one rank of a DIMM while its core (NDP) streams weights from all of them. EXCLUSIVE:
+    they take turns. CONCURRENT: the NDP's controller serves both. The host alone is shown beside them.
+    The protocol is an assumption; the DRAM below it is checked.
 
     \b
     Examples:
       trimoe ndp contention
-      trimoe ndp contention --output contention.png
+      trimoe ndp contention --plot contention.png
       trimoe ndp contention --pattern random --host-gbps 4 --host-gbps 12 --json
       trimoe ndp contention --max-window-ns 1000 --host-outstanding 64
     """
     from trimoe.ndp import SHARING_MODES, contention_sweep
     from trimoe.ndp import spec as find_spec
 
-    if output is not None:
-        check_output(output)
+    if plot is not None:
+        check_output(plot)
     peak_gbps = 2 * find_spec(spec).peak_gbps
     points = host_gbps or [share * peak_gbps for share in _SHARES]
     case: dict[str, Any] = {
@@ -86,14 +108,14 @@ def contention(
             found.append(one)
             advance()
     title = _title(spec, ranks, pattern, write_pct)
-    if output is not None:
-        _plot(title, found, output)
+    if plot is not None:
+        _plot(title, found, plot)
     if json_output:
         print_json({"case": case, "points": [one.as_dict() for one in found]})
         return
     _print(title, found)
-    if output is not None:
-        print_line(f"Wrote {output}")
+    if plot is not None:
+        print_line(f"plot: {plot}")
 
 
 def _title(spec: str, ranks: int, pattern: str, write_pct: int) -> str:
@@ -103,6 +125,10 @@ def _title(spec: str, ranks: int, pattern: str, write_pct: int) -> str:
 
 def _print(title: str, found: Sequence[Contention]) -> None:
     columns = ("mode", "host asks", "gets", "NDP gets", "share", "in step", "read, mean", "p99", "switches")
+    notes = [
+        "NDP: the DIMM's core; share: of what it gets without a host; in step: if ranks wait for each other",
+        "read, mean: how long the host's reads take; p99: 99 % take less; switches: of turns",
+    ]
 
     def latency(value_ns: float | None) -> str:
         return "-" if value_ns is None else human_ns(value_ns)
@@ -121,7 +147,7 @@ def _print(title: str, found: Sequence[Contention]) -> None:
         )
         for one in found
     ]
-    print_table(title, columns, rows, right=columns[1:])
+    print_table(title, columns, rows, right=columns[1:], notes=notes)
 
 
 def _plot(title: str, found: Sequence[Contention], output: Path) -> None:
@@ -144,8 +170,14 @@ def _plot(title: str, found: Sequence[Contention], output: Path) -> None:
         latency.plot(served, p99, label=f"{label}, p99", linestyle="--", **style)
     throughput.set_ylim(bottom=0)
     latency.set_yscale("log")
+    latency.yaxis.set_major_formatter("{x:,.0f}")
     latency.set_ylim(top=20 * latency.get_ylim()[1])  # room for the names
-    set_axes(throughput, "NDP throughput", "host bandwidth, offered [GB/s]", "NDP, all ranks [GB/s]")
+    set_axes(
+        throughput,
+        "NDP throughput (in turns: EXCLUSIVE; both served: CONCURRENT)",
+        "host bandwidth, offered [GB/s]",
+        "NDP, all ranks [GB/s]",
+    )
     achieved = "host bandwidth, achieved [GB/s]"
-    set_axes(latency, "host read latency", achieved, "latency [ns]", legend_columns=2)
-    save_png(figure, output)
+    set_axes(latency, "Host read latency", achieved, "latency [ns]", legend_columns=2)
+    save_figure(figure, output)

@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from trimoe.cli.ndp.options import JsonOption, RefreshOption, SeedOption, SpecOption, ndp_app
+from trimoe.cli.completion import of
+from trimoe.cli.ndp.options import (
+    COMMANDS_NOTE,
+    PATTERNS,
+    READ_PCT_HELP,
+    BurstsOption,
+    RanksOption,
+    RefreshOption,
+    SpecOption,
+    ndp_app,
+)
+from trimoe.cli.options import JsonOption, SeedOption
 from trimoe.cli.render import print_facts, print_json
 
 
@@ -15,23 +26,26 @@ def bench(
     spec: SpecOption = "4800B",
     pattern: Annotated[
         str,
-        typer.Option(help="stream, random, random-single-bank, single-bank-group, row-major or mix."),
+        typer.Option(
+            help=f"Order of the addresses: {', '.join(PATTERNS)}; or mix, a stream of reads and writes.",
+            autocompletion=of(*PATTERNS, "mix"),
+        ),
     ] = "stream",
     read_pct: Annotated[
-        int | None, typer.Option(min=0, max=100, help="Reads, in percent; 50 for mix, else 100.")
+        int | None, typer.Option(min=0, max=100, help=READ_PCT_HELP, show_default="100, 50 for mix")
     ] = None,
     refresh: RefreshOption = True,
-    ranks: Annotated[int, typer.Option(min=1, max=8, help="Ranks on the sub-channel.")] = 1,
+    ranks: RanksOption = 1,
     refresh_apart: Annotated[
-        int, typer.Option(min=0, help="Clocks between the refreshes of two ranks; 0: all at once.")
+        int, typer.Option(min=0, help="Clock cycles between the refreshes of two ranks; 0 for all at once.")
     ] = 1000,
-    bursts: Annotated[int, typer.Option(min=1000, max=10**8, help="Bursts of 64 bytes.")] = 200_000,
+    bursts: BurstsOption = 200_000,
     seed: SeedOption = 1,
     json_output: JsonOption = False,
 ) -> None:
-    """Simulate the bandwidth of one DDR5 sub-channel (32 bits; a DIMM has two), queues always full.
+    """Simulate the bandwidth of one DDR5 sub-channel.
 
-    mix is the stream with reads and writes.
+    It has 32 bits, a DIMM has two of them; queues are always full. mix is the stream with reads and writes.
 
     \b
     Examples:
@@ -56,6 +70,7 @@ def bench(
             "lost to refresh": f"{found.refresh_loss_pct:.2f} %" if refresh else "none, it is off",
             "commands": ", ".join(f"{count} {name}" for name, count in found.commands.items()),
         },
+        notes=[COMMANDS_NOTE],
     )
 
 
@@ -63,14 +78,17 @@ def bench(
 def latency(
     spec: SpecOption = "4800B",
     background_gbps: Annotated[
-        float, typer.Option(min=0, help="Stream beside the random reads; 0: as much as fits.")
+        float,
+        typer.Option(min=0, help="GB/s of a stream beside the random reads; 0 for as much as fits."),
     ] = 0.0,
     refresh: RefreshOption = True,
-    probes: Annotated[int, typer.Option(min=1, max=10**6, help="Random reads that are timed.")] = 2000,
+    probes: Annotated[int, typer.Option(min=1, max=10**6, help="Random reads to time.")] = 2000,
     seed: SeedOption = 1,
     json_output: JsonOption = False,
 ) -> None:
-    """Simulate the latency of one sub-channel, from the controller to the end of the data.
+    """Simulate the latency of one DDR5 sub-channel.
+
+    From the controller to the end of the data, with rows that are open, in the way, or anywhere.
 
     \b
     Examples:

@@ -6,18 +6,19 @@ from typing import Annotated
 
 import typer
 
-from trimoe.cli.options import JsonOption
+from trimoe.cli.completion import of
+from trimoe.cli.options import WEIGHTS_HELP
 
 __all__ = [
+    "COMMANDS_NOTE",
+    "PATTERNS",
+    "READ_PCT_HELP",
+    "STRIPED_DIMMS_HELP",
     "BufferOption",
-    "DtypeOption",
-    "HiddenOption",
-    "InterOption",
-    "JsonOption",
-    "LinkOption",
+    "BurstsOption",
+    "NdpWeightsOption",
     "RanksOption",
     "RefreshOption",
-    "SeedOption",
     "SpecOption",
     "TflopsOption",
     "ndp_app",
@@ -25,15 +26,37 @@ __all__ = [
 
 ndp_app = typer.Typer(no_args_is_help=True, help="Emulate DIMMs with near-data processing, in time.")
 
-SpecOption = Annotated[str, typer.Option(help="Speed grade: 4800B or 5600B.")]
-RefreshOption = Annotated[bool, typer.Option("--refresh/--no-refresh", help="Refresh of all banks.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Of random addresses.")]
+SpecOption = Annotated[
+    str,
+    typer.Option(
+        "--spec",
+        help="Speed grade of the DRAM (DDR5): 4800B or 5600B.",
+        autocompletion=of("4800B", "5600B"),
+    ),
+]
+PATTERNS = ("stream", "random", "random-single-bank", "single-bank-group", "row-major")
+RefreshOption = Annotated[
+    bool, typer.Option("--refresh/--no-refresh", help="Refresh the DRAM, as it must be, or never.")
+]
+RanksOption = Annotated[
+    int, typer.Option("--ranks", min=1, max=8, help="Ranks of the DIMM, which hold data apart.")
+]
+BurstsOption = Annotated[
+    int, typer.Option("--bursts", min=1000, max=10**8, help="Bursts of 64 bytes to simulate.")
+]
+COMMANDS_NOTE = "RD, WR: bursts read and written; ACT, PRE: rows opened and closed; REF: refreshes"
+READ_PCT_HELP = "Share of reads in percent; the others are writes."
 
-# An expert, and the core that runs it.
-HiddenOption = Annotated[int, typer.Option(min=1, help="H.")]
-InterOption = Annotated[int, typer.Option(min=1, help="I.")]
-DtypeOption = Annotated[str, typer.Option(help="Weights: bf16, fp16, int8 or int4.")]
-RanksOption = Annotated[int, typer.Option(min=1, max=8, help="Ranks whose data reaches the core apart.")]
-TflopsOption = Annotated[float, typer.Option(help="Of the NDP core.")]
-BufferOption = Annotated[int, typer.Option(min=1, help="Of the NDP core.")]
-LinkOption = Annotated[float, typer.Option(help="GB/s from the other DIMMs into one.")]
+NdpWeightsOption = Annotated[
+    str,
+    typer.Option(
+        "--weights", "--dtype", help=WEIGHTS_HELP, autocompletion=of("bf16", "fp16", "int8", "int4")
+    ),
+]
+
+# The core that runs an expert.
+TflopsOption = Annotated[
+    float, typer.Option("--tflops", min=1e-6, max=1e6, help="Speed of a DIMM's core in TFLOP/s.")
+]
+BufferOption = Annotated[int, typer.Option("--buffer-kib", min=1, help="Buffer of a DIMM's core in KiB.")]
+STRIPED_DIMMS_HELP = "DIMMs that a striped expert is spread over."

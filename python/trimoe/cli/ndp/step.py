@@ -8,40 +8,54 @@ import typer
 
 from trimoe.cli.ndp.options import (
     BufferOption,
-    DtypeOption,
-    HiddenOption,
-    InterOption,
-    JsonOption,
+    NdpWeightsOption,
     RanksOption,
     SpecOption,
     TflopsOption,
     ndp_app,
 )
-from trimoe.cli.render import human_ns, print_facts, print_json
+from trimoe.cli.options import (
+    ExpertsOption,
+    HiddenOption,
+    InterOption,
+    JsonOption,
+    LayersOption,
+    SeedOption,
+    TokensOption,
+    TopkOption,
+)
+from trimoe.cli.render import human_energy, human_ns, print_facts, print_json
 
 
 @ndp_app.command()
 def step(
-    layers: Annotated[int, typer.Option(min=1, help="MoE layers.")] = 60,
-    experts: Annotated[int, typer.Option(min=1, help="Experts of a layer.")] = 160,
-    topk: Annotated[int, typer.Option(min=1, help="Experts of a token.")] = 6,
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens of the step.")] = 32,
-    skew: Annotated[float, typer.Option(help="Of the routing: 0 uniform, 1 Zipf's law.")] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the routing.")] = 0,
-    dimms: Annotated[int, typer.Option(min=1, max=4096, help="Expert e is on DIMM e modulo this.")] = 16,
-    dimms_per_channel: Annotated[int, typer.Option(min=1, max=4096, help="That take turns.")] = 2,
+    layers: LayersOption = 60,
+    experts: ExpertsOption = 160,
+    topk: TopkOption = 6,
+    tokens: TokensOption = 32,
+    skew: Annotated[
+        float, typer.Option(help="How uneven the routing is: 0 uniform, 1 Zipf's law, more is steeper.")
+    ] = 0.0,
+    seed: SeedOption = 0,
+    dimms: Annotated[
+        int, typer.Option(min=1, max=4096, help="DIMMs with a core; expert e lies on DIMM e modulo this.")
+    ] = 16,
+    dimms_per_channel: Annotated[
+        int, typer.Option(min=1, max=4096, help="DIMMs of one memory channel, which take turns.")
+    ] = 2,
     hidden: HiddenOption = 5120,
     inter: InterOption = 1536,
-    dtype: DtypeOption = "bf16",
+    weights: NdpWeightsOption = "bf16",
     spec: SpecOption = "4800B",
     ranks: RanksOption = 4,
     tflops: TflopsOption = 0.5,
     buffer_kib: BufferOption = 256,
     json_output: JsonOption = False,
 ) -> None:
-    """Simulate all experts of one decode step on DIMM-NDPs, with a routing drawn by seed.
+    """Simulate all experts of one decode step on DIMM-NDPs.
 
-    host_ns is what the simulation took on this machine; every other time is simulated.
+    The routing is drawn by --seed. host_ns is what the simulation took on this machine; every other time
+    is simulated.
 
     \b
     Examples:
@@ -55,7 +69,7 @@ def step(
         counts,
         hidden=hidden,
         inter=inter,
-        dtype=dtype,
+        dtype=weights,
         dimms=dimms,
         dimms_per_channel=dimms_per_channel,
         spec=spec,
@@ -74,7 +88,7 @@ def step(
             "experts run": found.experts_run,
             "DIMMs busy": f"{100 * found.utilisation:.1f} % of the time",
             "waiting for the channel": f"{human_ns(found.channel_wait_ns)}, all DIMMs together",
-            "energy": f"DRAM {found.dram_nj * 1e-6:.3g} mJ, channel {found.channel_nj * 1e-6:.3g} mJ",
+            "energy": f"DRAM {human_energy(found.dram_nj)}, channel {human_energy(found.channel_nj)}",
             "the simulation itself": f"{human_ns(found.host_ns)} of this machine",
         },
     )

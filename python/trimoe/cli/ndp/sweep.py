@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trimoe.cli.ndp.options import (
+    STRIPED_DIMMS_HELP,
     BufferOption,
-    DtypeOption,
-    HiddenOption,
-    InterOption,
-    JsonOption,
+    NdpWeightsOption,
     SpecOption,
     ndp_app,
 )
+from trimoe.cli.options import HiddenOption, InterOption, JsonOption
 from trimoe.cli.render import print_json, print_line, print_table
 
 if TYPE_CHECKING:
@@ -28,13 +27,15 @@ _SHOWN_TOKENS = (1, 2, 4, 8, 16)
 def sweep(
     hidden: HiddenOption = 5120,
     inter: InterOption = 1536,
-    dtype: DtypeOption = "bf16",
+    weights: NdpWeightsOption = "bf16",
     spec: SpecOption = "4800B",
     buffer_kib: BufferOption = 256,
-    dimms: Annotated[int, typer.Option(min=2, max=4096, help="That a striped expert lies on.")] = 16,
+    dimms: Annotated[int, typer.Option(min=2, max=4096, help=STRIPED_DIMMS_HELP)] = 16,
     json_output: JsonOption = False,
 ) -> None:
-    """Simulate one expert over rates of the core, ranks, links and 1 to 16 tokens: all of them assumptions.
+    """Simulate one expert over what nobody can measure yet.
+
+    Speeds of the core, ranks, links and 1 to 16 tokens: all of them assumptions.
 
     \b
     Examples:
@@ -43,11 +44,11 @@ def sweep(
     """
     from trimoe.ndp import sweep_expert
 
-    found = sweep_expert(hidden, inter, dtype=dtype, spec=spec, buffer_kib=buffer_kib, dimms=dimms)
+    found = sweep_expert(hidden, inter, dtype=weights, spec=spec, buffer_kib=buffer_kib, dimms=dimms)
     if json_output:
         print_json(found.as_dict())
         return
-    what = f"µs of H {hidden}, I {inter}, {dtype}, on {spec} (a model; nothing here was measured)"
+    what = f"µs of an expert of width {hidden}, {inter} inside, {weights}, on {spec} (a model, not measured)"
     _print_localized(what, found)
     _print_striped(f"µs striped over {dimms} DIMMs, 0.5 TFLOP/s, 4 ranks", found)
 
@@ -77,7 +78,8 @@ def _print_localized(title: str, found: ExpertSweep) -> None:
         ]
         for one in found.ridge
     ]
-    print_table(title, columns, table, right=columns)
+    notes = ["ridge: tokens from which on the core's speed decides, and no longer how fast DRAM streams"]
+    print_table(title, columns, table, right=columns, notes=notes)
     print_line()
 
 
@@ -89,4 +91,5 @@ def _print_striped(title: str, found: ExpertSweep) -> None:
         rows = [row for row in found.striped if (row.tflops, row.ranks, row.link_gbps) == case]
         moved = [_us(move.time.link_ns), _us(move.time.host_ns)]
         table.append([move.link_gbps, *_times(rows), *moved])
-    print_table(title, columns, table, right=columns)
+    notes = ["relayout: bringing the whole expert to one DIMM, over the DIMMs' link or by the host"]
+    print_table(title, columns, table, right=columns, notes=notes)

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from trimoe.cli.ndp.options import JsonOption, RefreshOption, SeedOption, SpecOption, ndp_app
+from trimoe.cli.completion import of
+from trimoe.cli.ndp.options import (
+    COMMANDS_NOTE,
+    PATTERNS,
+    READ_PCT_HELP,
+    BurstsOption,
+    RanksOption,
+    RefreshOption,
+    SpecOption,
+    ndp_app,
+)
+from trimoe.cli.options import JsonOption, SeedOption, output_option
 from trimoe.cli.render import human_bytes, print_facts, print_json
 
 
@@ -15,22 +26,23 @@ from trimoe.cli.render import human_bytes, print_facts, print_json
 def trace(
     spec: SpecOption = "4800B",
     pattern: Annotated[
-        str, typer.Option(help="stream, random, random-single-bank, single-bank-group or row-major.")
+        str,
+        typer.Option(help=f"Order of the addresses: {', '.join(PATTERNS)}.", autocompletion=of(*PATTERNS)),
     ] = "stream",
-    read_pct: Annotated[int, typer.Option(min=0, max=100, help="Reads, in percent.")] = 100,
+    read_pct: Annotated[int, typer.Option(min=0, max=100, help=READ_PCT_HELP)] = 100,
     refresh: RefreshOption = True,
-    ranks: Annotated[int, typer.Option(min=1, max=8, help="Ranks on the sub-channel.")] = 1,
-    bursts: Annotated[int, typer.Option(min=1000, max=10**6, help="Bursts of 64 bytes.")] = 2000,
+    ranks: RanksOption = 1,
+    bursts: BurstsOption = 2000,
     seed: SeedOption = 1,
     output: Annotated[
-        Path, typer.Option(help="File to write, .json or .json.gz; an older one is replaced.")
+        Path, output_option("Timeline to write, FILE.json or FILE.json.gz; an older one is replaced.")
     ] = Path("ndp_trace.json"),
     json_output: JsonOption = False,
 ) -> None:
-    """Write every DRAM command of one simulated sub-channel as a timeline, for ui.perfetto.dev.
+    """Write the DRAM commands of one sub-channel as a timeline.
 
-    A process is a rank, a thread one of its banks; the data bus is a process of its own. Interrupted or out
-    of space, it leaves nothing behind.
+    It is simulated; https://ui.perfetto.dev shows the file. A process is a rank, a thread one of its
+    banks; the data bus is a process of its own. Interrupted or out of space, it leaves nothing behind.
 
     \b
     Examples:
@@ -53,4 +65,5 @@ def trace(
             "slices": f"{found.events}",
             "open with": "https://ui.perfetto.dev, or chrome://tracing",
         },
+        notes=[COMMANDS_NOTE],
     )

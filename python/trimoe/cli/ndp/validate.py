@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trimoe.cli.ndp.options import JsonOption, ndp_app
+from trimoe.cli.completion import of
+from trimoe.cli.ndp.options import ndp_app
+from trimoe.cli.options import JsonOption
 from trimoe.cli.render import print_json, print_line, print_table, progress_steps
 
 if TYPE_CHECKING:
     from trimoe.ndp import Check
 
-_COLUMNS = ("check", "found", "target", "unit", "")
+_PARTS = ("commands", "dram", "published", "expert", "sharing", "conservation", "core")
+_COLUMNS = ("check", "found", "target", "unit", "verdict")
 
 
 @ndp_app.command()
@@ -20,12 +23,15 @@ def validate(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="A part: commands, dram, published, expert, sharing, conservation or core; repeatable."
+            help=f"Part to check, repeat for more: {', '.join(_PARTS)}; all if left out.",
+            autocompletion=of(*_PARTS),
         ),
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Check the emulator against closed forms and published figures; exit code 1 when one is missed.
+    """Check the emulator against formulas and published figures.
+
+    The exit code is 1 when one is missed.
 
     \b
     Examples:
@@ -48,6 +54,7 @@ def validate(
         for grade in dict.fromkeys(one.spec for one in checks):
             _print_grade(grade, [one for one in checks if one.spec == grade])
         print_line(f"{len(checks) - missed} of {len(checks)} checks met")
+        print_line("  (target: with what may be missed by; model: an assumption, against its own formula)")
     if missed:
         raise typer.Exit(1)
 

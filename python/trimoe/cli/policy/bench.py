@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trimoe.cli.policy.options_common import (
+from trimoe.cli.options import (
+    EXPERTS_HELP,
+    BatchOption,
     HardwareOption,
+    HiddenOption,
+    InterOption,
     JsonOption,
-    PolicyOption,
     SeedOption,
     SetOption,
-    own_settings,
-    policy_app,
+    TopkOption,
+    WeightsOption,
 )
-from trimoe.cli.render import print_facts, print_json, progress_steps
+from trimoe.cli.policy.options_common import DIMMS_HELP, PolicyOption, own_settings, policy_app
+from trimoe.cli.render import human_ns, print_facts, print_json, progress_steps
 
 if TYPE_CHECKING:
     from trimoe.cost import CostModel
@@ -28,30 +32,36 @@ _BASE_MODEL = "deepseek-v3"
 @policy_app.command()
 def bench(
     policy: PolicyOption = "trimoe",
-    experts: Annotated[
-        int, typer.Option(min=1, max=4096, help="Routed experts of a layer, all active.")
-    ] = 256,
-    dimms: Annotated[int, typer.Option(min=0, max=256, help="DIMMs with a core; 0: as the profile.")] = 16,
-    topk: Annotated[int, typer.Option(min=1, help="Experts of a token.")] = 8,
-    batch: Annotated[int, typer.Option(min=1, help="Tokens of a step.")] = 512,
-    hidden: Annotated[int, typer.Option(min=32, help="H.")] = 7168,
-    inter: Annotated[int, typer.Option(min=32, help="I.")] = 2048,
-    skew: Annotated[float, typer.Option(min=0, max=4, help="Of popularity, log-normal.")] = 1.0,
+    experts: Annotated[int, typer.Option(min=1, max=4096, help=EXPERTS_HELP)] = 256,
+    dimms: Annotated[int, typer.Option(min=0, max=256, help=DIMMS_HELP)] = 16,
+    topk: TopkOption = 8,
+    batch: BatchOption = 512,
+    hidden: HiddenOption = 7168,
+    inter: InterOption = 2048,
+    skew: Annotated[
+        float,
+        typer.Option(min=0, max=4, help="How uneven popularity is: the spread of its logarithm; 0 is even."),
+    ] = 1.0,
     calibration: Annotated[
-        float, typer.Option(min=0, max=1, help="Correlation of the popularity that experts are placed by.")
+        float,
+        typer.Option(
+            min=0, max=1, help="Correlation of popularity with the one that experts are placed by, 0 to 1."
+        ),
     ] = 0.9,
     hardware: HardwareOption = "h100-8470-ndp16",
-    weights: Annotated[str, typer.Option(help="Packed format of the experts.")] = "bf16",
-    repeats: Annotated[int, typer.Option(min=1, max=10**6, help="Decisions that are timed.")] = 2000,
+    weights: WeightsOption = "bf16",
+    repeats: Annotated[
+        int, typer.Option(min=1, max=10**6, help="Decisions to time, one after another.")
+    ] = 2000,
     seed: SeedOption = 1,
     settings: SetOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Time `plan` on drawn counts: one decision about one layer, everything in Python included.
+    """Time a policy's decisions about one layer.
 
-    The model is deepseek-v3 with these sizes; every expert gets at least one token. Experts are placed by
-    another popularity than the one that counts are drawn from. Decisions go round the layers, each timed
-    alone, after one round that is not timed.
+    Counts are drawn; everything in Python is included. The model is deepseek-v3 with these sizes; every
+    expert gets at least one token. Experts are placed by another popularity than the one that counts are
+    drawn from. Decisions go round the layers, each timed alone, after one round that is not timed.
 
     \b
     Examples:
@@ -61,7 +71,7 @@ def bench(
     """
     import numpy as np
 
-    from trimoe.policies import Workload, make_policy
+    from trimoe.policies import LayerStep, Workload, make_policy
 
     cost = _cost(hardware, weights, experts=experts, dimms=dimms, topk=topk, hidden=hidden, inter=inter)
     system = make_policy(policy, cost, own_settings(policy, settings))
@@ -71,14 +81,15 @@ def bench(
     logits[1] = calibration * logits[0] + np.sqrt(1 - calibration**2) * logits[1]
     popularity, calibrated = np.exp(skew * logits)
     popularity *= batch * topk / popularity.sum(1, keepdims=True)
-    states = system.begin(system.deploy(Workload(batch, 512, 128), "decode"), calibrated)
+    residencies = system.begin("decode", system.deploy(Workload(batch, 512, 128), "decode"), calibrated)
     took_ns = []
     with progress_steps("deciding", repeats, enabled=not json_output) as advance:
         for index in range(-layers, repeats):
             layer = index % layers
             counts = np.maximum(1, random.poisson(popularity[layer])).astype(np.int64)
+            step = LayerStep.alone(layer, counts, residencies, len(cost.resources))
             start = time.perf_counter_ns()
-            system.plan(layer, counts, states[layer])
+            system.plan(step)
             end = time.perf_counter_ns()
             if index >= 0:
                 took_ns.append(end - start)
@@ -109,6 +120,7 @@ def _print(policy: str, took_us: Any, case: dict[str, int], json_output: bool) -
     if json_output:
         print_json({"policy": policy, **case, **figures, "decisions": len(took_us)})
         return
-    facts = {name.removesuffix("_us"): f"{value:.1f} µs" for name, value in figures.items()}
+    labels = {"p50_us": "median", "p99_us": "99 % are below", "mean_us": "mean", "max_us": "longest"}
+    facts = {labels[name]: human_ns(1e3 * value) for name, value in figures.items()}
     title = f"{policy}: a decision about {case['experts']} active experts, {case['dimms']} DIMMs"
     print_facts(title, {**facts, "decisions": str(len(took_us))})

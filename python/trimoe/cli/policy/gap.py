@@ -6,15 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
-from trimoe.cli.policy.options_common import (
+from trimoe.cli.completion import of
+from trimoe.cli.options import (
     HardwareOption,
     JsonOption,
-    PolicyOption,
+    ModelOption,
     SeedOption,
     SetOption,
-    own_settings,
-    policy_app,
+    WeightsOption,
 )
+from trimoe.cli.policy.options_common import DIMMS_HELP, PolicyOption, own_settings, policy_app
 from trimoe.cli.render import print_facts, print_json, progress_steps
 
 # Small layers are solved exactly, large ones bounded from below. Experts, DIMMs.
@@ -24,35 +25,43 @@ _SMALL, _LARGE = (12, 4), (256, 16)
 @policy_app.command()
 def gap(
     policy: PolicyOption = "trimoe",
-    instances: Annotated[int, typer.Option(min=1, max=10**6, help="Random layers.")] = 1000,
+    instances: Annotated[
+        int, typer.Option(min=1, max=10**6, help="Random layers to place and compare.")
+    ] = 1000,
     seed: SeedOption = 1,
     experts_max: Annotated[
         int | None,
-        typer.Option(min=2, max=1024, help="Experts of a layer.", show_default="12, or 256 with --large"),
+        typer.Option(
+            min=2, max=1024, help="Most experts that a layer has.", show_default="12, or 256 with --large"
+        ),
     ] = None,
     dimms: Annotated[
         int | None,
-        typer.Option(
-            min=0, max=256, help="DIMMs with a core; 0: as the profile.", show_default="4, or 16 with --large"
-        ),
+        typer.Option(min=0, max=256, help=DIMMS_HELP, show_default="4, or 16 with --large"),
     ] = None,
     layouts: Annotated[
-        str, typer.Option(help="Of experts on DIMM-NDPs: mixed, localized, striped.")
+        str,
+        typer.Option(
+            help="How experts lie on DIMM-NDPs: mixed, localized (each on one) or striped (each over all).",
+            autocompletion=of("mixed", "localized", "striped"),
+        ),
     ] = "mixed",
     large: Annotated[
-        bool, typer.Option("--large", help="Large layers, against a lower bound instead of the optimum.")
+        bool,
+        typer.Option("--large", help="Compare large layers, with a lower bound in place of the optimum."),
     ] = False,
-    model: Annotated[str, typer.Option(help="Whose experts: a known model or a folder.")] = "deepseek-v2",
+    model: ModelOption = "deepseek-v2",
     hardware: HardwareOption = "h100-8470-ndp16",
-    weights: Annotated[str, typer.Option(help="Packed format of the experts.")] = "bf16",
+    weights: WeightsOption = "bf16",
     settings: SetOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Compare a policy's placements of random layers with the optimum: the least makespan of any placement.
+    """Compare a policy's placements with the best there are.
 
-    Gaps are in percent of the optimum over everything that the machine offers, and again of the optimum over
-    the ways of running experts (CPU, resident on the GPU, fetched, DIMM) that the policy uses at all. What a
-    policy fetches for later steps counts as made in this one. Needs pip install 'trimoe[solve]'.
+    Layers are drawn; the optimum is the least makespan of any placement. Gaps are in percent of the
+    optimum over everything that the machine offers, and again of the optimum over the ways of running
+    experts (CPU, resident on the GPU, fetched, DIMM) that the policy uses at all. What a policy fetches
+    for later steps counts as made in this one. Needs pip install 'trimoe[solve]'.
 
     \b
     Examples:
@@ -98,7 +107,8 @@ def _print(case: dict[str, Any], found: dict[str, Any]) -> None:
         mean, median, p95, worst = (
             found[f"{name}_{prefix}gap_pct"] for name in ("mean", "median", "p95", "worst")
         )
-        share = f", none in {found[f'optimal_{prefix}share']:.1%} of the layers" if found["exact"] else ""
+        best = 100 * found[f"optimal_{prefix}share"] if found["exact"] else 0.0
+        share = f", none in {best:.1f} % of the layers" if found["exact"] else ""
         return f"mean {mean:.2f} %, median {median:.2f} %, p95 {p95:.2f} %, worst {worst:.2f} %{share}"
 
     where = f"up to {case['experts_max']} experts of {case['model']}, {case['dimms']} DIMMs with a core"
@@ -111,4 +121,10 @@ def _print(case: dict[str, Any], found: dict[str, Any]) -> None:
             "over its own ways": line("own_"),
             "its own ways": ", ".join(found["kinds"]),
         },
+        notes=[
+            "gaps: how much longer a layer takes than with the best placement; p95: 95 % of layers have less",
+            "over the machine: with any way to run an expert; over its own ways: with those that it uses",
+            "ways: on the cpu, on the gpu that holds it, on the gpu after a fetch, on the DIMM that holds it "
+            "(ndp), on one DIMM that gathers it (far)",
+        ],
     )

@@ -7,16 +7,25 @@ from typing import Annotated, Any
 
 import typer
 
-from trimoe.cli.policy.options_common import JsonOption, policy_app
-from trimoe.cli.render import print_json, print_line, print_table
+from trimoe.cli.completion import systems
+from trimoe.cli.options import JsonOption
+from trimoe.cli.policy.options_common import policy_app
+from trimoe.cli.render import human_number, print_json, print_line, print_table
 
 
 @policy_app.command()
 def options(
-    system: Annotated[str | None, typer.Argument(help="One system; all without.", show_default=False)] = None,
+    system: Annotated[
+        str | None,
+        typer.Argument(
+            help="System to list the options of; all systems if left out.",
+            show_default=False,
+            autocompletion=systems,
+        ),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """List every option of every system: default, range, what it does.
+    """List every system's options: default, range, what they do.
 
     \b
     Examples:
@@ -27,10 +36,10 @@ def options(
     from trimoe.policies import policy_names, policy_type
     from trimoe.policies.options import option_text
 
-    systems = {name: policy_type(name) for name in ([system] if system else policy_names())}
+    kinds = {name: policy_type(name) for name in ([system] if system else policy_names())}
     listed: dict[str, dict[str, Any]] = {
         name: {"about": kind.about, "options": [_facts(one) for one in dataclasses.fields(kind.OptionsType)]}
-        for name, kind in systems.items()
+        for name, kind in kinds.items()
     }
     if json_output:
         print_json({"systems": listed})
@@ -67,5 +76,5 @@ def _facts(field: dataclasses.Field[Any]) -> dict[str, Any]:
 def _values(facts: dict[str, Any]) -> str:
     if "choices" in facts:
         return ", ".join(facts["choices"])
-    low, high = ("" if facts[name] is None else f"{facts[name]:g}" for name in ("low", "high"))
+    low, high = ("" if facts[name] is None else human_number(facts[name]) for name in ("low", "high"))
     return f"{low} to {high}" if low or high else "any number"

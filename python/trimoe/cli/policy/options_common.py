@@ -7,23 +7,22 @@ from typing import Annotated
 
 import typer
 
-from trimoe.cli.options import HardwareOption, JsonOption, SetOption
+from trimoe.cli.completion import systems
 from trimoe.errors import InputError
 
-__all__ = [
-    "HardwareOption",
-    "JsonOption",
-    "PolicyOption",
-    "SeedOption",
-    "SetOption",
-    "own_settings",
-    "policy_app",
-]
+__all__ = ["DIMMS_HELP", "PolicyOption", "own_settings", "policy_app"]
 
 policy_app = typer.Typer(no_args_is_help=True, help="Measure the decisions of policies.")
 
-PolicyOption = Annotated[str, typer.Option(help="A system: trimoe, coxmoe, hybrimoe, n-cpu-moe, ...")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Of what is drawn.")]
+DIMMS_HELP = "DIMMs with a core (DIMM-NDPs) of the machine; 0 for as many as the profile has."
+PolicyOption = Annotated[
+    str,
+    typer.Option(
+        "--policy",
+        help="System whose policy decides: trimoe, coxmoe, ...; `trimoe policy options` lists them.",
+        autocompletion=systems,
+    ),
+]
 
 
 def own_settings(system: str, texts: Sequence[str] | None) -> Mapping[str, str]:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from trimoe.cli.policy.options_common import JsonOption, policy_app
+from trimoe.cli.options import JsonOption, SeedOption
+from trimoe.cli.policy.options_common import policy_app
 from trimoe.cli.render import print_json, print_line, print_table
 from trimoe.errors import InputError
 from trimoe.input_file import read_lines
@@ -22,24 +23,33 @@ _TRACE, _PROMPTS = _FOLDER / "tiny.parquet", _FOLDER / "tiny_prompts.txt"
 def stratify(
     trace: Annotated[
         Path,
-        typer.Option(help="A recorded trace; that of the shipped model if left out.", show_default=False),
+        typer.Option(
+            help="Recorded trace, a Parquet file; that of the shipped model if left out.", show_default=False
+        ),
     ] = _TRACE,
     prompts: Annotated[
         Path | None,
-        typer.Option(help="The prompts that it was recorded with, one per line.", show_default=False),
+        typer.Option(
+            help="Text file with the prompts that the trace was recorded with, one per line.",
+            show_default=False,
+        ),
     ] = None,
-    clusters: Annotated[int, typer.Option(min=1, help="That the requests are cut into.")] = 16,
+    clusters: Annotated[int, typer.Option(min=1, help="Clusters that the requests are cut into.")] = 16,
     sample: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of a cluster's requests that are probed; at least one.")
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of a cluster's requests that are probed, 0 to 1; one at least."
+        ),
     ] = 0.02,
     slots: Annotated[int, typer.Option(min=1, help="Experts of each layer that GPU memory holds.")] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Of the clusters, and of the samples by chance.")] = 0,
+    seed: SeedOption = 0,
     json_output: JsonOption = False,
 ) -> None:
-    """Preload the experts that a few well-chosen requests use, and count how often others find theirs.
+    """Preload experts by a few requests, and count who finds theirs.
 
-    Texts are compared by their byte trigrams (a model's mean token embedding would be better). Hit rates are
-    of the requests that were not probed.
+    The few are well chosen: one or more from each cluster of similar texts. Texts are compared by their
+    byte trigrams (a model's mean token embedding would be better). Hit rates are of the requests that
+    were not probed.
 
     \b
     Examples:
@@ -72,7 +82,11 @@ def stratify(
         )
     ]
     title = f"{found.meta.model}: {slots} of {found.meta.experts} experts preloaded"
-    print_table(title, columns, rows, right=columns[1:])
+    notes = [
+        "hit rate: of the experts that the requests not probed choose, how many are preloaded",
+        "stratified: those that the probed requests use most; oracle: those that the others will use most",
+    ]
+    print_table(title, columns, rows, right=columns[1:], notes=notes)
     print_line(f"Probed {len(chosen)} of {len(texts)} requests: {', '.join(map(str, chosen.tolist()))}")
 
 

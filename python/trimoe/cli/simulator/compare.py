@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from trimoe.cli.render import human_ns, print_json, print_line, print_table, progress_steps
-from trimoe.cli.simulator.options import (
+from trimoe.cli.options import (
     BatchOption,
-    DriftOption,
-    Given,
     HardwareOption,
-    InputOption,
     JsonOption,
     ModelOption,
-    OutputOption,
     PhaseOption,
-    PresetOption,
-    ProfileSetOption,
+    PlotOption,
     SeedOption,
     SetOption,
     ShapeOption,
+    SystemsOption,
+    WeightsOption,
+)
+from trimoe.cli.render import human_ns, print_json, print_line, print_table, progress_steps
+from trimoe.cli.simulator.options import (
+    DriftOption,
+    Given,
+    InputOption,
+    OutputOption,
+    PresetOption,
+    ProfileSetOption,
     SkewOption,
     StaticOption,
     StepsOption,
     TraceOption,
-    WeightsOption,
     phases_of,
     systems_of,
 )
@@ -41,9 +42,7 @@ __all__ = ["compare"]
 
 
 def compare(
-    systems: Annotated[
-        str, typer.Option(help="Names with commas between; all: every one that can run on the machine.")
-    ] = "all",
+    systems: SystemsOption = "all",
     model: ModelOption = "deepseek-v2",
     hardware: HardwareOption = "h100-8470-ndp16",
     batch: BatchOption = 512,
@@ -61,7 +60,7 @@ def compare(
     drift: DriftOption = 0.9,
     static: StaticOption = 0.5,
     seed: SeedOption = 0,
-    plot: Annotated[Path | None, typer.Option(help="Bars as a PNG.")] = None,
+    plot: PlotOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Simulate many systems on the same requests; the fastest first. A system that cannot run says why.
@@ -146,6 +145,7 @@ def _print(results: list[dict[str, Any]], failed: dict[str, str], phases: tuple[
         )
         for one in results
     ]
-    print_table("Simulated", columns, rows, right=columns[1:])
+    notes = ["tokens/s: tokens that are generated, over the time of all phases; a step: of the whole batch"]
+    print_table("Simulated", columns, rows, right=columns[1:], notes=notes)
     for name, why in failed.items():
         print_line(f"{name}: {why}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trimoe.cli.plot import new_figure, save_png, set_axes
+from trimoe.cli.plot import FONT_POINTS, new_figure, save_figure, set_axes
 from trimoe.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,8 +28,10 @@ _KINDS = (
     ("moved ahead", ("prefetch", "relayout"), "C3"),
 )
 _OTHER = ("other", (), "0.6")
-_WIDTH_INCHES, _ROW_INCHES, _REST_INCHES = 11.0, 0.3, 1.5
-_CHARACTERS = 120  # of a label's size that fit beside each other
+_NAMES = {"gpu": "GPU", "h2d": "PCIe to GPU", "d2h": "PCIe from GPU", "cpu": "CPU", "link": "DIMM link"}
+_STEMS = {"channel": "channel ", "dimm": "DIMM "}  # before a number
+_ROW_INCHES, _REST_INCHES = 0.27, 1.2
+_CHARACTERS = 70  # of a label's size that fit beside each other
 Row = tuple[str, Sequence["Interval"]]
 
 
@@ -39,15 +41,17 @@ def plot_gantt(
     intervals: Sequence[Sequence[Interval]],
     tasks: Sequence[str],
     output: Path,
+    most_rows: int = 12,
 ) -> None:
-    """Draws a row for each resource that does something; those that do the same at the same time share one.
+    """Draws a row for each of the busiest resources; those that do the same at the same time share one.
 
     Args:
         title: above the chart.
         resources: names [resources]; neighbours that differ in a number at their end only may share a row.
         intervals: [resources], of (start_ns, end_ns, task).
         tasks: names, by number.
-        output: a PNG.
+        output: a PNG or SVG.
+        most_rows: of each kind of resource the busiest, then the busiest of all.
 
     Raises:
         InputError: nothing happens.
@@ -58,24 +62,24 @@ def plot_gantt(
         raise InputError(expected="a layer with work", got="nothing that takes time", hint="another layer")
     first = min(one[0][0] for _, one in rows)
     last = max(end for _, one in rows for _, end, _ in one)
-    figure, (axes,) = new_figure(title, 1)
-    figure.set_size_inches(_WIDTH_INCHES, _REST_INCHES + _ROW_INCHES * len(rows))
     kinds = _kinds(resources, intervals, tasks)
+    every, rows = len(rows), _busiest(rows, most_rows)
+    figure, (axes,) = new_figure(title, 1, _REST_INCHES + _ROW_INCHES * len(rows))
     for place, (_, of_row) in enumerate(rows):
         _draw(axes, place, of_row, kinds)
         _label(axes, place, of_row, tasks, last - first)
-    axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
+    axes.set_yticks(range(len(rows)), [_name(name) for name, _ in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(first * 1e-3, last * 1e-3)
-    idle = sum(not one for one in intervals)
-    set_axes(axes, f"{idle} resources without work are left out" if idle else "", "time [µs]", "")
+    left_out = f"the busiest {len(rows)} of {every} rows; --plot-rows {every} shows all"
+    set_axes(axes, left_out if len(rows) < every else "", "time [µs]", "")
     axes.grid(axis="y", visible=False)
-    used = set(kinds.values())
+    used = {kinds[task] for _, of_row in rows for _, _, task in of_row}
     for label, _, colour in (*_KINDS, _OTHER):
         if label in used:
             axes.barh(0, 0, left=first * 1e-3, color=colour, label=label)
-    figure.legend(fontsize=8, ncols=len(used), loc="outside lower center")
-    save_png(figure, output)
+    figure.legend(fontsize=FONT_POINTS, ncols=min(4, len(used)), loc="outside lower center")
+    save_figure(figure, output)
 
 
 def _rows(resources: Sequence[str], intervals: Sequence[Sequence[Interval]]) -> list[Row]:
@@ -95,6 +99,29 @@ def _rows(resources: Sequence[str], intervals: Sequence[Sequence[Interval]]) -> 
         else:
             runs.append([index])
     return [(_run_name(resources[run[0]], resources[run[-1]]), intervals[run[0]]) for run in runs]
+
+
+def _busiest(rows: Sequence[Row], most: int) -> list[Row]:
+    """So many rows at most, in the order that they came in."""
+
+    def busy_ns(row: Row) -> float:
+        return sum(end - start for start, end, _ in row[1])
+
+    ranked = sorted(rows, key=busy_ns, reverse=True)
+    firsts = {_kind_of(name): (name, one) for name, one in reversed(ranked)}  # the busiest of each kind
+    order = [*sorted(firsts.values(), key=busy_ns, reverse=True), *ranked]
+    chosen = list(dict.fromkeys(name for name, _ in order))[:most]
+    return [row for row in rows if row[0] in chosen]
+
+
+def _kind_of(name: str) -> str:
+    return re.sub(r"[\d-]+$", "", name)
+
+
+def _name(name: str) -> str:
+    """As people say it: "PCIe to GPU", "channel 3", "DIMM 0-3"."""
+    kind = _kind_of(name)
+    return _NAMES.get(name) or _STEMS.get(kind, kind) + name.removeprefix(kind)
 
 
 def _run_name(first: str, last: str) -> str:
@@ -146,4 +173,4 @@ def _label(axes: Axes, place: int, row: Sequence[Interval], tasks: Sequence[str]
         label = next((one for one in (text, text.rpartition(" ")[2]) if len(one) < room), "")
         if label:
             middle = (start + end) / 2 * 1e-3
-            axes.text(middle, place, label, ha="center", va="center", fontsize=6, color="white")
+            axes.text(middle, place, label, ha="center", va="center", fontsize=FONT_POINTS, color="white")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trimoe.cli.options import HardwareOption, JsonOption, SetOption
+from trimoe.cli.completion import of
+from trimoe.cli.options import DRIFT_HELP, PRESETS, SKEW_HELP, STATIC_HELP, check_choice
 from trimoe.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,25 +20,16 @@ if TYPE_CHECKING:
     from trimoe.simulator.routing import Routing, RoutingSpec
 
 __all__ = [
-    "BatchOption",
     "DriftOption",
     "Given",
-    "HardwareOption",
     "InputOption",
-    "JsonOption",
-    "ModelOption",
     "OutputOption",
-    "PhaseOption",
     "PresetOption",
     "ProfileSetOption",
-    "SeedOption",
-    "SetOption",
-    "ShapeOption",
     "SkewOption",
     "StaticOption",
     "StepsOption",
     "TraceOption",
-    "WeightsOption",
     "phases_of",
     "profile_of",
     "routing_of",
@@ -45,41 +37,47 @@ __all__ = [
     "systems_of",
 ]
 
-ModelOption = Annotated[
-    str, typer.Option(help="A model that trimoe knows the sizes of, or a checkpoint folder.")
+InputOption = Annotated[int, typer.Option("--input-tokens", "--input", min=1, help="Tokens of each prompt.")]
+OutputOption = Annotated[
+    int, typer.Option("--output-tokens", "--output", min=1, help="Tokens that are generated for each prompt.")
 ]
-BatchOption = Annotated[int, typer.Option(min=1, help="Requests.")]
-InputOption = Annotated[int, typer.Option("--input", min=1, help="Tokens of each prompt.")]
-OutputOption = Annotated[int, typer.Option("--output", min=1, help="Tokens generated for each.")]
-PhaseOption = Annotated[str, typer.Option(help="prefill, decode or all.")]
-WeightsOption = Annotated[str, typer.Option(help="Format of the routed experts: bf16, int8, int4, fp8, ...")]
 ProfileSetOption = Annotated[
     list[str] | None,
-    typer.Option("--profile-set", help="FIGURE=VALUE of the profile, such as ndp.tflops=0.25."),
+    typer.Option(
+        "--profile-set", help="FIGURE=VALUE of the profile, such as ndp.tflops=0.25, repeat for several."
+    ),
 ]
 StepsOption = Annotated[
     int,
-    typer.Option(min=1, help="Decode steps on the clock, spread over the output; the others are like them."),
+    typer.Option(
+        "--steps",
+        min=1,
+        help="Decode steps to simulate, spread over the output; the others are taken to be like them.",
+    ),
 ]
-TraceOption = Annotated[Path | None, typer.Option(help="Routing of a recorded trace of this model.")]
+TraceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--trace", help="Recorded trace of this model, a Parquet file; routing is generated if left out."
+    ),
+]
 PresetOption = Annotated[
     str,
-    typer.Option(help="Published skew of the routing: trimoe, qwen3-30b, mixtral-8x7b, uniform, auto."),
+    typer.Option(
+        "--preset",
+        help="Published skew of the routing: uniform, trimoe, qwen3-30b, mixtral-8x7b; auto: by the model.",
+        autocompletion=of("auto", *PRESETS),
+    ),
 ]
-ShapeOption = Annotated[str, typer.Option(help="Of the skew: lognormal or zipf.")]
-SkewOption = Annotated[float | None, typer.Option(help="Instead of the preset's.")]
-DriftOption = Annotated[float, typer.Option(help="Popularity kept from one step to the next, 0 to 1.")]
-StaticOption = Annotated[
-    float, typer.Option(help="Share of the skew that is the model's: how well calibration foresees it.")
-]
-SeedOption = Annotated[int, typer.Option(min=0, help="Of the routing.")]
+SkewOption = Annotated[float | None, typer.Option("--skew", help=SKEW_HELP, show_default="the preset's")]
+DriftOption = Annotated[float, typer.Option("--drift", help=DRIFT_HELP)]
+StaticOption = Annotated[float, typer.Option("--static", help=STATIC_HELP)]
 
 
 def phases_of(text: str) -> tuple[str, ...]:
     """The phases that `--phase` names; InputError for another word."""
     known = {"prefill": ("prefill",), "decode": ("decode",), "all": ("prefill", "decode")}
-    if text not in known:
-        raise InputError(expected="--phase prefill, decode or all", got=text, hint="--phase all")
+    check_choice("--phase", text, known)
     return known[text]
 
 

@@ -13,29 +13,29 @@ if TYPE_CHECKING:
 __all__ = ["check_layer", "check_pictures", "write_pictures"]
 
 
-def check_pictures(timeline: Path | None, gantt: Path | None) -> None:
+def check_pictures(timeline: Path | None, plot: Path | None) -> None:
     """InputError where one of them could not be written."""
     from trimoe.cli.plot import check_output
     from trimoe.whole_file import check_output as check_file
 
     if timeline is not None:
         check_file(timeline, ".json")
-    if gantt is not None:
-        check_output(gantt)
+    if plot is not None:
+        check_output(plot)
 
 
 def check_layer(layer: int, step: int, layers: int, steps: int) -> None:
     """InputError for a layer or a step that will not be simulated, before any is."""
     if layer >= layers or step >= steps:
         raise InputError(
-            expected=f"--gantt-layer 0 to {layers - 1}, --gantt-step 0 to {steps - 1}",
+            expected=f"--plot-layer 0 to {layers - 1}, --plot-step 0 to {steps - 1}",
             got=f"layer {layer}, step {step}",
             hint="0, the first",
         )
 
 
 def write_pictures(
-    found: Simulation, timeline: Path | None, gantt: Path | None, layer: int, step: int
+    found: Simulation, timeline: Path | None, plot: Path | None, layer: int, step: int, rows: int
 ) -> dict[str, str]:
     """Writes what is asked for, of the last phase; what was written where."""
     phase, engine = list(found.engines.items())[-1]
@@ -43,15 +43,15 @@ def write_pictures(
     if timeline is not None:
         from trimoe.simulator.perfetto import write_timeline
 
-        write_timeline(timeline, engine.clock, names, process=f"{found.system}, {phase}")
+        write_timeline(timeline, engine.model.clock, names, process=f"{found.system}, {phase}")
         written["timeline"] = str(timeline)
-    if gantt is not None:
+    if plot is not None:
         from trimoe.cli.simulator.gantt import plot_gantt
         from trimoe.simulator.detail import layer_detail
 
-        plan, counts, state = engine.plans[step * len(engine.states) + layer]
-        clock = layer_detail(engine.cost, plan, counts, state, engine.loads.batches)
-        title = f"{found.system}: experts of MoE layer {layer} in {phase} step {step} (simulated)"
-        plot_gantt(title, names, clock.intervals, [one.name for one in clock.tasks], gantt)
-        written["gantt"] = str(gantt)
+        one = engine.model.records[step * len(engine.residencies) + layer]
+        clock = layer_detail(engine.cost, one.plan, one.counts, one.residency, engine.model.loads.batches)
+        title = f"{found.system}: experts of layer {layer} in {phase} step {step} (simulated)"
+        plot_gantt(title, names, clock.intervals, [one.name for one in clock.tasks], plot, rows)
+        written["plot"] = str(plot)
     return written

@@ -7,9 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trimoe.cli.options import (
+    BATCH_HELP,
+    HardwareOption,
+    JsonOption,
+    ModelOption,
+    SeedOption,
+    SetOption,
+    ShapeOption,
+    SystemsOption,
+    WeightsOption,
+)
 from trimoe.cli.render import (
     human_bytes,
     human_ns,
+    human_number,
     print_facts,
     print_json,
     print_line,
@@ -18,21 +30,14 @@ from trimoe.cli.render import (
 )
 from trimoe.cli.simulator.options import (
     DriftOption,
-    HardwareOption,
     InputOption,
-    JsonOption,
-    ModelOption,
     OutputOption,
     PresetOption,
     ProfileSetOption,
-    SeedOption,
-    SetOption,
-    ShapeOption,
     SkewOption,
     StaticOption,
     StepsOption,
     TraceOption,
-    WeightsOption,
     profile_of,
     routing_of,
     settings_of,
@@ -45,6 +50,12 @@ if TYPE_CHECKING:
 
 __all__ = ["plan"]
 
+_USES = {
+    "dense weights": "dense weights: all but the routed experts",
+    "KV buffers": "KV buffers: for keys and values that pass through from host memory",
+    "expert buffers": "expert buffers: for experts that are fetched or streamed",
+    "reserve": "reserve: left free for what is not modelled",
+}
 _BATCHES = (1, 4, 16, 64, 256, 1024)
 
 
@@ -52,16 +63,19 @@ def plan(
     model: ModelOption = "deepseek-v2",
     hardware: HardwareOption = "h100-8470-ndp16",
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Requests; by default the best of 1, 4, 16, 64, 256, 1024.")
+        int | None,
+        typer.Option(min=1, help=BATCH_HELP, show_default="the best of 1, 4, 16, 64, 256, 1024"),
     ] = None,
     input_tokens: InputOption = 512,
     output_tokens: OutputOption = 128,
-    systems: Annotated[str, typer.Option(help="Names with commas between, or all.")] = "all",
+    systems: SystemsOption = "all",
     weights: WeightsOption = "bf16",
     settings: SetOption = None,
     profile_settings: ProfileSetOption = None,
     steps: StepsOption = 16,
-    search_steps: Annotated[int, typer.Option(min=1, help="The same while searching.")] = 4,
+    search_steps: Annotated[
+        int, typer.Option(min=1, help="Decode steps to simulate while searching, as --steps for the result.")
+    ] = 4,
     trace: TraceOption = None,
     preset: PresetOption = "auto",
     shape: ShapeOption = "lognormal",
@@ -71,10 +85,11 @@ def plan(
     seed: SeedOption = 0,
     json_output: JsonOption = False,
 ) -> None:
-    """Pick the system and the batch with the highest throughput, all simulated; say what memory holds.
+    """Pick the system and the batch with the highest throughput.
 
-    Then the same machine with one GPU, one DIMM with a core on every channel, or one CPU socket more,
-    each planned anew: at the best batch and the next larger one. What a part changes is assumed and listed.
+    All is simulated. What memory holds is listed; then the same machine with one GPU, one DIMM with a
+    core on every channel, or one CPU socket more, each planned anew: at the best batch and the next
+    larger one. What a part changes is assumed and listed.
 
     \b
     Examples:
@@ -197,7 +212,8 @@ def _print_memory(
         rows = [(use, *(human_bytes(memory[phase][where][use]) for phase in phases)) for use in uses]
         rows.append(("all", *(human_bytes(sum(memory[phase][where].values())) for phase in phases)))
         title = f"{'GPU' if where == 'gpu' else 'Host'} memory, {human_bytes(capacity)}"
-        print_table(title, ("use", *phases), rows, right=phases)
+        notes = [_USES[use] for use in uses if use in _USES]
+        print_table(title, ("use", *phases), rows, right=phases, notes=notes)
 
 
 def _print_others(found: Found) -> None:
@@ -207,7 +223,8 @@ def _print_others(found: Found) -> None:
         for one in found.choices
     ]
     columns = ("system", "batch", "tokens/s", "of the best")
-    print_table("Systems (as searched)", columns, rows, right=columns[1:])
+    notes = ["as searched: with fewer steps (--search-steps) than the result above"]
+    print_table("Systems (as searched)", columns, rows, right=columns[1:], notes=notes)
     for name, why in found.cannot.items():
         print_line(f"{name}: expected {why}")
 
@@ -219,13 +236,16 @@ def _print_gains(gains: Sequence[Mapping[str, Any]], best: Choice) -> None:
             speed = (f"{one['tokens_per_s']:.1f}", f"{one['ratio']:.2f}")
             rows.append((f"+ {one['name']}", *speed, one["system"], one["batch"]))
     columns = ("machine", "tokens/s", "ratio", "system", "batch")
-    print_table("One part more (assumed)", columns, rows, right=("tokens/s", "ratio", "batch"))
+    notes = ["ratio: to the machine as it is"]
+    print_table("One part more (assumed)", columns, rows, right=("tokens/s", "ratio", "batch"), notes=notes)
     for one in gains:
-        changes = ", ".join(f"{path} {_change(pair)}" for path, pair in one["changes"].items())
+        changes = ", ".join(f"{path} {_change(path, pair)}" for path, pair in one["changes"].items())
         print_line(f"+ {one['name']}: {one.get('why_not') or one['about']} ({changes})")
 
 
-def _change(pair: Mapping[str, Any]) -> str:
-    after = pair["to"]
-    shown = f"{after:g}" if isinstance(after, float) else str(after)
-    return f"= {shown}" if pair["from"] is None else f"{pair['from']} -> {shown}"
+def _change(path: str, pair: Mapping[str, Any]) -> str:
+    number = human_bytes if path.endswith("_bytes") else human_number
+    before, after = (
+        number(one) if isinstance(one, int | float) else str(one) for one in (pair["from"], pair["to"])
+    )
+    return f"= {after}" if pair["from"] is None else f"{before} -> {after}"

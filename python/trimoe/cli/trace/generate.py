@@ -7,8 +7,23 @@ from typing import Annotated, Any
 
 import typer
 
-from trimoe.cli.render import print_facts, print_json, progress_steps
-from trimoe.cli.trace.options import JsonOption, OutputOption, print_written, trace_app, trace_facts
+from trimoe.cli.completion import of
+from trimoe.cli.options import (
+    DRIFT_HELP,
+    EXPERTS_HELP,
+    LAYERS_HELP,
+    PRESETS,
+    SKEW_HELP,
+    STATIC_HELP,
+    TOPK_HELP,
+    BatchOption,
+    JsonOption,
+    SeedOption,
+    ShapeOption,
+    check_choice,
+)
+from trimoe.cli.render import human_number, print_facts, print_json, progress_steps
+from trimoe.cli.trace.options import OutputOption, print_written, trace_app, trace_facts
 from trimoe.errors import InputError
 
 # Of `GeneratorSpec`; given on the command line, they go before those of a preset or of a trace.
@@ -19,32 +34,33 @@ _SHARES = ("drift", "static", "correlation")
 def generate(
     output: OutputOption,
     preset: Annotated[
-        str | None, typer.Option(help="A published skew: uniform, trimoe, qwen3-30b, mixtral-8x7b.")
+        str | None,
+        typer.Option(
+            help=f"Published skew of the routing: {', '.join(PRESETS)}.", autocompletion=of(*PRESETS)
+        ),
     ] = None,
-    like: Annotated[Path | None, typer.Option(help="A trace whose shape and parameters to take.")] = None,
-    layers: Annotated[int | None, typer.Option(min=1, help="MoE layers.")] = None,
-    experts: Annotated[int | None, typer.Option(min=1, help="Of a layer.")] = None,
-    topk: Annotated[int | None, typer.Option(min=1, help="Experts of a token.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Decode steps.")] = 64,
-    batch: Annotated[int, typer.Option(min=1, help="Requests, one token each per step.")] = 64,
-    skew: Annotated[
-        float | None, typer.Option(help="0: uniform; as --shape says.", show_default="1.5")
+    like: Annotated[
+        Path | None, typer.Option(help="Trace, a Parquet file, whose sizes and parameters to take.")
     ] = None,
-    shape: Annotated[
-        str, typer.Option(help="lognormal: skew is the deviation of the logits; zipf: the exponent.")
-    ] = "lognormal",
-    drift: Annotated[
-        float | None, typer.Option(help="Popularity kept per step, 0 to 1.", show_default="0.9")
-    ] = None,
-    static: Annotated[
-        float | None,
-        typer.Option(help="Share of the skew that is the model's and never moves.", show_default="0.5"),
-    ] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help=LAYERS_HELP)] = None,
+    experts: Annotated[int | None, typer.Option(min=1, help=EXPERTS_HELP)] = None,
+    topk: Annotated[int | None, typer.Option(min=1, help=TOPK_HELP)] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Decode steps to generate.")] = 64,
+    batch: BatchOption = 64,
+    skew: Annotated[float | None, typer.Option(help=SKEW_HELP, show_default="1.5")] = None,
+    shape: ShapeOption = "lognormal",
+    drift: Annotated[float | None, typer.Option(help=DRIFT_HELP, show_default="0.9")] = None,
+    static: Annotated[float | None, typer.Option(help=STATIC_HELP, show_default="0.5")] = None,
     correlation: Annotated[
-        float | None, typer.Option(help="From one layer to the next, 0 to 1.", show_default="0.2")
+        float | None,
+        typer.Option(
+            help="Correlation of popularity from one layer to the next, 0 to 1.", show_default="0.2"
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the requests.")] = 0,
-    model_seed: Annotated[int, typer.Option(min=0, help="Of what stays the same for a model.")] = 0,
+    seed: SeedOption = 0,
+    model_seed: Annotated[
+        int, typer.Option(min=0, help="Seed for what stays the same for a model, whatever its requests.")
+    ] = 0,
     json_output: JsonOption = False,
 ) -> None:
     """Generate the decode steps of a batch. Another --seed is another day of requests to the same model.
@@ -74,7 +90,7 @@ def generate(
         return
     print_written(trace, output, file_bytes)
     names = ("skew", *_SHARES)
-    print_facts("Parameters", {"shape": shape, **{name: f"{getattr(spec, name):.3g}" for name in names}})
+    print_facts("Parameters", {"shape": shape, **{name: human_number(getattr(spec, name)) for name in names}})
     if origin:
         print_facts("Skew from", {"figure": origin["says"], "source": origin["source"]})
 
@@ -89,8 +105,7 @@ def _parameters(
 
     if preset is not None and like is not None:
         raise InputError(expected="--preset or --like", got="both", hint="one of them")
-    if shape not in SHAPES:
-        raise InputError(expected=f"--shape {' or '.join(SHAPES)}", got=shape, hint="--shape lognormal")
+    check_choice("--shape", shape, SHAPES)
     chosen = {name: value for name, value in given.items() if value is not None}
     if preset is not None:
         one = find_preset(preset)

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trimoe.cli.options import JsonOption
+from trimoe.cli.options import output_option
 from trimoe.cli.render import human_bytes, print_facts
 
 if TYPE_CHECKING:
     from trimoe.trace import Trace
 
-__all__ = ["JsonOption", "OutputOption", "print_written", "trace_app", "trace_facts"]
+__all__ = ["OutputOption", "print_written", "trace_app", "trace_facts"]
 
 trace_app = typer.Typer(no_args_is_help=True, help="Record, measure and generate routing traces.")
 
-OutputOption = Annotated[Path, typer.Option(help="The trace to write, a Parquet file.")]
+OutputOption = Annotated[Path, output_option("Trace to write, a Parquet file; an older one is replaced.")]
 
 
 def trace_facts(trace: Trace) -> dict[str, Any]:

@@ -10,8 +10,17 @@ import typer
 
 from trimoe.cli.formats import ACTIVATIONS_OPTION, FORMAT_OPTION, GROUP_OPTION, SHIPPED_MODEL, check_format
 from trimoe.cli.generate import load_model, use_threads
+from trimoe.cli.options import (
+    CacheOption,
+    CandidatesOption,
+    JsonOption,
+    MaxNewTokensOption,
+    ModelFolderArgument,
+    SeedOption,
+    TemperatureOption,
+)
 from trimoe.cli.render import print_json, progress_steps
-from trimoe.cli.trace.options import JsonOption, OutputOption, print_written, trace_app, trace_facts
+from trimoe.cli.trace.options import OutputOption, print_written, trace_app, trace_facts
 from trimoe.errors import InputError
 from trimoe.input_file import read_lines
 
@@ -19,30 +28,26 @@ from trimoe.input_file import read_lines
 @trace_app.command()
 def record(
     output: OutputOption,
-    model: Annotated[
-        Path,
-        typer.Argument(
-            help="Checkpoint folder; the model that ships with trimoe if left out.", show_default=False
-        ),
-    ] = SHIPPED_MODEL,
+    model: ModelFolderArgument = SHIPPED_MODEL,
     prompt: Annotated[
-        list[str] | None, typer.Option(help="A text to continue; again for each request.")
+        list[str] | None, typer.Option(help="Text to continue, repeat for more requests.")
     ] = None,
-    prompts: Annotated[Path | None, typer.Option(help="A file with one prompt per line.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Of each request, at most.")] = 128,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")] = 0.8,
-    top_k: Annotated[int, typer.Option(min=1, help="Sample among this many tokens.")] = 50,
-    seed: Annotated[int, typer.Option(min=0, max=2**32, help="Of request 0; request r has seed + r.")] = 0,
+    prompts: Annotated[Path | None, typer.Option(help="Text file with one prompt per line.")] = None,
+    max_new_tokens: MaxNewTokensOption = 128,
+    temperature: TemperatureOption = 0.8,
+    top_k: CandidatesOption = 50,
+    seed: SeedOption = 0,
     fmt: Annotated[str, FORMAT_OPTION] = "auto",
     group: Annotated[int, GROUP_OPTION] = 0,
     activations: Annotated[str, ACTIVATIONS_OPTION] = "auto",
-    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep packed experts on disk.")] = True,
+    cache: CacheOption = True,
     json_output: JsonOption = False,
 ) -> None:
-    """Run a model on some prompts and write which experts each token chose in each layer.
+    """Record which experts a model's tokens choose.
 
-    Requests run one after the other and are kept as one batch that began together: step 0 has all prompts,
-    each step after that one new token of every request. Ctrl-C leaves no file.
+    Runs a model on some prompts and writes the choice of each token in each layer. Requests run one after
+    the other, request r with --seed plus r, and are kept as one batch that began together: step 0 has all
+    prompts, each step after that one new token of every request. Ctrl-C leaves no file.
 
     \b
     Examples:

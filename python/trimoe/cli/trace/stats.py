@@ -7,40 +7,60 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from trimoe.cli.options import JsonOption, PhaseOption, PlotOption
 from trimoe.cli.plot import check_output
-from trimoe.cli.render import print_facts, print_json, print_line, print_table
-from trimoe.cli.trace.options import JsonOption, trace_app, trace_facts
+from trimoe.cli.render import human_number, print_facts, print_json, print_line, print_table
+from trimoe.cli.simulator.options import phases_of
+from trimoe.cli.trace.options import trace_app, trace_facts
 from trimoe.cli.trace.plots import plot_stats
-from trimoe.errors import InputError
 
 if TYPE_CHECKING:
     from trimoe.trace import Trace, TraceStats
 
+_LINKS = {
+    "link_strength": "link strength (0: independent, 1: one expert names the next)",
+    "next_layer_recall": "next layer's choices foreseen by links",
+    "popularity_recall": "foreseen by popularity alone",
+}
 SHIPPED_TRACE = Path(__file__).parents[2] / "trace" / "tiny.parquet"
 
 
 @trace_app.command()
 def stats(
     file: Annotated[
-        Path, typer.Argument(help="A trace; that of the shipped model if left out.", show_default=False)
+        Path,
+        typer.Argument(
+            help="Trace, a Parquet file; that of the shipped model if left out.", show_default=False
+        ),
     ] = SHIPPED_TRACE,
-    phase: Annotated[str, typer.Option(help="decode, prefill or all.")] = "decode",
+    phase: PhaseOption = "decode",
     model: Annotated[
-        Path | None, typer.Option(help="Checkpoint folder that the trace must be of.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Checkpoint folder that the trace must be of; not checked if left out.", show_default=False
+        ),
     ] = None,
-    hot_share: Annotated[float, typer.Option(help="Of a layer's experts, how many are its hot set.")] = 0.1,
-    window: Annotated[int, typer.Option(min=1, help="Steps that hot sets and drift are taken over.")] = 1,
-    ema_alpha: Annotated[float, typer.Option(help="Of the moving average that predicts hot sets.")] = 0.3,
+    hot_share: Annotated[
+        float, typer.Option(help="Share of a layer's experts that are its hot set, 0 to 1.")
+    ] = 0.1,
+    window: Annotated[
+        int, typer.Option(min=1, help="Steps together that hot sets and drift are measured on.")
+    ] = 1,
+    ema_alpha: Annotated[
+        float, typer.Option(help="Weight of the last step in the average that predicts hot sets, 0 to 1.")
+    ] = 0.3,
     hot_above: Annotated[
-        float, typer.Option(help="Class hot: at least so many times the layer's mean tokens in the step.")
+        float, typer.Option(help="Hot are experts with at least so many times the mean tokens of a step.")
     ] = 4.0,
-    cold_below: Annotated[float, typer.Option(help="Class cold: at most so many times the mean.")] = 0.5,
-    plot: Annotated[
-        Path | None, typer.Option(help="Plot to write, as .png; needs pip install 'trimoe[plot]'.")
-    ] = None,
+    cold_below: Annotated[
+        float, typer.Option(help="Cold are experts with at most so many times the mean tokens of a step.")
+    ] = 0.5,
+    plot: PlotOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Measure skew, drift, predictability, classes and links between layers of a routing trace.
+    """Measure how skewed and how predictable a trace's routing is.
+
+    Skew, drift, predictability, classes of experts, and links between layers.
 
     \b
     Examples:
@@ -56,8 +76,7 @@ def stats(
     trace = read_trace(file)
     if model is not None:
         _check_model(trace, model)
-    if phase not in ("decode", "prefill", "all"):
-        raise InputError(expected="--phase decode, prefill or all", got=phase, hint="--phase all")
+    phases_of(phase)
     part = trace if phase == "all" else trace.decode() if phase == "decode" else trace.prefill()
     found = trace_stats(part, options)
     if plot is not None:
@@ -67,7 +86,7 @@ def stats(
         return
     _print(trace, phase, found)
     if plot is not None:
-        print_line(f"Wrote {plot}")
+        print_line(f"plot: {plot}")
 
 
 def _check_model(trace: Trace, folder: Path) -> None:
@@ -95,7 +114,11 @@ def _print(trace: Trace, phase: str, found: TraceStats) -> None:
         for one in found.drift
     ]
     columns = ("steps apart", "hot set kept", "correlation", "of popularity")
-    print_table("Drift", columns, rows, right=columns)
+    notes = [
+        "hot set: the busiest experts, --hot-share of a layer's; correlation: of the tokens of experts",
+        "of popularity: of the shares that tokens are drawn by, with the chance in single tokens taken out",
+    ]
+    print_table("Drift", columns, rows, right=columns, notes=notes)
     print_line()
     _print_predictability(found)
     print_line()
@@ -107,10 +130,12 @@ def _print(trace: Trace, phase: str, found: TraceStats) -> None:
     _print_classes(found)
     print_line()
     if found.layers:
-        print_facts("From layer to layer", {name: _number(value) for name, value in found.layers.items()})
+        links = {_LINKS[name]: _number(value) for name, value in found.layers.items()}
+        print_facts("From layer to layer", links)
         print_line()
     fit = {name: _number(value) for name, value in found.fit.items() if not isinstance(value, dict)}
-    print_facts("A generated trace like this: trimoe trace generate", fit)
+    notes = ["skew_lognormal, skew_zipf: --skew for that --shape; the others: options of that name"]
+    print_facts("A generated trace like this: trimoe trace generate", fit, notes=notes)
 
 
 def _print_skew(found: TraceStats) -> None:
@@ -123,7 +148,11 @@ def _print_skew(found: TraceStats) -> None:
     ]
     rows.append(("idle experts", *(_pct(part["idle_share"]) for part in _parts(found))))
     columns = ("", "in a step", "all steps")
-    print_table("Skew, mean over layers", columns, rows, right=columns[1:])
+    notes = [
+        "of the tokens per expert; coefficient of variation: deviation over mean; "
+        "gini: 0 where all are alike, 1 where one expert has all"
+    ]
+    print_table("Skew, mean over layers", columns, rows, right=columns[1:], notes=notes)
 
 
 def _print_predictability(found: TraceStats) -> None:
@@ -132,7 +161,7 @@ def _print_predictability(found: TraceStats) -> None:
         print_line("Predictability: one step only")
         return
     texts = {
-        "ema": f"moving average, {known['ema_alpha']:g}",
+        "ema": f"moving average, {human_number(known['ema_alpha'])}",
         "last": "the step before",
         "mean": "all steps before",
         "chance": "chance",
@@ -149,9 +178,9 @@ def _print_predictability(found: TraceStats) -> None:
 def _print_classes(found: TraceStats) -> None:
     rule, changes = found.classes["rule"], found.classes["changes_per_step_share"]
     rules = {
-        "hot": f">= {rule['hot_above_mean']:g} x mean",
+        "hot": f">= {human_number(rule['hot_above_mean'])} x mean",
         "warm": "between",
-        "cold": f"<= {rule['cold_below_mean']:g} x mean",
+        "cold": f"<= {human_number(rule['cold_below_mean'])} x mean",
     }
     rows = [
         (name, text, _pct(found.classes[name]["expert_share"]), _pct(found.classes[name]["token_share"]))

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trimoe.arrays import Bools
+from trimoe.placement import Keep, Residency
 from trimoe.policies.caches.scores import LayerCache, Used, make_layer_cache
-from trimoe.policies.plan import Keep, LayerState
 
 __all__ = ["ExpertCache", "HitCount"]
 
@@ -66,7 +67,7 @@ class ExpertCache:
         if self.layers:
             self.layers[layer].use(used)
 
-    def keep(self, layer: int, used: Used, state: LayerState, fetched: Sequence[int]) -> tuple[Keep, ...]:
+    def keep(self, layer: int, used: Used, state: Residency, fetched: Sequence[int]) -> tuple[Keep, ...]:
         """Which of the experts that a step fetched stay, by the scores after that step.
 
         Free slots first, the worthiest before the others; then one for each resident that is worth less.
@@ -76,18 +77,18 @@ class ExpertCache:
             return ()
         scores = self.layers[layer].after(used).tolist()
         coming = sorted((one for one in fetched if one not in state.pending), key=lambda one: -scores[one])
-        leaving = sorted(np.nonzero(state.resident)[0].tolist(), key=lambda one: scores[one])
-        free = state.slots - len(leaving) - len(state.pending)
-        kept = [Keep(one) for one in coming[: max(0, free)]]
+        staying, _ = state.becoming
+        leaving = sorted(np.nonzero(state.resident & staying)[0].tolist(), key=lambda one: scores[one])
+        kept = [Keep(one) for one in coming[: max(0, state.free)]]
         for one, out in zip(coming[len(kept) :], leaving, strict=False):
             if not scores[one] > scores[out]:
                 break
             kept.append(Keep(one, out))
         return tuple(kept)
 
-    def victim(self, layer: int, state: LayerState, protected: Iterable[int] = ()) -> int:
+    def victim(self, layer: int, resident: Bools, protected: Iterable[int] = ()) -> int:
         """The resident to give up for a prefetch, or -1: all are protected, or nothing is ever moved."""
-        return self.layers[layer].victim(state.resident, protected) if self.layers else -1
+        return self.layers[layer].victim(resident, protected) if self.layers else -1
 
     def seen(self, layer: int, hits: int, misses: int, moved_bytes: int) -> None:
         """Counts a step of a layer."""

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from trimoe.errors import InputError
-from trimoe.policies.plan import Bools, Ints
+from trimoe.arrays import Bools, Ints
+from trimoe.errors import InputError, nearest
 
 __all__ = ["CACHES", "LayerCache", "make_layer_cache"]
 
@@ -134,7 +134,7 @@ def make_layer_cache(name: str, experts: int, *, alpha: float = 0.0, top: int = 
     """
     kind = CACHES.get(name)
     if kind is None:
-        raise InputError(expected=f"a cache out of {', '.join(CACHES)}", got=name, hint="mrs")
+        raise InputError(expected=f"a cache out of {', '.join(CACHES)}", got=name, hint=nearest(name, CACHES))
     if kind is Mrs:
         return Mrs(experts, alpha or 0.5, top)
     if kind is Ema:

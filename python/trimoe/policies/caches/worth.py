@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-from trimoe.policies.plan import LayerState
+from trimoe.arrays import Bools
 
 __all__ = ["Worth"]
 
@@ -46,15 +46,23 @@ class Worth:
             else:
                 self._went.add((layer, evicted))
 
-    def used(self, layer: int, active: Iterable[int], state: LayerState, miss_ns: Iterable[float]) -> None:
+    def used(
+        self,
+        layer: int,
+        active: Iterable[int],
+        resident: Bools,
+        pending: Collection[int],
+        miss_ns: Iterable[float],
+    ) -> None:
         """A layer was used.
 
-        active: its experts. state: of the layer before. miss_ns: what a miss of each takes longer than a hit.
+        active: its experts. resident, pending: who was there, and who is on the way. miss_ns: what a miss of
+        each takes longer than a hit.
         """
         for one, ns in zip(active, miss_ns, strict=True):
-            if state.resident[one]:
+            if resident[one]:
                 self.saved_ns += ns if (layer, one) in self._came else 0.0
-            elif one not in state.pending:
+            elif one not in pending:
                 self._came.discard((layer, one))  # another expert took its slot
                 self.saved_ns -= ns if (layer, one) in self._went else 0.0
         self._left -= 1

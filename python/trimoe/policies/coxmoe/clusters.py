@@ -9,9 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from trimoe.arrays import Floats, Ints
 from trimoe.errors import InputError
-from trimoe.policies.loads import Floats
-from trimoe.policies.plan import Ints
 
 __all__ = ["embed_texts", "k_means"]
 

@@ -14,15 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from trimoe.cost import CPU, GPU, STRIPED, CostModel
+from trimoe.arrays import Floats, Ints
+from trimoe.cost import CostModel
+from trimoe.domains import CPU, GPU, IDLE, STRIPED
+from trimoe.placement import LayerPlan, Residency
 from trimoe.policies.coxmoe.search import Choice, Space, expected_tokens, predict, search
 from trimoe.policies.coxmoe.times import Timing
 from trimoe.policies.deployment import Deployment, Workload
 from trimoe.policies.loads import Loads
 from trimoe.policies.options import Options, option
 from trimoe.policies.placing import split_makespans
-from trimoe.policies.plan import IDLE, Ints, LayerPlan, LayerState
-from trimoe.policies.policy import Floats, Policy
+from trimoe.policies.policy import Policy
+from trimoe.policies.step import LayerStep
 
 __all__ = ["CoxMoE"]
 
@@ -35,9 +38,9 @@ class CoxMoEOptions(Options):
 
     coalesce: bool = option(True, "experts see the whole batch; off: each micro-batch on its own")
     attention_offload: bool = option(True, "search what of attention runs on the CPU; off: all on the GPU")
-    x0: str = option("auto", "projections of queries, keys and values", choices=_PLACES)
-    x1: str = option("auto", "attention", choices=_PLACES)
-    x2: str = option("auto", "output projection, router and shared experts", choices=_PLACES)
+    x0: str = option("auto", "where queries, keys and values are made", choices=_PLACES)
+    x1: str = option("auto", "where attention is computed", choices=_PLACES)
+    x2: str = option("auto", "where output projection, router and shared experts run", choices=_PLACES)
     m: int = option(0, "requests of a micro-batch; 0: the best", low=0, high=2**24)
     pipelined: bool = option(True, "micro-batches overlap in attention")
     contention: bool = option(True, "plan with reads of host memory in each other's way")
@@ -47,7 +50,7 @@ class CoxMoEOptions(Options):
         "residents: those that calibration (stratified: the prototypes' prefill) uses most, or any",
         choices=("popular", "random"),
     )
-    seed: int = option(0, "of random residents", low=0, high=2**31)
+    seed: int = option(0, "seed of residents drawn at random", low=0, high=2**31)
     dynamic: bool = option(False, "split moved and CPU experts anew in every layer; not in the paper")
 
 
@@ -60,7 +63,7 @@ class CoxMoE(Policy):
     def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(cost, settings)
         self._known: dict[tuple[Workload, str], Choice] = {}
-        self._split = 0
+        self._split: dict[str, int] = {}  # by phase, experts that every layer fetches
         self._loads = Loads(cost)
 
     def deploy(self, work: Workload, phase: str) -> Deployment:
@@ -124,23 +127,27 @@ class CoxMoE(Policy):
         tokens = expected_tokens(self.cost, work, phase, popularity)
         return self._rng().permutation(tokens) if self.options.preload == "random" else tokens
 
-    def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
+    def begin(self, phase: str, deployment: Deployment, popularity: Floats) -> list[Residency]:
         """As for every policy, or with residents by chance."""
-        self._split = deployment.expert_fetches
-        states = super().begin(deployment, popularity)
-        if self.options.preload == "random":
-            rng = self._rng()
-            for state in states:
-                state.resident[:] = False
-                state.resident[rng.choice(len(state.resident), state.slots, replace=False)] = True
-        return states
+        self._split[phase] = deployment.expert_fetches
+        if self.options.preload == "popular":
+            return super().begin(phase, deployment, popularity)
+        rng, found = self._rng(), []
+        for layer, counts in enumerate(popularity):
+            slots = deployment.slots(layer)
+            chosen = rng.choice(len(counts), slots, replace=False)
+            found.append(Residency(len(counts), slots=slots, resident=chosen))
+        return found
 
-    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
-        """The split of the deployment that `begin` was called with, or the layer's own."""
+    def plan(self, step: LayerStep) -> LayerPlan:
+        """The split of the phase's deployment, or the layer's own."""
+        counts, state = step.counts, step.residency
         order = np.argsort(-counts, kind="stable")
         order = order[counts[order] > 0]
         rest = order[~state.resident[order]]
-        moved = self._best_split(order, rest, counts, state) if self.options.dynamic else self._split
+        moved = (
+            self._best_split(order, rest, counts, state) if self.options.dynamic else self._split[step.phase]
+        )
         fetched = rest[:moved]
         domain = np.full(len(counts), IDLE, np.int32)
         domain[order] = CPU
@@ -148,7 +155,7 @@ class CoxMoE(Policy):
         domain[fetched] = GPU
         return LayerPlan(domain, tuple(order.tolist()), tuple(fetched.tolist()))
 
-    def _best_split(self, order: Ints, rest: Ints, counts: Ints, state: LayerState) -> int:
+    def _best_split(self, order: Ints, rest: Ints, counts: Ints, state: Residency) -> int:
         """How many of the rest, most tokens first, are fetched for the least makespan."""
         if not len(rest):
             return 0

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from trimoe.cost import GPU, CostModel
+from trimoe.arrays import Floats, Ints
+from trimoe.cost import CostModel
 from trimoe.cost.layer_ops import head_op
+from trimoe.domains import GPU
 from trimoe.errors import InputError
 from trimoe.policies.coxmoe.times import Timing, attention_ns, split_ns
 from trimoe.policies.deployment import Deployment, Workload, check_fits, host_ledger, spare_slots
 from trimoe.policies.forecast import Forecast
-from trimoe.policies.loads import Floats
-from trimoe.policies.plan import Ints
 from trimoe.policies.searching import halved
 
 __all__ = ["Choice", "Space", "expected_tokens", "predict", "search"]

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from trimoe.arrays import Bools, Floats, Ints
 from trimoe.errors import InputError
 from trimoe.policies.coxmoe.clusters import k_means
-from trimoe.policies.loads import Floats
-from trimoe.policies.plan import Bools, Ints
 from trimoe.policies.policy import most_popular
 from trimoe.trace import Trace
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trimoe.cost import CPU, GPU, STRIPED, CostModel, Task, schedule
+from trimoe.arrays import Floats, Ints
+from trimoe.cost import CostModel, Task, schedule
 from trimoe.cost.layer_ops import hidden_bytes
 from trimoe.cost.model import Parts
+from trimoe.domains import CPU, GPU, STRIPED
 from trimoe.policies.deployment import Deployment
 from trimoe.policies.layer_tasks import LayerTasks
-from trimoe.policies.loads import Floats, Loads
-from trimoe.policies.plan import Ints
+from trimoe.policies.loads import Loads
 
 __all__ = ["Timing", "attention_ns", "split_ns"]
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from trimoe.cost import CostModel
 from trimoe.cost.layer_ops import hidden_bytes
+from trimoe.placement import LayerPlan
 from trimoe.policies.deployment import Deployment, Workload, check_fits, gpu_ledger, host_ledger
 from trimoe.policies.flexgen.program import (
     ONE,
@@ -28,9 +29,9 @@ from trimoe.policies.forecast import Forecast, halves, streamed
 from trimoe.policies.layer_tasks import LayerTasks
 from trimoe.policies.needs import need
 from trimoe.policies.options import Options, option
-from trimoe.policies.plan import Ints, LayerPlan, LayerState
 from trimoe.policies.policy import Policy
 from trimoe.policies.searching import nothing_fits
+from trimoe.policies.step import LayerStep
 
 __all__ = ["FlexGen", "FlexGenChoice"]
 
@@ -46,7 +47,7 @@ class FlexGenOptions(Options):
     )
     decode_time: str = option(
         "paper",
-        "of a layer: the longest of its parts, or as the released code copies to the GPU first",
+        "a layer takes as long as its longest part, or as in the released code, which copies first",
         choices=("paper", "released"),
     )
     gpu_batch: int = option(0, "requests of one GPU batch; 0: searched", low=0, high=2**20)
@@ -77,9 +78,9 @@ class FlexGen(Policy):
         check_fits(self.cost, deployment, work, phase)
         return deployment
 
-    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
+    def plan(self, step: LayerStep) -> LayerPlan:
         """Everything on the GPU, what is not there streamed, used or not."""
-        return streamed(counts, state)
+        return streamed(step.counts, step.residency)
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - a policy lives as long as its run
     def search(self, work: Workload) -> FlexGenChoice:

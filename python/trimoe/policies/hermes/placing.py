@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trimoe.policies.loads import Floats
-from trimoe.policies.plan import Ints
+from trimoe.arrays import Floats, Ints
 from trimoe.policies.solver import Program
 
 __all__ = ["HermesPlacement", "balanced", "place_layer"]

@@ -11,22 +11,25 @@ the layer before. Prompts run on the GPU, everything streamed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from trimoe.cost import GPU, NDP0, STRIPED, CostModel
+from trimoe.arrays import Floats, Ints
+from trimoe.cost import CostModel
 from trimoe.cost.layer_ops import hidden_bytes
+from trimoe.domains import FIRST_DIMM, GPU, IDLE, STRIPED
 from trimoe.errors import InputError
+from trimoe.placement import LayerPlan, Move, Prefetch, Relayout, Residency
 from trimoe.policies.deployment import Deployment, Workload, with_slots
 from trimoe.policies.forecast import halves, streamed
 from trimoe.policies.hermes.placing import place_layer
 from trimoe.policies.needs import need
 from trimoe.policies.options import Options, option
-from trimoe.policies.plan import IDLE, Action, Ints, LayerPlan, LayerState, Prefetch, Relayout
-from trimoe.policies.policy import Floats, Policy, StepView
+from trimoe.policies.policy import Policy
 from trimoe.policies.searching import halved
+from trimoe.policies.step import LayerStep
 
 __all__ = ["Hermes"]
 
@@ -45,7 +48,7 @@ class HermesOptions(Options):
         1.0, "tokens, in means of the layer, from which an expert counts as active", low=0.0, high=100.0
     )
     remap: bool = option(True, "even out DIMMs once a window")
-    window: int = option(5, "steps", low=1, high=10_000)
+    window: int = option(5, "steps from one remap to the next", low=1, high=10_000)
 
 
 class Hermes(Policy):
@@ -54,7 +57,9 @@ class Hermes(Policy):
     name, about = "hermes", "hot experts on the GPU by a program, cold ones and attention on DIMM-NDPs"
     OptionsType = HermesOptions
 
-    _streams = False
+    def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__(cost, settings)
+        self._streams: dict[str, bool] = {}  # by phase
 
     def deploy(self, work: Workload, phase: str) -> Deployment:
         """The largest batch that fits; prompts in the largest micro-batches."""
@@ -69,59 +74,60 @@ class Hermes(Policy):
         assert error is not None
         raise error
 
-    def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
+    def begin(self, phase: str, deployment: Deployment, popularity: Floats) -> list[Residency]:
         """Every expert has a home DIMM, by the program; the state starts from the calibration."""
-        self._streams = deployment.stream_ahead
+        self._streams[phase] = deployment.stream_ahead
         experts, dimms = self.cost.shape.moe.experts, self.cost.resources.n_dimms
         tokens = deployment.batch * self.cost.shape.topk
         # One token more for each: an expert that the calibration did not meet is rare, not free.
         known = popularity + 1.0
         expected = known / known.sum(1, keepdims=True) * tokens
-        self._state = self._first_state(expected)
-        self._busy_ns = np.zeros_like(expected)
-        self._steps = 0
+        if not deployment.stream_ahead:  # else nothing is learnt
+            self._state = self._first_state(expected)
+            self._busy_ns = np.zeros_like(expected)
         if not self.options.partition:
             layout = np.arange(experts) % dimms
-            plain = super().begin(deployment, popularity)
+            plain = super().begin(phase, deployment, popularity)
             return [
-                LayerState(one.resident, layout.astype(np.int16), one.slots, one.pending) for one in plain
+                Residency(experts, slots=one.slots, resident=one.resident, layout=layout) for one in plain
             ]
         sync_ns = max(
             ns for _, ns in self.cost.transfer_parts("h2d", hidden_bytes(self.cost.shape, deployment.batch))
         )
-        states = []
+        found = []
         for layer, row in enumerate(expected):
             gpu_ns, dimm_ns = self._expected_ns(row)
             slots = deployment.slots(layer)
             one = place_layer(gpu_ns, dimm_ns, dimms, slots, sync_ns=sync_ns)
-            states.append(LayerState(one.hot.copy(), one.home.astype(np.int16), slots))
-        return states
+            found.append(Residency(experts, slots=slots, resident=one.hot, layout=one.home))
+        return found
 
-    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
+    def plan(self, step: LayerStep) -> LayerPlan:
         """Residents on the GPU, all others at home; a striped one, which has none, is fetched."""
-        if self._streams:
+        counts, state = step.counts, step.residency
+        if self._streams[step.phase]:
             return streamed(counts, state)
         active = np.nonzero(counts)[0]
         domain = np.full(len(counts), IDLE, np.int32)
         home = state.layout[active].astype(np.int32)
         on_gpu = state.resident[active] | (home == STRIPED)
-        domain[active] = np.where(on_gpu, GPU, NDP0 + home)
+        domain[active] = np.where(on_gpu, GPU, FIRST_DIMM + home)
         fetch = active[on_gpu & ~state.resident[active]]
         return LayerPlan(domain, tuple(active.tolist()), tuple(fetch.tolist()))
 
-    def background(self, view: StepView) -> Sequence[Action]:
+    def background(self, step: LayerStep) -> Sequence[Move]:
         """Hot experts to the GPU while its copy engine idles; DIMMs evened out once a window."""
-        if self._streams:
+        if self._streams[step.phase]:
             return ()
-        self._learn(view)
-        actions: list[Action] = []
+        self._learn(step)
+        moves: list[Move] = []
         if self.options.adjust:
-            actions.extend(self._adjust(view))
-        if self.options.remap and view.step % self.options.window == self.options.window - 1:
-            taken = {one.expert for one in actions}
-            actions.extend(self._remap(view, taken))
-            self._busy_ns[view.layer] = 0.0
-        return actions
+            moves.extend(self._adjust(step))
+        if self.options.remap and step.step % self.options.window == self.options.window - 1:
+            taken = {one.expert for one in moves}
+            moves.extend(self._remap(step, taken))
+            self._busy_ns[step.layer] = 0.0
+        return moves
 
     def _first_state(self, expected: Floats) -> Ints:
         """From how often an expert would be active, in 16 steps: above 90 % the hottest, below 2 % cold."""
@@ -132,43 +138,44 @@ class Hermes(Policy):
         state = np.where(often > 0.9, _HOTTEST, np.where(often < 0.02, 0, state))
         return np.clip(state, 0, _HOTTEST).astype(np.int64)
 
-    def _learn(self, view: StepView) -> None:
-        counts, state = view.counts, self._state[view.layer]
+    def _learn(self, step: LayerStep) -> None:
+        counts, state = step.counts, self._state[step.layer]
         active = (counts > 0) & (counts >= self.options.active * counts.mean())
         state += np.where(active, _RISES, -_FALLS)
         np.clip(state, 0, _HOTTEST, out=state)
-        cold = ~view.states[view.layer].resident
+        cold = ~step.residency.resident
         for one in np.nonzero((counts > 0) & cold)[0].tolist():
-            self._busy_ns[view.layer, one] += self.cost.expert_ns(NDP0, int(counts[one]), 0)
+            self._busy_ns[step.layer, one] += self.cost.expert_ns(FIRST_DIMM, int(counts[one]), 0)
 
-    def _adjust(self, view: StepView) -> list[Action]:
+    def _adjust(self, step: LayerStep) -> list[Move]:
         """The hottest first, into free slots and then in the place of the coldest that are not hot."""
-        layer, state, heat = view.layer, view.states[view.layer], self._state[view.layer]
+        layer, state, heat = step.layer, step.residency, self._state[step.layer]
         pending = np.zeros(len(heat), np.bool_)
         pending[list(state.pending)] = True
+        staying, _ = state.becoming
         rising = np.nonzero((heat > self.options.hot) & ~state.resident & ~pending)[0]
-        falling = np.nonzero((heat <= self.options.hot) & state.resident & ~pending)[0]
+        falling = np.nonzero((heat <= self.options.hot) & state.resident & staying & ~pending)[0]
         victims = falling[np.argsort(heat[falling], kind="stable")].tolist()
-        free = state.slots - int(state.resident.sum()) - len(state.pending)
-        left_ns = float(view.idle_ns[self.cost.resources.h2d])
-        actions: list[Action] = []
-        for one in rising[np.lexsort((rising, -view.counts[rising], -heat[rising]))].tolist():
+        free = state.free
+        left_ns = float(step.idle_ns[self.cost.resources.h2d])
+        moves: list[Move] = []
+        for one in rising[np.lexsort((rising, -step.counts[rising], -heat[rising]))].tolist():
             left_ns -= max(ns for _, ns in self.cost.fetch_parts(int(state.layout[one])))
             if left_ns < 0 or (free <= 0 and not victims):
                 break
-            actions.append(Prefetch(layer, one, -1 if free > 0 else victims.pop(0)))
+            moves.append(Prefetch(layer, one, -1 if free > 0 else victims.pop(0)))
             free -= 1
-        return actions
+        return moves
 
-    def _remap(self, view: StepView, taken: set[int]) -> list[Action]:
+    def _remap(self, step: LayerStep, taken: set[int]) -> list[Move]:
         """Pairs the busiest DIMM with the idlest, and so on; each pair's busier one gives away."""
-        layer, state, dimms = view.layer, view.states[view.layer], self.cost.resources.n_dimms
+        layer, state, dimms = step.layer, step.residency, self.cost.resources.n_dimms
         busy = np.where(state.resident | (state.layout == STRIPED), 0.0, self._busy_ns[layer])
         loads = np.bincount(np.maximum(state.layout, 0), weights=busy, minlength=dimms)
         ranked = np.argsort(-loads, kind="stable").tolist()
         # The link had this much time in every step of the window.
-        left_ns = float(view.idle_ns[self.cost.resources.link]) * self.options.window
-        actions: list[Action] = []
+        left_ns = float(step.idle_ns[self.cost.resources.link]) * self.options.window
+        moves: list[Move] = []
         for giver, taker in zip(ranked[: dimms // 2], reversed(ranked), strict=False):
             mine = np.nonzero((state.layout == giver) & (busy > 0))[0]
             for one in mine[np.argsort(-busy[mine], kind="stable")].tolist():
@@ -176,19 +183,19 @@ class Hermes(Policy):
                 if one in state.pending or one in taken or busy[one] >= loads[giver] - loads[taker]:
                     continue
                 if left_ns < move_ns:
-                    return actions
+                    return moves
                 left_ns -= move_ns
                 loads[giver] -= busy[one]
                 loads[taker] += busy[one]
-                actions.append(Relayout(layer, one, taker))
-        return actions
+                moves.append(Relayout(layer, one, taker))
+        return moves
 
     def _expected_ns(self, tokens: Floats) -> tuple[Floats, Floats]:
         """[E], of each expert in a step: how likely it runs times what it takes then."""
         likely = 1 - np.exp(-tokens)
         met = np.maximum(1, np.rint(tokens / np.maximum(likely, 1e-9))).astype(np.int64).tolist()
         gpu = [self.cost.expert_ns(GPU, one, resident=True) for one in met]
-        dimm = [self.cost.expert_ns(NDP0, one, 0) for one in met]
+        dimm = [self.cost.expert_ns(FIRST_DIMM, one, 0) for one in met]
         return likely * np.array(gpu), likely * np.array(dimm)
 
 

@@ -11,17 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trimoe.cost import CPU, GPU, CostModel
+from trimoe.arrays import Bools, Floats, Ints
+from trimoe.cost import CostModel
+from trimoe.domains import CPU, GPU
+from trimoe.placement import LayerPlan, Prefetch, Residency
 from trimoe.policies.caching import cache_option
 from trimoe.policies.deployment import Deployment, Workload
 from trimoe.policies.hybrimoe.schedule import HybridSchedule, hss, paper_end, paper_schedule
-from trimoe.policies.loads import Floats
 from trimoe.policies.one_pass import one_pass
 from trimoe.policies.options import option
 from trimoe.policies.placing import busiest_first, hits_and_misses, placed
-from trimoe.policies.plan import Bools, Ints, LayerPlan, LayerState, Prefetch
-from trimoe.policies.policy import StepView
 from trimoe.policies.prefetching import Prefetching, PrefetchingOptions
+from trimoe.policies.step import LayerStep
 
 __all__ = ["HybriMoE"]
 
@@ -51,7 +52,8 @@ class HybriMoE(Prefetching):
 
     def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(cost, settings)
-        self._streams = False
+        self._streams: dict[str, bool] = {}  # by phase
+        self.looks_ahead = self.options.ahead if self.options.prefetch == "impact" else 0
         self._returns_ns: dict[int, float] = {}  # when the results of a layer's CPU experts go to the GPU
 
     def deploy(self, work: Workload, phase: str) -> Deployment:
@@ -61,22 +63,23 @@ class HybriMoE(Prefetching):
         streams = phase == "prefill" and self.options.schedule == "released"
         return one_pass(self.cost, work, phase, self.options, experts=slots, stream_ahead=streams)
 
-    def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
+    def begin(self, phase: str, deployment: Deployment, popularity: Floats) -> list[Residency]:
         """As for every cache; who streams asks for no schedule."""
-        self._streams = deployment.stream_ahead
+        self._streams[phase] = deployment.stream_ahead
         self._returns_ns.clear()
-        return super().begin(deployment, popularity)
+        return super().begin(phase, deployment, popularity)
 
-    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
+    def plan(self, step: LayerStep) -> LayerPlan:
         """Simulates the layer; what is fetched may stay."""
-        if self._streams:
+        counts, resident = step.counts, step.residency.resident
+        if self._streams[step.phase]:
             order = busiest_first(np.nonzero(counts)[0], counts)
-            fetched = np.nonzero(~state.resident)[0].tolist()
-            self.note(layer, counts, state, len(fetched))
+            fetched = np.nonzero(~resident)[0].tolist()
+            self.note(step, fetched)
             return placed(len(counts), {GPU: order}, fetched)
-        found = self.schedule(counts, state.resident)
-        keep = self.kept(layer, counts, state, found.moved)
-        self._returns_ns[layer] = found.end if found.cpu else float("inf")
+        found = self.schedule(counts, resident)
+        keep = self.kept(step, found.moved)
+        self._returns_ns[step.layer] = found.end if found.cpu else float("inf")
         return placed(len(counts), {GPU: found.gpu, CPU: found.cpu}, found.moved, keep)
 
     def schedule(self, counts: Ints, resident: Bools) -> HybridSchedule:
@@ -96,76 +99,85 @@ class HybriMoE(Prefetching):
             cached, uncached, tokens, gpu=gpu_ns, cpu=cpu_ns, move=self.fetch_ns, tail=self.options.tail
         )
 
-    def hidden_ns(self, view: StepView) -> float:
+    def hidden_ns(self, step: LayerStep) -> float:
         """Until the CPU's results go the same way, if it has any."""
-        return min(super().hidden_ns(view), self._returns_ns.get(view.layer, float("inf")))
+        return min(super().hidden_ns(step), self._returns_ns.get(step.layer, float("inf")))
 
-    def prefetches(self, view: StepView) -> Sequence[Prefetch]:
+    def prefetches(self, step: LayerStep) -> Sequence[Prefetch]:
         """What helps the next layers most, while PCIe has nothing to do."""
-        if self.options.prefetch == "off" or self._streams:
+        if self.options.prefetch == "off" or self._streams[step.phase]:
             return ()
         if self.options.prefetch == "scores":
-            return self._by_scores(view)
+            return self._by_scores(step)
         targets = [
-            _Target(self, layer, view.states[layer], expected)
-            for layer in range(view.layer + 1, min(view.layer + 1 + self.options.ahead, len(view.states)))
-            if (expected := view.foreseen(layer)) is not None
+            _Target(self, layer, step.residencies[layer], expected)
+            for layer in range(
+                step.layer + 1, min(step.layer + 1 + self.options.ahead, len(step.residencies))
+            )
+            if (expected := step.foreseen(layer)) is not None
         ]
-        actions: list[Prefetch] = []
+        moves: list[Prefetch] = []
         while targets and self.idle.saved_ns >= self.fetch_ns:
             best = max(targets, key=lambda one: one.gain_ns)  # of equals the nearer layer
             if best.gain_ns <= 0:
                 break
             self.idle.spend(self.fetch_ns)
-            actions.append(best.take())
-        return actions
+            moves.append(best.take())
+        return moves
 
-    def _by_scores(self, view: StepView) -> list[Prefetch]:
+    def _by_scores(self, step: LayerStep) -> list[Prefetch]:
         """The next layer's top experts by the cache's scores, as many as a token has."""
-        layer = view.layer + 1
-        if layer >= len(view.states) or not self.cache.layers:
+        layer = step.layer + 1
+        if layer >= len(step.residencies) or not self.cache.layers:
             return []
-        state, scores = view.states[layer], self.cache.layers[layer].scores
+        state, scores = step.residencies[layer], self.cache.layers[layer].scores
         top = np.argsort(-scores, kind="stable")[: self.cost.shape.topk].tolist()
         there = _Residents(state)
-        actions: list[Prefetch] = []
+        moves: list[Prefetch] = []
         for one in top:
-            if there.arriving[one]:
+            if not there.may_come[one]:
                 continue
             out = there.make_room(self, layer, protected=top)
             if out is None or not self.idle.spend(self.fetch_ns):
                 break
             there.swap(one, out)
-            actions.append(Prefetch(layer, one, out))
-        return actions
+            moves.append(Prefetch(layer, one, out))
+        return moves
 
 
 class _Residents:
-    """A layer's GPU memory as it will be once all that is under way has arrived."""
+    """A layer's GPU memory as it will be once all that is under way has arrived.
 
-    def __init__(self, state: LayerState) -> None:
-        self.state = LayerState(state.resident.copy(), state.layout, state.slots)
-        self.arriving = state.resident.copy()
-        self.arriving[list(state.pending)] = True
+    Attributes:
+        arriving: [E], who will be there; of those only who is there already may leave.
+        may_come: [E], who is neither there, until a copy that replaces it has ended, nor under way.
+    """
+
+    def __init__(self, state: Residency) -> None:
+        self.arriving, _ = state.becoming
+        self._may_leave = state.resident & self.arriving
+        self.may_come = ~state.resident
+        self.may_come[list(state.pending)] = False
+        self._slots = state.slots
 
     def make_room(self, policy: Prefetching, layer: int, protected: Sequence[int]) -> int | None:
         """The resident that leaves, -1 for a free slot, None if nobody may."""
-        if int(self.arriving.sum()) < self.state.slots:
+        if int(self.arriving.sum()) < self._slots:
             return -1
-        out = policy.cache.victim(layer, self.state, protected)
+        out = policy.cache.victim(layer, self._may_leave, protected)
         return None if out < 0 else out
 
     def swap(self, one: int, out: int) -> None:
         """After a decision."""
-        self.arriving[one] = True
+        self.arriving[one], self.may_come[one] = True, False
         if out >= 0:
-            self.arriving[out] = self.state.resident[out] = False
+            self.arriving[out] = self._may_leave[out] = False
 
 
 class _Target:
     """One of the next layers: what it is expected to take, and which prefetch would help it most."""
 
-    def __init__(self, policy: HybriMoE, layer: int, state: LayerState, expected: Floats) -> None:
+    def __init__(self, policy: HybriMoE, layer: int, state: Residency, expected: Floats) -> None:
         self._policy, self._layer = policy, layer
         self._counts = np.rint(expected).astype(np.int64)
         self._order = np.array(busiest_first(np.nonzero(self._counts)[0], self._counts), np.int64)
@@ -186,7 +198,7 @@ class _Target:
         """gain_ns: the simulated time without minus with the expert there, and without whom it replaces."""
         policy, there = self._policy, self._there
         self.gain_ns, self._expert, self._out = 0.0, -1, -1
-        missing = self._order[~there.arriving[self._order]][: policy.options.candidates].tolist()
+        missing = self._order[there.may_come[self._order]][: policy.options.candidates].tolist()
         if not missing:
             return
         out = there.make_room(policy, self._layer, protected=self._order.tolist())

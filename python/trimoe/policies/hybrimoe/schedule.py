@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trimoe.policies.loads import Floats
+from trimoe.arrays import Floats
 
 __all__ = [
     "RELEASED_CPU_MS",

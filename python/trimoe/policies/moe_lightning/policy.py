@@ -10,20 +10,23 @@ buffer are what a deployment with micro-batches, `stream_ahead` and `pipelined` 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from trimoe.arrays import Floats
+from trimoe.cost import CostModel
 from trimoe.cost.layer_ops import kv_bytes
 from trimoe.errors import InputError
+from trimoe.placement import LayerPlan, Residency
 from trimoe.policies.deployment import Deployment, Workload, check_fits, gpu_room
 from trimoe.policies.forecast import Forecast, LayerTime, all_on_cpu, halves, streamed
 from trimoe.policies.needs import need
 from trimoe.policies.options import Options, option
-from trimoe.policies.plan import Ints, LayerPlan, LayerState
-from trimoe.policies.policy import Floats, Policy
+from trimoe.policies.policy import Policy
 from trimoe.policies.searching import halved, nothing_fits, with_room
+from trimoe.policies.step import LayerStep
 
 __all__ = ["LightningChoice", "MoELightning"]
 
@@ -44,7 +47,7 @@ class MoELightningOptions(Options):
         choices=("auto", "cpu", "gpu"),
     )
     batch: int = option(0, "requests in a batch (N); 0: searched", low=0, high=2**20)
-    micro_batch: int = option(0, "of a micro-batch; 0: searched", low=0, high=2**20)
+    micro_batch: int = option(0, "requests of a micro-batch; 0: searched", low=0, high=2**20)
     contention: bool = option(False, "memory channels limit a layer too, which the paper's roofline omits")
 
 
@@ -66,7 +69,9 @@ class MoELightning(Policy):
     )
     OptionsType = MoELightningOptions
 
-    _streams = True
+    def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__(cost, settings)
+        self._streams: dict[str, bool] = {}  # by phase
 
     def deploy(self, work: Workload, phase: str) -> Deployment:
         """The searched policy; prompts take its batch and its share of the cache."""
@@ -74,14 +79,15 @@ class MoELightning(Policy):
         check_fits(self.cost, choice.deployment, work, phase)
         return choice.deployment
 
-    def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
+    def begin(self, phase: str, deployment: Deployment, popularity: Floats) -> list[Residency]:
         """The most popular experts on the GPU; who streams has no experts on the CPU."""
-        self._streams = deployment.stream_ahead
-        return super().begin(deployment, popularity)
+        self._streams[phase] = deployment.stream_ahead
+        return super().begin(phase, deployment, popularity)
 
-    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
+    def plan(self, step: LayerStep) -> LayerPlan:
         """Everything streamed to the GPU, or what is not there on the CPU."""
-        return streamed(counts, state) if self._streams else all_on_cpu(counts, state)
+        place = streamed if self._streams[step.phase] else all_on_cpu
+        return place(step.counts, step.residency)
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - a policy lives as long as its run
     def search(self, work: Workload) -> LightningChoice:

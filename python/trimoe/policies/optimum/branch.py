@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trimoe.policies.loads import Floats
+from trimoe.arrays import Floats
 from trimoe.policies.optimum.exact import Choices, Optimum, makespan, relaxation, rounded, solve_milp
 
 __all__ = ["solve_exact"]

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trimoe.cost import CPU, GPU, NDP0, STRIPED
+from trimoe.arrays import Floats, Ints
+from trimoe.domains import CPU, FIRST_DIMM, GPU, IDLE, SPLIT, STRIPED
 from trimoe.errors import InputError
-from trimoe.policies.loads import Floats, Loads
-from trimoe.policies.plan import IDLE, SPLIT, Ints, LayerPlan, LayerState
+from trimoe.placement import LayerPlan, Residency
+from trimoe.policies.loads import Loads
 from trimoe.policies.solver import Program, Solution
 
 __all__ = [
@@ -56,7 +57,7 @@ class Optimum:
 
 
 def choices_of(
-    loads: Loads, counts: Ints, state: LayerState, kinds: Collection[str] = COMMON
+    loads: Loads, counts: Ints, state: Residency, kinds: Collection[str] = COMMON
 ) -> list[Choices]:
     """Choices of every active expert, of some kinds.
 
@@ -85,7 +86,7 @@ def choices_of(
     return result
 
 
-def kinds_of(plan: LayerPlan, state: LayerState) -> set[str]:
+def kinds_of(plan: LayerPlan, state: Residency) -> set[str]:
     """The kinds of choices that a plan makes."""
     kinds = {
         _kind(int(plan.domain[one]), int(state.layout[one]), bool(state.resident[one])) for one in plan.order
@@ -134,7 +135,7 @@ def makespan(choices: Sequence[Choices], chosen: Sequence[int]) -> float:
     return float(np.sum(rows, axis=0).max())
 
 
-def to_plan(choices: Sequence[Choices], chosen: Sequence[int], state: LayerState) -> LayerPlan:
+def to_plan(choices: Sequence[Choices], chosen: Sequence[int], state: Residency) -> LayerPlan:
     """The plan of one choice for each expert."""
     domain = np.full(len(state.resident), IDLE, np.int32)
     for one, index in zip(choices, chosen, strict=True):
@@ -172,6 +173,6 @@ def _kind(domain: int, layout: int, resident: bool) -> str:
         return "gpu" if resident else "fetch"
     if domain == SPLIT:
         return "split"
-    if layout == domain - NDP0:
+    if layout == domain - FIRST_DIMM:
         return "ndp"
     return "far" if layout == STRIPED else ""

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trimoe.arrays import Floats
 from trimoe.policies.deployment import Workload
-from trimoe.policies.loads import Floats, Loads
+from trimoe.policies.loads import Loads
 from trimoe.policies.optimum.branch import solve_exact
 from trimoe.policies.optimum.exact import COMMON, choices_of, kinds_of, lower_bound
 from trimoe.policies.optimum.instances import Instance
-from trimoe.policies.plan import check_plan
 from trimoe.policies.policy import Policy
+from trimoe.policies.step import LayerStep
 
 __all__ = ["Gaps", "measure_gaps"]
 
@@ -59,17 +60,19 @@ def measure_gaps(
     experts on one) that the policy uses.
 
     Raises:
-        InputError: a plan breaks a rule, or HiGHS is not installed.
+        InputError: HiGHS is not installed.
+        PlacementError: a plan breaks a rule.
     """
     cost, layers = policy.cost, len(policy.cost.shape.moe.moe_layers)
     # Decisions count, not what fits: everything that a deployment fixes beside them comes from one workload.
     popularity = np.ones((layers, cost.shape.moe.experts))
-    policy.begin(policy.deploy(_WORK, "decode"), popularity)
+    policy.begin("decode", policy.deploy(_WORK, "decode"), popularity)
     loads = Loads(cost)
     made_ns, kinds = [], set[str]()
     for index, one in enumerate(instances):
-        plan = policy.plan(index % layers, one.counts, one.state)
-        check_plan(plan, one.counts, one.state, cost.resources.n_dimms)
+        step = LayerStep.alone(index % layers, one.counts, [one.state] * layers, len(cost.resources))
+        plan = policy.plan(step)
+        one.state.check(plan, one.counts, cost.resources.n_dimms)
         kinds |= kinds_of(plan, one.state)
         made_ns.append(loads.of_plan(plan, one.counts, one.state).makespan_ns)
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trimoe.cost import STRIPED, CostModel, load_model_shape
-from trimoe.errors import InputError
+from trimoe.arrays import Ints
+from trimoe.cost import CostModel, load_model_shape
+from trimoe.domains import STRIPED
+from trimoe.errors import InputError, nearest
 from trimoe.hardware.profile import Profile
-from trimoe.policies.plan import Ints, LayerState
+from trimoe.placement import Residency
 
 __all__ = ["LAYOUTS", "Instance", "draw_instances", "instance_cost", "machine_of"]
 
@@ -26,7 +28,7 @@ class Instance:
     """One layer in one step. counts: [E] tokens."""
 
     counts: Ints
-    state: LayerState
+    state: Residency
 
 
 def instance_cost(
@@ -79,7 +81,9 @@ def draw_instances(
         InputError: layouts of another name.
     """
     if layouts not in LAYOUTS:
-        raise InputError(expected=f"layouts {' or '.join(LAYOUTS)}", got=layouts, hint="mixed")
+        raise InputError(
+            expected=f"layouts {' or '.join(LAYOUTS)}", got=layouts, hint=nearest(layouts, LAYOUTS)
+        )
     experts = cost.shape.moe.experts
     for index in range(number):
         random = np.random.default_rng((seed, index))
@@ -95,8 +99,7 @@ def draw_instances(
             homes = random.integers(0, cost.resources.n_dimms, experts)
             layout[localized] = homes[localized]
         slots = int(random.integers(0, len(active) // 2 + 1)) if cost.profile.gpu else 0
-        state = LayerState.of(experts, slots=slots, layout=layout)
         # Drawn by tokens, as what a cache holds: likely, not certain to be busy.
         keys = random.exponential(size=experts) / (counts + 1.0)
-        state.resident[np.argsort(keys, kind="stable")[:slots]] = True
-        yield Instance(counts, state)
+        resident = np.argsort(keys, kind="stable")[:slots]
+        yield Instance(counts, Residency(experts, slots=slots, resident=resident, layout=layout))

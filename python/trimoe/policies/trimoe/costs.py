@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from trimoe._plan import Planner
-from trimoe.cost import CPU, GPU, NDP0, STRIPED, CostModel
+from trimoe.arrays import Ints
+from trimoe.cost import CostModel
+from trimoe.domains import CPU, FIRST_DIMM, GPU, STRIPED
 from trimoe.policies.loads import Loads
-from trimoe.policies.plan import Ints
 
 __all__ = ["make_planner", "teach"]
 
@@ -40,8 +41,8 @@ def teach(planner: Planner, cost: CostModel, counts: Ints) -> None:
     res = cost.resources
     for tokens in sorted(set(counts[counts > 0].tolist())):
         if not planner.knows(tokens):
-            home = dict(cost.expert_parts(NDP0, tokens, 0))
-            gathered = dict(cost.expert_parts(NDP0, tokens))
+            home = dict(cost.expert_parts(FIRST_DIMM, tokens, 0))
+            gathered = dict(cost.expert_parts(FIRST_DIMM, tokens))
             planner.set_tokens(
                 tokens,
                 (

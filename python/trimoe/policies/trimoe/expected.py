@@ -6,13 +6,11 @@ eighth powers: near their maximum, but relief of any one of several that are equ
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 
-from trimoe.cost import STRIPED
-from trimoe.policies.plan import Action, Bools, Ints, LayerState, Relayout
-from trimoe.policies.policy import Floats
+from trimoe.arrays import Floats, Ints
+from trimoe.domains import STRIPED
+from trimoe.placement import Move, Relayout, Residency
 from trimoe.policies.trimoe.layout import ExpectedTimes
 
 __all__ = ["ExpectedLayer"]
@@ -25,11 +23,11 @@ class ExpectedLayer:
         times: expected times on the machine.
         index: of the layer.
         expected: [E] tokens.
-        state: as it is now.
-        under_way: actions that this policy began.
+        state: as it is now, with what is under way.
 
     Attributes:
-        resident, layout: [E], as they will be. busy: [E], experts that an action is under way for.
+        resident, layout: [E], as they will be. busy: [E], experts that a move is under way for. leaving: [E],
+            experts that are there until a copy that is under way has replaced them.
         dimm_ns, host_ns: [E], of each localized on a DIMM, of each striped.
         load: [1 + DIMMs] nanoseconds: of the host, then of each DIMM; a layout + 1 is a place in it.
     """
@@ -39,16 +37,13 @@ class ExpectedLayer:
         times: ExpectedTimes,
         index: int,
         expected: Floats,
-        state: LayerState,
-        under_way: Iterable[Action],
+        state: Residency,
     ) -> None:
         self.index, self.expected, self.slots = index, expected, state.slots
-        self.resident: Bools = state.resident.copy()
-        self.layout: Ints = state.layout.copy()
+        self.resident, self.layout = state.becoming
+        self.leaving = state.resident & ~self.resident
         self.busy = np.zeros(len(expected), np.bool_)
         self.busy[list(state.pending)] = True
-        for action in under_way:
-            self._apply(action)
         self.dimm_ns, self.host_ns = times.on_dimm(expected), times.on_host(expected)
         outside = ~self.resident
         own_ns = np.where(self.layout == STRIPED, self.host_ns, self.dimm_ns)
@@ -93,27 +88,27 @@ class ExpectedLayer:
             self._known = peak, share, powers, whole, prices / max(whole, 1e-9) ** 0.875
         return self._known
 
-    def take(self, action: Action) -> None:
-        """An action is under way from now on."""
-        one, load = action.expert, self.load
+    def take(self, move: Move) -> None:
+        """It is under way from now on."""
+        one, load = move.expert, self.load
         source = int(self.layout[one])
         load[source + 1] = max(0.0, load[source + 1] - self.ns_of(one, source))
-        if isinstance(action, Relayout):
-            load[action.target + 1] += self.ns_of(one, action.target)
-        elif action.evict >= 0:
-            place = int(self.layout[action.evict])
-            load[place + 1] += self.ns_of(action.evict, place)
+        if isinstance(move, Relayout):
+            load[move.target + 1] += self.ns_of(one, move.target)
+        elif move.evict >= 0:
+            place = int(self.layout[move.evict])
+            load[place + 1] += self.ns_of(move.evict, place)
         self._known = None
-        self._apply(action)
+        self._apply(move)
 
-    def _apply(self, action: Action) -> None:
-        self.busy[action.expert] = True
-        if isinstance(action, Relayout):
-            self.layout[action.expert] = action.target
+    def _apply(self, move: Move) -> None:
+        self.busy[move.expert] = True
+        if isinstance(move, Relayout):
+            self.layout[move.expert] = move.target
             return
-        self.resident[action.expert] = True
-        if action.evict >= 0:
-            self.resident[action.evict] = False
+        self.resident[move.expert] = True
+        if move.evict >= 0:
+            self.resident[move.evict] = False
 
 
 def _eighth(value: Floats) -> Floats:

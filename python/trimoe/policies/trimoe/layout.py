@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from trimoe.cost import CPU, GPU, NDP0, STRIPED, CostModel
-from trimoe.policies.plan import Bools, Ints
+from trimoe.arrays import Bools, Ints
+from trimoe.cost import CostModel
+from trimoe.domains import CPU, FIRST_DIMM, GPU, STRIPED
 
 __all__ = ["ExpectedTimes", "balanced_line", "lay_out", "ridge_tokens"]
 
@@ -35,7 +36,7 @@ class ExpectedTimes:
 
     def __init__(self, cost: CostModel, *, cpu: bool) -> None:
         self._cpu = np.array([cost.expert_ns(CPU, one) for one in _NODES]) if cpu else None
-        self._dimm = np.array([cost.expert_ns(NDP0, one, 0) for one in _NODES])
+        self._dimm = np.array([cost.expert_ns(FIRST_DIMM, one, 0) for one in _NODES])
         self._fetched_ns = cost.expert_ns(GPU, 1)
         self.n_dimms = cost.resources.n_dimms
         parts = dict(cost.host_parts(cost.expert_bytes))
@@ -57,8 +58,8 @@ class ExpectedTimes:
 
 def ridge_tokens(cost: CostModel) -> float:
     """Tokens from which on a DIMM computes longer than it streams the weights."""
-    per_token_ns = (cost.expert_ns(NDP0, 64, 0) - cost.expert_ns(NDP0, 32, 0)) / 32
-    return cost.expert_ns(NDP0, 1, 0) / max(per_token_ns, 1e-9)
+    per_token_ns = (cost.expert_ns(FIRST_DIMM, 64, 0) - cost.expert_ns(FIRST_DIMM, 32, 0)) / 32
+    return cost.expert_ns(FIRST_DIMM, 1, 0) / max(per_token_ns, 1e-9)
 
 
 def balanced_line(

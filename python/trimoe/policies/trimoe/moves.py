@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trimoe.cost import STRIPED, CostModel
+from trimoe.arrays import Floats, Ints
+from trimoe.cost import CostModel
+from trimoe.domains import STRIPED
+from trimoe.placement import Move, Prefetch, Relayout
 from trimoe.policies.loads import Loads
-from trimoe.policies.plan import Action, Ints, LayerState, Prefetch, Relayout
-from trimoe.policies.policy import Floats, StepView
+from trimoe.policies.step import LayerStep
 from trimoe.policies.trimoe.expected import ExpectedLayer
 from trimoe.policies.trimoe.layout import ExpectedTimes, balanced_line
 from trimoe.policies.trimoe.proposals import Proposal, prefetches, rebalances, relayouts
@@ -67,48 +69,41 @@ class Moves:
         self._most_credit_ns = float(max(row.max() for row in moves + fetches))
         self._least_link_ns = float(min(row[cost.resources.link] for row in moves))
         self._calls = np.zeros(ema.expected.shape, np.int16)
-        self._under_way: list[dict[int, Action]] = [{} for _ in ema.expected]
 
-    def after(self, view: StepView) -> Sequence[Action]:
+    def after(self, step: LayerStep) -> Sequence[Move]:
         """Takes in a layer's counts; what to begin now, within what its resources have idle."""
-        rules, state, index = self.rules, view.states[view.layer], view.layer
-        self.accuracy.settle(index, view.counts)
-        expected = self.ema.update(index, view.counts).astype(np.float64)
-        layer = ExpectedLayer(self.times, index, expected, state, self._still_under_way(index, state))
+        rules, index = self.rules, step.layer
+        self.accuracy.settle(index, step.counts)
+        expected = self.ema.update(index, step.counts).astype(np.float64)
+        layer = ExpectedLayer(self.times, index, expected, step.residency)
         line = rules.line or balanced_line(self.times, expected, layer.resident, layer.dimm_ns, layer.host_ns)
         changes = self._class_changes(layer, line)
         # Idle time of earlier layers adds up until the longest action can begin, and no further.
-        self._credit_ns = np.minimum(self._credit_ns, self._most_credit_ns) + view.idle_ns
+        self._credit_ns = np.minimum(self._credit_ns, self._most_credit_ns) + step.idle_ns
         # Without time on their engine no candidates need be weighed.
         may_move = self._credit_ns[self.cost.resources.link] >= self._least_link_ns
         may_fetch = self._credit_ns[self.cost.resources.h2d] >= self._row(STRIPED, _TO_GPU)[0].max()
-        actions: list[Action] = []
+        moves: list[Move] = []
         if rules.prefetch and may_fetch:
-            actions += self._begin(layer, prefetches(layer), line)
+            moves += self._begin(layer, prefetches(layer), line)
         if rules.relayout and may_move:
-            actions += self._begin(layer, relayouts(layer, changes), line)
+            moves += self._begin(layer, relayouts(layer, changes), line)
         if rules.rebalance and may_move:
-            actions += self._begin(layer, rebalances(layer, rules.gap), line)
-        self._under_way[index] |= {one.expert: one for one in actions}
-        return actions
+            moves += self._begin(layer, rebalances(layer, rules.gap), line)
+        return moves
 
-    def _begin(self, layer: ExpectedLayer, proposals: Iterator[Proposal], line: float) -> Iterator[Action]:
+    def _begin(self, layer: ExpectedLayer, proposals: Iterator[Proposal], line: float) -> Iterator[Move]:
         """Proposals as long as they pay and idle time is left."""
         for one in proposals:
-            target = one.action.target if isinstance(one.action, Relayout) else _TO_GPU
+            target = one.move.target if isinstance(one.move, Relayout) else _TO_GPU
             resources_ns, places_ns = self._row(one.source, target)
             pays = self.rules.horizon * one.saved_ns > layer.spent_ns(places_ns)
             if not pays or (resources_ns > self._credit_ns).any():
                 return
             self._credit_ns -= resources_ns
-            layer.take(one.action)
+            layer.take(one.move)
             self._bet(one, line)
-            yield one.action
-
-    def _still_under_way(self, index: int, state: LayerState) -> Sequence[Action]:
-        mine = {one: action for one, action in self._under_way[index].items() if one in state.pending}
-        self._under_way[index] = mine
-        return tuple(mine.values())
+            yield one.move
 
     def _class_changes(self, layer: ExpectedLayer, line: float) -> Ints:
         """Experts outside GPU memory that have called for the other layout often enough."""
@@ -120,11 +115,11 @@ class Moves:
 
     def _bet(self, one: Proposal, line: float) -> None:
         """What the decision says of the next counts; moving between DIMMs says nothing of one expert."""
-        action = one.action
-        if isinstance(action, Prefetch):
-            self.accuracy.bet(action.layer, action.expert, 1.0, rival=action.evict)
-        elif STRIPED in (action.target, one.source):
-            self.accuracy.bet(action.layer, action.expert, line, above=action.target == STRIPED)
+        move = one.move
+        if isinstance(move, Prefetch):
+            self.accuracy.bet(move.layer, move.expert, 1.0, rival=move.evict)
+        elif STRIPED in (move.target, one.source):
+            self.accuracy.bet(move.layer, move.expert, line, above=move.target == STRIPED)
 
     def _row(self, source: int, target: int) -> tuple[Floats, Floats]:
         """What an action occupies: [resources], and [1 + DIMMs], as the loads of a layer."""

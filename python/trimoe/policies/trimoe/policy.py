@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from trimoe.cost import STRIPED, CostModel
+from trimoe.arrays import Floats
+from trimoe.cost import CostModel
+from trimoe.placement import LayerPlan, Move, Residency
 from trimoe.policies.deployment import Deployment, Workload
 from trimoe.policies.forecast import streamed
 from trimoe.policies.needs import need
 from trimoe.policies.options import Options, option
-from trimoe.policies.plan import Action, Ints, LayerPlan, LayerState
-from trimoe.policies.policy import Floats, Policy, StepView, most_popular
+from trimoe.policies.policy import Policy, most_popular
+from trimoe.policies.step import LayerStep
 from trimoe.policies.trimoe.costs import make_planner, teach
 from trimoe.policies.trimoe.deploy import deploy_decode, deploy_prefill
 from trimoe.policies.trimoe.layout import ExpectedTimes, balanced_line, lay_out, ridge_tokens
@@ -32,25 +34,28 @@ __all__ = ["TriMoE"]
 class TriMoEOptions(Options):
     """See `option`."""
 
-    greedy: bool = option(True, "by makespan; off: each expert where it alone takes least")
-    refine: bool = option(True, "moves and swaps from the busiest resource on")
-    swaps: bool = option(True, "pairs of moves where no single one helps")
+    greedy: bool = option(True, "place experts by makespan; off: each where it alone takes least")
+    refine: bool = option(True, "improve a placement by moves and swaps, from the busiest resource on")
+    swaps: bool = option(True, "try pairs of moves where no single one helps")
     search: bool = option(True, "branch and bound where at most 16 experts are active")
-    rounds: int = option(256, "of refinement, at most", low=0, high=100_000)
+    rounds: int = option(256, "most rounds of refinement", low=0, high=100_000)
     cpu: bool = option(True, "the CPU computes experts; off: only the GPU and the DIMMs do")
     striped_on_dimms: str = option(
         "few",
         "a DIMM may gather a striped expert over the link and run it; few: where at most 16 are active",
         choices=("never", "few", "always"),
     )
-    prefetch: bool = option(True, "hot experts to the GPU between steps")
-    relayout: bool = option(True, "striped or localized anew when an expert's class changes")
-    rebalance: bool = option(True, "localized experts from full DIMMs to empty ones")
+    prefetch: bool = option(True, "bring hot experts to the GPU between steps")
+    relayout: bool = option(True, "stripe or localize an expert anew when its class changes")
+    rebalance: bool = option(True, "move localized experts from full DIMMs to empty ones")
     alpha: float = option(0.3, "weight of the newest counts in the averages", low=1e-6, high=1)
     hysteresis: int = option(2, "updates in a row that must call for another class", low=1, high=1000)
     horizon: int = option(16, "steps that a background action must pay in", low=0, high=1_000_000)
     gap: float = option(
-        0.25, "between fullest and emptiest DIMM, of their mean, that rebalancing ends at", low=0, high=1000
+        0.25,
+        "rebalancing ends where the fullest and emptiest DIMM differ by this share of the mean",
+        low=0,
+        high=1000,
     )
     eta: float = option(
         0.0,
@@ -79,8 +84,8 @@ class TriMoE(Policy):
     """Greedy, refinement, EMA, prefetch, relayout, rebalancing.
 
     Attributes:
-        moves: the background work of the current decode deployment, with the averages and their accuracy;
-            None before `begin` and in prefill.
+        moves: the background work of the decode deployment, with the averages and their accuracy; None before
+            its `begin`.
     """
 
     name, about = "trimoe", "hot experts on the GPU, warm on the CPU, cold on the DIMMs (TriMoE)"
@@ -91,8 +96,6 @@ class TriMoE(Policy):
         need(cost, self.name, gpu=True, ndp=True)
         own = self.options
         self.moves: Moves | None = None
-        self._prefills: set[Deployment] = set()
-        self._prefill = False
         self._times = ExpectedTimes(cost, cpu=own.cpu)
         self._line = own.eta * ridge_tokens(cost)
         self._planner = make_planner(
@@ -112,26 +115,20 @@ class TriMoE(Policy):
         own = self.options
         if phase == "prefill":
             share = max(0.0, own.kv_on_gpu)  # unless asked for, none: its place is the experts'
-            found = deploy_prefill(self.cost, work, kv_on_gpu=share, tokens=own.prefill_tokens)
-            self._prefills.add(found)
-            return found
-        found = deploy_decode(
+            return deploy_prefill(self.cost, work, kv_on_gpu=share, tokens=own.prefill_tokens)
+        return deploy_decode(
             self.cost, work, attention=own.attention, kv_on_gpu=own.kv_on_gpu, slots=own.slots
         )
-        self._prefills.discard(found)
-        return found
 
-    def begin(self, deployment: Deployment, popularity: Floats) -> list[LayerState]:
+    def begin(self, phase: str, deployment: Deployment, popularity: Floats) -> list[Residency]:
         """The most popular experts in GPU memory, warm ones striped, cold ones spread over the DIMMs.
 
         For prefill all count as striped: a layer's experts stream through the GPU together, and those of
         different DIMMs side by side fill the bus as a striped one does.
         """
-        self._prefill = deployment.stream_ahead or deployment in self._prefills
+        if phase == "prefill":
+            return super().begin(phase, deployment, popularity)
         n_layers, experts = popularity.shape
-        if self._prefill:
-            self.moves = None
-            return super().begin(deployment, popularity)
         own = self.options
         teach(self._planner, self.cost, np.arange(1, min(deployment.batch, _TAUGHT_AHEAD) + 1))
         expected = _per_step(popularity, deployment.batch * self.cost.shape.topk)
@@ -143,9 +140,10 @@ class TriMoE(Policy):
         self.moves = Moves(self.cost, self._times, ema, rules)
         return [self._first_state(index, deployment.slots(index), row) for index, row in enumerate(expected)]
 
-    def plan(self, layer: int, counts: Ints, state: LayerState) -> LayerPlan:
+    def plan(self, step: LayerStep) -> LayerPlan:
         """The decision of `csrc/plan`; in prefill all on the GPU."""
-        if self._prefill:
+        counts, state = step.counts, step.residency
+        if step.phase == "prefill":
             return streamed(counts, state)
         found = self._planner.decide(counts, state.resident, state.layout)
         if found is None:
@@ -154,9 +152,9 @@ class TriMoE(Policy):
             assert found is not None
         return LayerPlan(*found)
 
-    def background(self, view: StepView) -> Sequence[Action]:
+    def background(self, step: LayerStep) -> Sequence[Move]:
         """What pays and fits into idle time; nothing in prefill."""
-        return self.moves.after(view) if self.moves is not None else ()
+        return self.moves.after(step) if self.moves is not None and step.phase == "decode" else ()
 
     def report(self) -> dict[str, Any]:
         """Decisions to move, how many of them came true, and what the averages take."""
@@ -164,15 +162,14 @@ class TriMoE(Policy):
             return {}
         return {**self.moves.accuracy.as_dict(), "state_bytes": self.moves.ema.state_bytes}
 
-    def _first_state(self, index: int, slots: int, expected: Floats) -> LayerState:
-        state = LayerState.of(len(expected), slots=slots, layout=STRIPED)
-        state.resident[most_popular(expected, slots)] = True
-        times = self._times
+    def _first_state(self, index: int, slots: int, expected: Floats) -> Residency:
+        times, resident = self._times, np.zeros(len(expected), np.bool_)
+        resident[most_popular(expected, slots)] = True
         line = self._line or balanced_line(
-            times, expected, state.resident, times.on_dimm(expected), times.on_host(expected)
+            times, expected, resident, times.on_dimm(expected), times.on_host(expected)
         )
-        state.layout[:] = lay_out(times, expected, state.resident, line, first=index % times.n_dimms)
-        return state
+        layout = lay_out(times, expected, resident, line, first=index % times.n_dimms)
+        return Residency(len(expected), slots=slots, resident=resident, layout=layout)
 
 
 def _per_step(popularity: Floats, tokens: float) -> Floats:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trimoe.cost import STRIPED
-from trimoe.policies.plan import Action, Ints, Prefetch, Relayout
-from trimoe.policies.policy import Floats
+from trimoe.arrays import Floats, Ints
+from trimoe.domains import STRIPED
+from trimoe.placement import Move, Prefetch, Relayout
 from trimoe.policies.trimoe.expected import ExpectedLayer
 
 __all__ = ["Proposal", "prefetches", "rebalances", "relayouts"]
@@ -17,9 +17,9 @@ __all__ = ["Proposal", "prefetches", "rebalances", "relayouts"]
 
 @dataclass(frozen=True)
 class Proposal:
-    """An action; where its expert lies now; what every later step saves."""
+    """A move; where its expert lies now; what every later step saves."""
 
-    action: Action
+    move: Move
     source: int
     saved_ns: float
 
@@ -27,7 +27,7 @@ class Proposal:
 def prefetches(layer: ExpectedLayer) -> Iterator[Proposal]:
     """The highest average outside GPU memory, for the lowest inside."""
     while layer.slots:
-        outside = np.where(layer.resident | layer.busy, 0.0, layer.expected)
+        outside = np.where(layer.resident | layer.leaving | layer.busy, 0.0, layer.expected)
         best = int(outside.argmax())
         if outside[best] <= 0:
             return
@@ -43,8 +43,8 @@ def prefetches(layer: ExpectedLayer) -> Iterator[Proposal]:
         if target == source:
             taken_ns, added_ns = taken_ns - added_ns, 0.0
         saved_ns = layer.saved_ns(*_one(source, taken_ns, target, added_ns))
-        action = Prefetch(layer.index, best, rival)
-        yield Proposal(action, source, float(saved_ns[0]))
+        move = Prefetch(layer.index, best, rival)
+        yield Proposal(move, source, float(saved_ns[0]))
 
 
 def relayouts(layer: ExpectedLayer, changes: Ints) -> Iterator[Proposal]:
@@ -57,8 +57,8 @@ def relayouts(layer: ExpectedLayer, changes: Ints) -> Iterator[Proposal]:
         target = np.where(source == STRIPED, int(layer.load[1:].argmin()), STRIPED)
         saved_ns = layer.saved_ns(source, layer.ns_at(free, source), target, layer.ns_at(free, target))
         best = int(saved_ns.argmax())
-        action = Relayout(layer.index, int(free[best]), int(target[best]))
-        yield Proposal(action, int(source[best]), float(saved_ns[best]))
+        move = Relayout(layer.index, int(free[best]), int(target[best]))
+        yield Proposal(move, int(source[best]), float(saved_ns[best]))
 
 
 def rebalances(layer: ExpectedLayer, gap: float) -> Iterator[Proposal]:

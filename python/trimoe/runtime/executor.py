@@ -1,0 +1,169 @@
+"""The one loop: asks the policy about a layer, holds its decisions to the rules, has them carried out.
+
+Behind it is a back end: the cost core's clock (`trimoe.simulator.model_clock`), or a machine's domains. The
+loop is the same, so that a policy that works in the simulator works on a machine without a line more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from trimoe.arrays import Floats, Ints
+from trimoe.domains import GPU, STRIPED
+from trimoe.placement import LayerPlan, Move, Prefetch, Progress, Relayout, Residency, Ticket
+from trimoe.placement.rules import must
+from trimoe.policies import Foresight, LayerDone, LayerStep, NoForesight, Policy
+
+__all__ = ["Backend", "Executor"]
+
+_NOTHING = NoForesight()
+
+
+class Backend(Protocol):
+    """What carries decisions out, and when."""
+
+    @property
+    def now_ns(self) -> float:
+        """On its clock."""
+
+    def free_at_ns(self) -> Floats:
+        """[resources], when each will have done what it was given so far."""
+
+    def idle_ns(self) -> Floats:
+        """[resources], what each had nothing to do for since this was asked before."""
+
+    def arriving(self, layer: int) -> Collection[int]:
+        """Experts that come to the GPU for this step alone, whatever the plan: the layer is streamed."""
+
+    def settle(self) -> Iterable[tuple[Ticket, Progress] | LayerDone]:
+        """What has ended since this was asked before."""
+
+    def submit(
+        self, step: LayerStep, plan: LayerPlan, kept: Sequence[Ticket], joined: Sequence[Ticket]
+    ) -> None:
+        """Begins a layer. kept: tickets of `plan.keep`; joined: of what `plan.fetch` has that is coming."""
+
+    def begin(self, ticket: Ticket) -> None:
+        """Queues a move off the critical path."""
+
+    def cancel(self, ticket: Ticket) -> bool:
+        """Takes a move out of the queue; False where it has begun."""
+
+
+class Executor:
+    """Drives one policy over one model.
+
+    Args:
+        policy: that is asked.
+        residencies: [MoE layers], as its `begin` gave them.
+        backend: that carries out.
+
+    Attributes:
+        prefetched, relaid: experts whose move was queued and not cancelled. ended: moves by how they ended.
+    """
+
+    def __init__(self, policy: Policy, residencies: Sequence[Residency], backend: Backend) -> None:
+        self.policy, self.residencies, self.backend = policy, residencies, backend
+        self.prefetched = self.relaid = 0
+        self.ended = dict.fromkeys(Progress, 0)
+        self._deadlines: list[Ticket] = []
+        self._waiting: list[tuple[Ticket, Progress]] = []  # arrived, but a step needs whom they replace
+        self._n_dimms = policy.cost.resources.n_dimms
+        self._places = policy.cost.profile.n_dimms
+
+    def layer(
+        self,
+        phase: str,
+        step: int,
+        layer: int,
+        counts: Ints,
+        *,
+        foresight: Foresight = _NOTHING,
+        scores: npt.NDArray[np.float32] | None = None,
+        requests: Ints | None = None,
+    ) -> LayerPlan:
+        """The router of a layer has chosen: what the policy says, once it is under way.
+
+        Arguments as the fields of `LayerStep`. Raises PlacementError where the policy breaks a rule.
+        """
+        backend, residency = self.backend, self.residencies[layer]
+        self.settle()
+        asked = LayerStep(
+            phase,
+            step,
+            layer,
+            counts,
+            self.residencies,
+            backend.now_ns,
+            backend.free_at_ns(),
+            backend.idle_ns(),
+            foresight,
+            scores,
+            requests,
+        )
+        plan = self.policy.plan(asked)
+        streamed = backend.arriving(layer)
+        # A policy may name what is streamed anyway, or not.
+        plan = replace(plan, fetch=tuple(one for one in plan.fetch if one not in streamed))
+        residency.check(plan, counts, self._n_dimms, streamed)
+        coming = (residency.bringing(one) for one in plan.fetch)
+        joined = [ticket for ticket in coming if ticket is not None]
+        kept = [residency.reserve(layer, one) for one in plan.keep]
+        residency.use(plan.on(GPU))
+        backend.submit(asked, plan, kept, joined)
+        # The layer waits for them: they are no longer too late.
+        self._deadlines = [one for one in self._deadlines if one not in joined]
+        for move in self.policy.background(asked):
+            self._begin(move)
+        return plan
+
+    def settle(self) -> None:
+        """Everything that has ended takes effect, and the policy is told; what is too late is cancelled."""
+        arrived, self._waiting = self._waiting, []
+        for done in (*self.backend.settle(), *arrived):
+            if isinstance(done, LayerDone):
+                self.residencies[done.layer].use(())
+                self.policy.observe(done)
+            else:
+                self._end(*done)
+        now_ns = self.backend.now_ns
+        for ticket in [one for one in self._deadlines if one.deadline_ns < now_ns]:
+            self._deadlines.remove(ticket)
+            if ticket.progress is Progress.QUEUED and self.backend.cancel(ticket):
+                self._count(ticket, -1)
+                self._end(ticket, Progress.CANCELLED)
+
+    def _begin(self, move: Move) -> None:
+        there = 0 <= move.layer < len(self.residencies)
+        target = move.target if isinstance(move, Relayout) else STRIPED
+        must("moves within layers and to places that there are", there and target < self._places, move)
+        ticket = self.residencies[move.layer].reserve(move.layer, move)
+        self._count(ticket, 1)
+        if ticket.deadline_ns < float("inf"):
+            self._deadlines.append(ticket)
+        self.backend.begin(ticket)
+
+    def _end(self, ticket: Ticket, progress: Progress) -> None:
+        residency = self.residencies[ticket.layer]
+        if progress is Progress.DONE and not residency.can_commit(ticket):
+            ticket.progress = Progress.IN_FLIGHT  # too late to cancel it
+            self._waiting.append((ticket, progress))
+            return
+        if progress is Progress.DONE:
+            residency.commit(ticket)
+        else:
+            residency.release(ticket, progress)
+        ticket.ended_ns = self.backend.now_ns
+        self.ended[progress] += 1
+        self.policy.observe(ticket)
+
+    def _count(self, ticket: Ticket, n: int) -> None:
+        if isinstance(ticket.move, Prefetch):
+            self.prefetched += n
+        else:
+            self.relaid += n
