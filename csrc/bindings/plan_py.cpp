@@ -50,7 +50,7 @@ Decision as_domains(const Planner& planner, const LayerView& view) {
     const int option = planner.assignment().of(i);
     domain[at] = option == kGpuOption   ? kGpuDomain
                  : option == kCpuOption ? kCpuDomain
-                                  : kFirstDimmDomain + problem.option(i, option).dimm;
+                                        : kFirstDimmDomain + problem.option(i, option).dimm;
     if (option == kGpuOption && !view.resident[at]) fetch.push_back(one);
     set_int(decision.order, i, one);
   }

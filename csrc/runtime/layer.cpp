@@ -61,8 +61,8 @@ void index(Wiring& wiring) {
     }
 }
 
-// Replaces a layer's wiring by one that has been changed; false for a layer that is not open. What the old one
-// alone had is let go of without the lock.
+// Replaces a layer's wiring by one that has been changed; false for a layer that is not open. What the old
+// one alone had is let go of without the lock.
 template <typename Change>
 bool rewire(int64_t handle, const Change& change) {
   std::shared_ptr<const Wiring> old;

@@ -54,7 +54,8 @@ void attach(int64_t handle, std::vector<int32_t> codes, std::shared_ptr<Domain> 
 void set_policy(int64_t handle, std::shared_ptr<Policy> policy);  // null: none
 void set_recorder(int64_t handle, std::shared_ptr<Recorder> recorder);
 
-// The domain that has the code; all of them. A call under way still has it. Nothing for a layer that is closed.
+// The domain that has the code; all of them. A call under way still has it. Nothing for a layer that is
+// closed.
 void detach(int64_t handle, int32_t code);
 void detach_all(int64_t handle);
 

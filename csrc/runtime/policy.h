@@ -25,8 +25,8 @@ class Policy {
   Policy(const Policy&) = delete;
   Policy& operator=(const Policy&) = delete;
 
-  // domains [E]: in, active experts on the CPU and the others idle; out, the plan. Any thread may ask, several
-  // at once. What it throws is the caller's of the op, as it is.
+  // domains [E]: in, active experts on the CPU and the others idle; out, the plan. Any thread may ask,
+  // several at once. What it throws is the caller's of the op, as it is.
   virtual void plan(const Question& question, std::span<int32_t> domains) = 0;
 };
 

@@ -20,13 +20,14 @@ struct Took : Time {
 
 // Nanoseconds of the monotonic clock; begun_ns: its value when the call began.
 struct Record {
+  int64_t layer = 0;
   int64_t begun_ns = 0;
   int64_t plan_ns = 0;       // that the policy took
   int64_t submitted_ns = 0;  // until the first work was submitted, to whomever, the policy included
   int64_t took_ns = 0;       // until the result was there
   int64_t tokens = 0;
-  int64_t host_rows = 0;    // that the host's kernels computed, those lent by other domains included
-  std::vector<Took> took;  // those with experts, in order of code; the CPU's time is that of the host's kernels
+  int64_t host_rows = 0;   // that the host's kernels computed, those lent by other domains included
+  std::vector<Took> took;  // the CPU, whose time is its kernels', and those with experts; in order of code
 };
 
 class Recorder {

@@ -77,7 +77,8 @@ void Fleet::send(Batch& batch, const Task& task, std::span<std::byte> unused) co
   const ExpertShape& shape = task.held->slot.shape;
   const int64_t hidden = shape.hidden, fitting = tokens_that_fit(shape), all = task.job->tokens;
   const Bf16* all_x = task.job->x;
-  if (!task.told.empty()) batch.send(configuring(task.number, task.held->slot, task.told), 0, {task.told, {}});
+  if (!task.told.empty())
+    batch.send(configuring(task.number, task.held->slot, task.told), 0, {task.told, {}});
   for (int64_t first = 0; first < all; first += fitting) {
     const int64_t tokens = std::min(fitting, all - first);
     const auto values = static_cast<size_t>(tokens * hidden);

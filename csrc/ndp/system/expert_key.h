@@ -1,5 +1,5 @@
-// What a fleet calls an expert of a layer of the op: the count in the layer's handle, and the expert, of which a
-// layer has at most 2^20.
+// What a fleet calls an expert of a layer of the op: the count in the layer's handle, and the expert, of
+// which a layer has at most 2^20.
 #pragma once
 
 #include <cstdint>

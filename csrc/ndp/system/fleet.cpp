@@ -104,8 +104,7 @@ Fleet::Resident Fleet::lay(const ExpertShape& shape, Number number, Layout layou
                            const std::shared_ptr<const std::byte>& data) {
   Resident resident{shape, number, layout, {}, {}};
   const std::vector<int> on = layout == Layout::kLocalized ? std::vector<int>{home} : alive();
-  check(layout == Layout::kLocalized || on.size() >= 2, "two DIMMs that answer", "fewer",
-        "a fleet of more");
+  check(layout == Layout::kLocalized || on.size() >= 2, "two DIMMs that answer", "fewer", "a fleet of more");
   if (layout != Layout::kSplit) {
     const int64_t bytes = shape.expert_bytes();
     resident.whole = data ? data : zeroed_lines(bytes);
@@ -118,10 +117,9 @@ Fleet::Resident Fleet::lay(const ExpertShape& shape, Number number, Layout layou
     for (size_t i = 0; i < on.size(); ++i) {
       if (parts[i].begin == parts[i].end) continue;
       const int64_t bytes = parts[i].shape.expert_bytes();
-      resident.held.push_back(
-          {on[i],
-           free_slot(on[i]),
-           {parts[i].shape, number, spread(zeroed_lines(bytes), true, bytes, {on[i]})}});
+      resident.held.push_back({on[i],
+                               free_slot(on[i]),
+                               {parts[i].shape, number, spread(zeroed_lines(bytes), true, bytes, {on[i]})}});
     }
   } catch (...) {
     drop(resident);
@@ -158,7 +156,7 @@ Location Fleet::where(int64_t expert) const {
   const Resident& found = find(expert);
   int64_t bytes = 0;
   for (const Held& held : found.held) bytes += bytes_of(held.slot.pieces);
-  return {found.layout, found.held[0].dimm, found.held[0].number, bytes, found.whole};
+  return {found.layout, found.held[0].dimm, found.held[0].number, bytes};
 }
 
 int64_t Fleet::hidden_of(int64_t expert) const {
@@ -171,6 +169,15 @@ std::vector<std::byte> Fleet::read(int64_t expert) const {
   const Resident& found = find(expert);
   std::vector<std::byte> bytes(static_cast<size_t>(found.shape.expert_bytes()));
   put_together(found, bytes.data());
+  return bytes;
+}
+
+std::shared_ptr<const std::byte> Fleet::packed(int64_t expert) const {
+  const Lock lock(*this);
+  const Resident& found = find(expert);
+  if (found.whole) return found.whole;
+  const std::shared_ptr<std::byte> bytes = zeroed_lines(found.shape.expert_bytes());
+  put_together(found, bytes.get());
   return bytes;
 }
 

@@ -13,8 +13,8 @@ namespace trimoe::ndp {
 
 class Batch;
 
-// How an expert lies: whole on one DIMM; its bytes spread over all; or cut, so that every DIMM has a part of each
-// matrix, packed for itself (split.h).
+// How an expert lies: whole on one DIMM; its bytes spread over all; or cut, so that every DIMM has a part of
+// each matrix, packed for itself (split.h).
 enum class Layout : uint8_t { kLocalized, kStriped, kSplit };
 inline constexpr std::string_view kLayoutNames[] = {"localized", "striped", "split"};
 constexpr std::string_view name_of(Layout layout) { return kLayoutNames[static_cast<size_t>(layout)]; }
@@ -34,11 +34,10 @@ struct Location {
   int dimm;  // that has the slot; of a split expert the first
   uint32_t slot;
   int64_t bytes;
-  std::shared_ptr<const std::byte> whole;  // the bytes in the DIMMs, one behind the other; null: split
 };
 
-// What a step took: emulated nanoseconds, of the slowest DIMM and of each that ran something; and real ones, in
-// which the host emulated and computed the same.
+// What a step took: emulated nanoseconds, of the slowest DIMM and of each that ran something; and real ones,
+// in which the host emulated and computed the same.
 struct StepTime {
   double ns = 0;
   std::vector<std::pair<int, double>> by_dimm;
@@ -80,21 +79,23 @@ class Fleet final : public Peers {
   int64_t hidden_of(int64_t expert) const;
   // The packed bytes as they lie on the DIMMs now, those of a split expert put together again.
   std::vector<std::byte> read(int64_t expert) const;
+  // The same without a copy but of a split expert. Kept, they stay as they were when the expert moves on.
+  std::shared_ptr<const std::byte> packed(int64_t expert) const;
   uint64_t address_of(int64_t expert) const;  // in its DIMM, of a localized one
 
-  // Runs every job where its expert lies, the DIMMs at once; the parts of a split expert are added in order of
-  // the DIMMs. Throws DimmError for the first DIMM that failed; the jobs of the others are done then.
+  // Runs every job where its expert lies, the DIMMs at once; the parts of a split expert are added in order
+  // of the DIMMs. Throws DimmError for the first DIMM that failed; the jobs of the others are done then.
   StepTime run(std::span<const ExpertJob> jobs, const ThreadPool& pool);
 
   // Over the link, with commit: after a DimmError, which names the DIMM that failed, the expert is where it
   // was. Emulated nanoseconds.
   double migrate(int64_t expert, int to);
-  // As migrate(). Over all DIMMs that answer, two at least; or localized on one, -1: that has its slot. What is
-  // split the host cuts and puts together, over the channels.
+  // As migrate(). Over all DIMMs that answer, two at least; or localized on one, -1: that has its slot. What
+  // is split the host cuts and puts together, over the channels.
   double relayout(int64_t expert, Layout layout, int dimm = -1);
-  // The host copies every expert that has bytes on a DIMM, whatever its layout, to one of the others, in turns;
-  // experts moved. It moves all that it can, then throws: DimmError where memory cannot be read, Error where
-  // no other DIMM answers and has room.
+  // The host copies every expert that has bytes on a DIMM, whatever its layout, to one of the others, in
+  // turns; experts moved. It moves all that it can, then throws: DimmError where memory cannot be read, Error
+  // where no other DIMM answers and has room.
   int64_t evacuate(int from);
 
   // RESET of a DIMM that hangs; its experts get their slots back.
@@ -107,8 +108,8 @@ class Fleet final : public Peers {
   FleetCounters counters() const;
 
  private:
-  // Whoever holds it changes the fleet. What the fleet lets go of meanwhile, it lets go of afterwards: that may
-  // be Python's, and somebody who waits for this lock may have Python's.
+  // Whoever holds it changes the fleet. What the fleet lets go of meanwhile, it lets go of afterwards: that
+  // may be Python's, and somebody who waits for this lock may have Python's.
   class Lock {
    public:
     explicit Lock(const Fleet& fleet) : fleet_(fleet) { fleet_.mutex_.lock(); }
@@ -140,8 +141,9 @@ class Fleet final : public Peers {
     const ExpertJob* job;
     const Held* held;
     float* out;
-    uint32_t number;                   // of the slot that it uses
-    std::vector<std::byte> told = {};  // the CFG_EXPERT that comes first: of what another DIMM has the slot of
+    uint32_t number;  // of the slot that it uses
+    std::vector<std::byte> told =
+        {};  // the CFG_EXPERT that comes first: of what another DIMM has the slot of
   };
   struct Step;
 

@@ -190,7 +190,7 @@ void Fleet::copy_by_host(const Resident& from, const Resident& to) {
   put_together(from, bytes.data());
   fill(to, bytes.data());
   std::map<int, int64_t> crossing;
-  const auto count = [&](const Piece& piece, int64_t DimmCounters::*counter) {
+  const auto count = [&](const Piece& piece, int64_t DimmCounters::* counter) {
     DimmState& owner = *peer(dimm_of(piece.address));
     owner.counters.*counter += piece.bytes;
     count_channel(owner, piece.bytes);

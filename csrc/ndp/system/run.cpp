@@ -42,13 +42,14 @@ void Fleet::add(Step& step, const ExpertJob& job) {
     case Layout::kSplit:
       for (const Held& held : resident.held) {
         if (job.x) step.partial.emplace_back(static_cast<size_t>(job.tokens * resident.shape.hidden));
-        step.by_dimm[held.dimm].push_back({&job, &held, job.x ? step.partial.back().data() : nullptr, held.number});
+        step.by_dimm[held.dimm].push_back(
+            {&job, &held, job.x ? step.partial.back().data() : nullptr, held.number});
       }
   }
 }
 
-// What is gathered needs the ranks of every DIMM that has a piece, for as long as anything runs. A port carries
-// one gather at a time: DIMMs with lower numbers are served first.
+// What is gathered needs the ranks of every DIMM that has a piece, for as long as anything runs. A port
+// carries one gather at a time: DIMMs with lower numbers are served first.
 void Fleet::run_gathering(Step& step) {
   std::set<int> concerned = step.gathers_from;
   for (const auto& [index, tasks] : step.by_dimm) concerned.insert(index);

@@ -1,6 +1,6 @@
-// An expert cut along I, for as many DIMMs to compute at once. Each part is a packed expert of its own: a run of
-// the rows of gate and up, and the same k of down, codes and scales as they were. What the parts compute adds up
-// to what the expert does; the first alone has down's bias.
+// An expert cut along I, for as many DIMMs to compute at once. Each part is a packed expert of its own: a run
+// of the rows of gate and up, and the same k of down, codes and scales as they were. What the parts compute
+// adds up to what the expert does; the first alone has down's bias.
 #pragma once
 
 #include <cstddef>
