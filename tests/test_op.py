@@ -69,7 +69,7 @@ def test_any_strides_of_any_argument() -> None:
             assert torch.equal(result, expected)
     plan = torch.tensor([0, 1] * CASE.experts, dtype=torch.int32)
     assert torch.equal(moe_forward(p.hidden, p.ids, p.weights, p.layer.handle, plan[::2]), expected)
-    with pytest.raises(RuntimeError, match="domains this machine has"):
+    with pytest.raises(RuntimeError, match="domains this layer has"):
         moe_forward(p.hidden, p.ids, p.weights, p.layer.handle, plan[1::2])
 
 
@@ -166,9 +166,13 @@ def test_stats_count_what_was_done() -> None:
 @pytest.mark.parametrize(
     ("domain", "message"),
     [
-        (1, r"domains this machine has: 0 \(CPU\), 2 and up \(DIMMs\); got 1"),
-        (-1, r"domains this machine has: 0 \(CPU\), 2 and up \(DIMMs\); got -1"),
+        (1, r"domains this layer has: 0 \(CPU\); got 1 for expert 0"),
         (2, r"domains this layer has: 0 \(CPU\); got 2"),
+        (-2, r"domains this layer has: 0 \(CPU\); got -2"),
+        (-3, r"domains this layer has: 0 \(CPU\); got -3"),
+        (2**31 - 1, r"domains this layer has: 0 \(CPU\); got 2147483647"),
+        (-(2**31), r"domains this layer has: 0 \(CPU\); got -2147483648"),
+        (-1, r"a domain for every expert that has rows; got -1 \(idle\) for expert 0"),
     ],
 )
 def test_a_plan_names_domains_that_are_there(domain: int, message: str) -> None:

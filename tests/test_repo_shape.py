@@ -33,6 +33,7 @@ PYTHON_LAYERS = {
     "_cpu": 0,
     "_ndp": 0,
     "_plan": 0,
+    "_runtime": 0,
     "domains": 1,
     "placement": 1,
     "hardware": 1,
@@ -115,8 +116,19 @@ CPP_LAYERS = {
     "ndp/commands": {"common", "ndp/core", "ndp/timing", "ndp/dimm", "ndp/commands"},
     "ndp/system": {"common", "ndp/timing", "ndp/dimm", "ndp/commands", "ndp/system"},
     "plan": {"common", "plan"},
+    "runtime": {"common", "cpu", "ndp/system", "runtime"},
     "bindings": CPU_INTERFACES
-    | {"bindings", "ndp/dram", "ndp/core", "ndp/timing", "ndp/sharing", "ndp/dimm", "ndp/system", "plan"},
+    | {
+        "bindings",
+        "runtime",
+        "ndp/dram",
+        "ndp/core",
+        "ndp/timing",
+        "ndp/sharing",
+        "ndp/dimm",
+        "ndp/system",
+        "plan",
+    },
 }
 FRAMEWORK_HEADERS = re.compile(r"^(torch|ATen|c10|pybind11)/|^Python\.h$")
 X86_HEADERS = re.compile(r"^(cpuid|x86intrin|\w*mmintrin|\w*intrin)\.h$")

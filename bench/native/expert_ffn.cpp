@@ -42,8 +42,8 @@ void run_ffn(benchmark::State& state, const Variant& variant, int64_t tokens, in
   for (auto _ : state) {
     const auto& ids = routings[next++ % routings.size()];
     const cpu::RouterOutput router{ids.data(), true, kTopk, 1, weights.data(), DType::kF32, kTopk, 1, kTopk};
-    cpu::expert_ffn(*layer, kernel, pool,
-                    {{hidden.data(), DType::kF32, kHidden, 1, kHidden}, router, tokens, out.data()});
+    const RowSource rows{hidden.data(), DType::kF32, kHidden, 1, kHidden};
+    cpu::expert_ffn(*layer, kernel, pool, rows, router, tokens, out.data());
   }
   const auto calls = static_cast<double>(layer->stats.calls);
   report(state,

@@ -18,12 +18,15 @@
 #include "cpu/layer.h"
 #include "cpu/layer_cycles.h"
 #include "cpu/probe.h"
+#include "runtime/layer.h"
 
 namespace py = pybind11;
 using namespace trimoe;
 using namespace trimoe::cpu;
 
 namespace {
+
+std::shared_ptr<Layer> layer_of(int64_t handle) { return runtime::find_layer(handle).packed; }
 
 Format format_named(const std::string& name) {
   for (int i = 0; i < kFormats; ++i)
@@ -98,7 +101,7 @@ py::buffer_info buffer_of(LayerMemory& memory) {
 void pack(int64_t handle, int64_t expert, const py::object& gate, const py::object& up,
           const py::object& down, const py::object& gate_bias, const py::object& up_bias,
           const py::object& down_bias) {
-  const auto layer = find_layer(handle);
+  const auto layer = layer_of(handle);
   const ExpertSource source{view_of(gate),      view_of(up),      view_of(down),
                             view_of(gate_bias), view_of(up_bias), view_of(down_bias)};
   const py::gil_scoped_release unlocked;
@@ -123,7 +126,7 @@ uint64_t sample(uintptr_t address, int64_t bytes) {
 // The op on a named table entry and its own threads, for checks: no torch, any entry, any thread count.
 void run_entry(const std::string& isa, int64_t handle, const py::object& hidden, const py::object& ids,
                const py::object& weights, uintptr_t out, int threads) {
-  const auto layer = find_layer(handle);
+  const auto layer = layer_of(handle);
   const LayerShape& shape = layer->shape();
   const Kernel& kernel = entry_named(isa, "isa").kernel(shape.weights.format, shape.int8_activations);
   const Tensor x = tensor_of(hidden, "hidden of fp32, bf16 or fp16, that can be read");
@@ -139,13 +142,12 @@ void run_entry(const std::string& isa, int64_t handle, const py::object& hidden,
               router.weights_col_stride, size_of(router.weights_dtype));
   check(threads >= 1, "at least one thread", threads, "1");
   const RowSource rows{x.data, x.dtype, x.row_stride, x.col_stride, x.cols};
-  const FfnArgs args{rows, router, x.rows, reinterpret_cast<void*>(out)};
   const py::gil_scoped_release unlocked;
-  expert_ffn(*layer, kernel, OwnThreads(threads), args);
+  expert_ffn(*layer, kernel, OwnThreads(threads), rows, router, x.rows, reinterpret_cast<void*>(out));
 }
 
 py::dict stats_dict(int64_t handle) {
-  const auto layer = find_layer(handle);
+  const auto layer = layer_of(handle);
   const LayerStats& stats = layer->stats;
   py::dict result;
   result["calls"] = stats.calls.load();
@@ -220,13 +222,13 @@ PYBIND11_MODULE(_cpu, m) {
 
   m.def("create_layer", [](const LayerShape& shape) {
     const py::gil_scoped_release unlocked;
-    return register_layer(std::make_shared<Layer>(shape));
+    return runtime::register_layer(std::make_shared<Layer>(shape));
   });
   m.def("map_layer", [](const LayerShape& shape, uintptr_t address, py::object owner) {
     check(address != 0, "the address of packed experts", "null", "the address of a mapped file");
     auto kept = keep(std::move(owner));
     const py::gil_scoped_release unlocked;
-    return register_layer(
+    return runtime::register_layer(
         std::make_shared<Layer>(shape, reinterpret_cast<const std::byte*>(address), std::move(kept)));
   });
   m.def("pack_expert", &pack, py::arg("handle"), py::arg("expert"), py::arg("gate"), py::arg("up"),
@@ -236,13 +238,13 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("run_entry", &run_entry, py::arg("isa"), py::arg("handle"), py::arg("hidden"), py::arg("ids"),
         py::arg("weights"), py::arg("out"), py::arg("threads") = 1);
   py::class_<LayerMemory>(m, "LayerMemory", py::buffer_protocol()).def_buffer(&buffer_of);
-  m.def("layer_memory", [](int64_t handle) { return LayerMemory{find_layer(handle)}; });
+  m.def("layer_memory", [](int64_t handle) { return LayerMemory{layer_of(handle)}; });
   m.def("layer_sizes", [](int64_t handle) {
-    const auto layer = find_layer(handle);
+    const auto layer = layer_of(handle);
     return std::pair(layer->shape().experts, layer->shape().hidden);
   });
-  m.def("destroy_layer", &unregister_layer);
+  m.def("destroy_layer", &runtime::unregister_layer);
   m.def("layer_stats", &stats_dict);
-  m.def("reset_stats", [](int64_t handle) { find_layer(handle)->reset_stats(); });
+  m.def("reset_stats", [](int64_t handle) { layer_of(handle)->reset_stats(); });
   translate_errors();
 }

@@ -1,16 +1,16 @@
-// torch.ops.trimoe.moe_forward, CPU: checks the tensors, then calls the core. Links no Python.
-#include <algorithm>
+// torch.ops.trimoe.moe_forward, CPU: checks the tensors, then calls the executor. Links no Python.
+#include <exception>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "bindings/ndp_part.h"
 #include "bindings/torch_pool.h"
 #include "bindings/torch_tensor.h"
 #include "common/memory.h"
-#include "cpu/expert_ffn.h"
 #include "cpu/kernel_table.h"
+#include "runtime/failure.h"
+#include "runtime/forward.h"
 
 namespace trimoe {
 namespace {
@@ -26,21 +26,15 @@ DType float_type(const Tensor& tensor, const char* expected) {
   return tensor.dtype() == f32 ? DType::kF32 : tensor.dtype() == bf16 ? DType::kBf16 : DType::kF16;
 }
 
-// The domain of each expert; empty when the CPU has them all.
-std::vector<int32_t> domains_of(const Tensor& plan, int64_t experts) {
+std::vector<int32_t> plan_of(const Tensor& plan, int64_t experts) {
   check(
       plan.dim() == 1 && plan.size(0) == experts && plan.dtype() == aoti_torch_dtype_int32(),
       "plan of shape [E] and int32", [&] { return plan.shape() + " of " + dtype_name(plan.dtype()); },
       "torch.zeros(E, dtype=torch.int32)");
   const auto* data = static_cast<const int32_t*>(plan.data(sizeof(int32_t)));
-  std::vector<int32_t> domains(static_cast<size_t>(experts));
-  for (int64_t e = 0; e < experts; ++e) domains[static_cast<size_t>(e)] = data[e * plan.stride(0)];
-  for (const int32_t domain : domains)
-    check(domain == 0 || domain > 1, "a plan that uses domains this machine has: 0 (CPU), 2 and up (DIMMs)",
-          domain, "plan=None");
-  if (std::all_of(domains.begin(), domains.end(), [](int32_t domain) { return domain == 0; }))
-    domains.clear();
-  return domains;
+  std::vector<int32_t> codes(static_cast<size_t>(experts));
+  for (int64_t e = 0; e < experts; ++e) codes[static_cast<size_t>(e)] = data[e * plan.stride(0)];
+  return codes;
 }
 
 cpu::RouterOutput router_of(const Tensor& ids, const Tensor& weights, int64_t tokens) {
@@ -78,24 +72,24 @@ TensorHandle empty_result(int64_t tokens, int64_t hidden, const Tensor& like, in
 
 TensorHandle moe_forward_cpu(const Tensor& hidden, const Tensor& ids, const Tensor& weights, int64_t handle,
                              const Tensor* plan) {
-  const auto layer = cpu::find_layer(handle);
-  const cpu::LayerShape& shape = layer->shape();
+  const runtime::OpenLayer layer = runtime::find_layer(handle);
+  const cpu::LayerShape& shape = layer.packed->shape();
   check(
       hidden.dim() == 2 && hidden.size(1) == shape.hidden, "hidden of shape [T, H]",
       [&] { return hidden.shape(); }, "hidden.reshape(-1, H) with the H of the layer");
   const DType dtype = float_type(hidden, "hidden of bf16, fp16 or fp32");
   const int64_t tokens = hidden.size(0);
   const cpu::RouterOutput router = router_of(ids, weights, tokens);
-  const std::vector<int32_t> domains = plan ? domains_of(*plan, shape.experts) : std::vector<int32_t>();
+  const std::vector<int32_t> codes = plan ? plan_of(*plan, shape.experts) : std::vector<int32_t>();
   TensorHandle out = empty_result(tokens, shape.hidden, hidden, size_of(dtype));
-  cpu::FfnArgs args{{hidden.data(size_of(dtype)), dtype, hidden.stride(0), hidden.stride(1), shape.hidden},
-                    router,
-                    tokens,
-                    nullptr};
-  ok(aoti_torch_get_data_ptr(out.get(), &args.out), "get_data_ptr");
-  const NdpPart on_dimms(handle, *layer, domains, TorchPool(), args);
-  cpu::expert_ffn(*layer, cpu::selected_entry().kernel(shape.weights.format, shape.int8_activations),
-                  TorchPool(), args);
+  runtime::Call call{{hidden.data(size_of(dtype)), dtype, hidden.stride(0), hidden.stride(1), shape.hidden},
+                     router,
+                     tokens,
+                     nullptr,
+                     codes};
+  ok(aoti_torch_get_data_ptr(out.get(), &call.out), "get_data_ptr");
+  runtime::forward(layer, cpu::selected_entry().kernel(shape.weights.format, shape.int8_activations),
+                   TorchPool(), call);
   return out;
 }
 
@@ -113,10 +107,15 @@ void moe_forward_boxed(StableIValue* stack, uint64_t, uint64_t) {
   const TensorHandle plan = take_optional(stack[4]);
   std::optional<Tensor> plan_tensor;
   if (plan) plan_tensor.emplace(plan, "plan");
-  TensorHandle out =
-      moe_forward_cpu(Tensor(hidden, "hidden"), Tensor(ids, "topk_ids"), Tensor(weights, "topk_weights"),
-                      static_cast<int64_t>(stack[3]), plan_tensor ? &*plan_tensor : nullptr);
-  stack[0] = reinterpret_cast<StableIValue>(out.release());
+  try {
+    TensorHandle out =
+        moe_forward_cpu(Tensor(hidden, "hidden"), Tensor(ids, "topk_ids"), Tensor(weights, "topk_weights"),
+                        static_cast<int64_t>(stack[3]), plan_tensor ? &*plan_tensor : nullptr);
+    stack[0] = reinterpret_cast<StableIValue>(out.release());
+  } catch (...) {
+    runtime::tell_failure(std::current_exception());
+    throw;
+  }
 }
 
 // Runs while the library is loaded, where an exception would end the process: after a failure the op

@@ -6,7 +6,7 @@
 #include "bindings/core_expert_py.h"
 #include "bindings/keep_py.h"
 #include "common/own_threads.h"
-#include "ndp/system/domain.h"
+#include "ndp/system/expert_key.h"
 
 namespace trimoe::ndp {
 namespace {
@@ -35,12 +35,12 @@ DimmConfig config_of(const std::string& spec, int ranks, double tflops, int64_t 
   return config;
 }
 
-double run(const PyFleet& self, const std::vector<std::tuple<int64_t, py::object, py::object>>& jobs,
+double run(const PyFleet& self, const std::vector<std::tuple<int64_t, py::object, py::object, int>>& jobs,
            int threads) {
   check(threads >= 1, "one thread or more", threads, "1");
   std::vector<ExpertJob> list;
   std::deque<py::buffer_info> used;  // stay where they are while others have the GIL
-  for (const auto& [expert, x, out] : jobs) {
+  for (const auto& [expert, x, out, dimm] : jobs) {
     const py::buffer_info& in = used.emplace_back(contiguous(x));
     const py::buffer_info& to = used.emplace_back(contiguous(out, true));
     const int64_t hidden = self.fleet->hidden_of(expert), tokens = in.size * in.itemsize / (2 * hidden);
@@ -48,10 +48,14 @@ double run(const PyFleet& self, const std::vector<std::tuple<int64_t, py::object
           "bf16 [tokens, H] and as many fp32 for the results",
           std::to_string(in.size * in.itemsize) + " and " + std::to_string(to.size * to.itemsize) + " bytes",
           "2 bytes for each value, and 4");
-    list.push_back({expert, static_cast<const Bf16*>(in.ptr), tokens, static_cast<float*>(to.ptr)});
+    list.push_back({expert, static_cast<const Bf16*>(in.ptr), tokens, static_cast<float*>(to.ptr), dimm});
   }
   const py::gil_scoped_release unlocked;
-  return self.fleet->run(list, OwnThreads(threads));
+  return self.fleet->run(list, OwnThreads(threads)).ns;
+}
+
+Layout layout_named(const std::string& name) {
+  return static_cast<Layout>(index_of(kLayoutNames, name, "a layout: localized, striped or split"));
 }
 
 }  // namespace
@@ -61,9 +65,7 @@ void bind_fleet(py::module_& m) {
     const py::buffer_info info = contiguous(bytes);
     return crc32c(info.ptr, static_cast<size_t>(info.size * info.itemsize));
   });
-  m.def("detach", &detach, py::arg("layer"));
   m.def("expert_key", &expert_key, py::arg("layer"), py::arg("expert"));
-  m.attr("FIRST_DOMAIN") = kFirstDomain;
   m.def("commands", [] {
     std::vector<std::string> names;
     names.reserve(kOpcodes);
@@ -98,18 +100,20 @@ void bind_fleet(py::module_& m) {
            py::arg("link_gbps"), py::arg("timeout_ns"), py::arg("ring"), py::arg("mode"),
            py::arg("stream_share"))
       .def("place",
-           [](PyFleet& self, int64_t expert, const CoreExpertShape& shape, const py::object& data, int dimm) {
-             py::buffer_info info = contiguous(data);
+           [](PyFleet& self, int64_t expert, const CoreExpertShape& shape, const py::object& buffer, int dimm,
+              const std::string& layout) {
+             py::buffer_info info = contiguous(buffer);
              const auto bytes = bytes_in(info);
              check(std::ssize(bytes) == shape.shape.expert_bytes(), "all bytes of the packed expert",
                    std::ssize(bytes), "its part of ExpertLayer.memory");
-             self.fleet->place(expert, shape.shape, shape.number, bytes.data(), keep(std::move(info)), dimm);
+             const std::shared_ptr<const std::byte> data(keep(std::move(info)), bytes.data());
+             self.fleet->place(expert, shape.shape, shape.number, data, dimm, layout_named(layout));
            })
       .def("remove", [](PyFleet& self, int64_t expert) { self.fleet->remove(expert); })
       .def("where",
            [](PyFleet& self, int64_t expert) {
              const Location found = self.fleet->where(expert);
-             return std::tuple(found.dimm, found.slot, found.striped, found.bytes);
+             return std::tuple(found.dimm, found.slot, name_of(found.layout), found.bytes);
            })
       .def("address_of", [](PyFleet& self, int64_t expert) { return self.fleet->address_of(expert); })
       .def("bytes_of",
@@ -118,16 +122,23 @@ void bind_fleet(py::module_& m) {
              return py::bytes(reinterpret_cast<const char*>(bytes.data()), bytes.size());
            })
       .def("run", &run)
-      .def("migrate", [](PyFleet& self, int64_t expert, int to) { return self.fleet->migrate(expert, to); })
-      .def("relayout",
-           [](PyFleet& self, int64_t expert, bool striped) { return self.fleet->relayout(expert, striped); })
-      .def("evacuate", [](PyFleet& self, int from) { return self.fleet->evacuate(from); })
-      .def("reset", [](PyFleet& self, int dimm) { self.fleet->reset(dimm); })
-      .def("attach",
-           [](PyFleet& self, int64_t layer, const std::string& arithmetic) {
-             const auto who = index_of(kArithmeticNames, arithmetic, "arithmetic of host or core");
-             attach(layer, {self.fleet, static_cast<Arithmetic>(who)});
+      .def("migrate",
+           [](PyFleet& self, int64_t expert, int to) {
+             const py::gil_scoped_release unlocked;
+             return self.fleet->migrate(expert, to);
            })
+      .def("relayout",
+           [](PyFleet& self, int64_t expert, const std::string& layout, int to) {
+             const Layout wanted = layout_named(layout);
+             const py::gil_scoped_release unlocked;
+             return self.fleet->relayout(expert, wanted, to);
+           })
+      .def("evacuate",
+           [](PyFleet& self, int from) {
+             const py::gil_scoped_release unlocked;
+             return self.fleet->evacuate(from);
+           })
+      .def("reset", [](PyFleet& self, int dimm) { self.fleet->reset(dimm); })
       .def("failures",
            [](PyFleet& self) {
              py::dict result;

@@ -48,10 +48,10 @@ Decision as_domains(const Planner& planner, const LayerView& view) {
     const int one = problem.expert(i);
     const auto at = static_cast<size_t>(one);
     const int option = planner.assignment().of(i);
-    domain[at] = option == kGpu   ? kGpuDomain
-                 : option == kCpu ? kCpuDomain
-                                  : kFirstDimmDomain + problem.option(i, option).dimm;
-    if (option == kGpu && !view.resident[at]) fetch.push_back(one);
+    domain[at] = option == kGpuOption   ? kGpuDomain
+                 : option == kCpuOption ? kCpuDomain
+                                        : kFirstDimmDomain + problem.option(i, option).dimm;
+    if (option == kGpuOption && !view.resident[at]) fetch.push_back(one);
     set_int(decision.order, i, one);
   }
   decision.fetch = py::tuple(fetch.size());

@@ -9,8 +9,13 @@ namespace trimoe {
 
 class Error : public std::runtime_error {
  public:
-  Error(const std::string& expected, const std::string& got, const std::string& hint)
-      : std::runtime_error("trimoe: expected " + expected + "; got " + got + "; try " + hint) {}
+  Error(const std::string& what_expected, const std::string& what_came, const std::string& what_to_try)
+      : std::runtime_error("trimoe: expected " + what_expected + "; got " + what_came + "; try " + what_to_try),
+        expected(what_expected),
+        got(what_came),
+        hint(what_to_try) {}
+
+  const std::string expected, got, hint;
 };
 
 // For API edges only: inner loops trust what the edge has checked. `got` is text, a number, or a

@@ -1,14 +1,7 @@
 #include "cpu/layer.h"
 
 #include <algorithm>
-#include <memory>
-#include <mutex>
-#include <shared_mutex>
-#include <unordered_map>
 #include <utility>
-
-#include <pthread.h>
-#include <sys/random.h>
 
 #include "common/error.h"
 #include "cpu/shard.h"
@@ -19,41 +12,6 @@ namespace {
 constexpr int64_t kMaxDim = int64_t{1} << 20;
 constexpr int64_t kMaxLayerBytes = int64_t{1} << 46;
 constexpr int64_t kMaxInt8K = int64_t{1} << 16;
-
-// A handle is a random number of the process, then a count: what was saved elsewhere (a graph of
-// torch.export) is an error here, and so is a closed layer's, never another layer. Handles that a fork
-// inherits stay good; those that it makes are its own.
-constexpr int64_t kMaxCount = (int64_t{1} << kHandleCountBits) - 1;
-
-int64_t draw_nonce() {
-  uint64_t bits = 0;
-  check(::getrandom(&bits, sizeof bits, 0) == sizeof bits, "random numbers from the system (getrandom)",
-        "none", "a system that has them");
-  // Not 0, so that no small number is a handle.
-  return static_cast<int64_t>(bits >> (kHandleCountBits + 1) | 1);
-}
-
-struct Registry {
-  std::shared_mutex mutex;
-  std::unordered_map<int64_t, std::shared_ptr<Layer>> layers;
-  int64_t nonce = draw_nonce();
-  int64_t count = 0;
-};
-
-// Never destroyed: a thread may still be in a call when the process ends.
-Registry& registry() {
-  static Registry* const instance = [] {
-    // Another thread may hold the lock when this one forks; the child would wait for ever. Its lock is a new
-    // one: only the thread that has locked may unlock, and the child's is another.
-    ::pthread_atfork([] { registry().mutex.lock(); }, [] { registry().mutex.unlock(); },
-                     [] {
-                       std::construct_at(&registry().mutex);
-                       registry().nonce = draw_nonce();
-                     });
-    return new Registry;
-  }();
-  return *instance;
-}
 
 }  // namespace
 
@@ -109,29 +67,6 @@ void Layer::reset_stats() {
                         &stats.flops, &stats.busy_ns})
     counter->store(0, std::memory_order_relaxed);
   for (auto& rows : expert_rows) rows.store(0, std::memory_order_relaxed);
-}
-
-int64_t register_layer(std::shared_ptr<Layer> layer) {
-  std::unique_lock lock(registry().mutex);
-  check(registry().count < kMaxCount, "at most 2^24 - 1 expert layers in the life of a process", "one more",
-        "a new process");
-  const int64_t handle = registry().nonce << kHandleCountBits | ++registry().count;
-  registry().layers.emplace(handle, std::move(layer));
-  return handle;
-}
-
-std::shared_ptr<Layer> find_layer(int64_t handle) {
-  std::shared_lock lock(registry().mutex);
-  const auto found = registry().layers.find(handle);
-  check(found != registry().layers.end(), "the handle of an open ExpertLayer of this process", handle,
-        "keeping the ExpertLayer while its handle is in use, and exporting anew in each process");
-  return found->second;
-}
-
-void unregister_layer(int64_t handle) {
-  decltype(Registry::layers)::node_type gone;  // freed without the lock
-  const std::unique_lock lock(registry().mutex);
-  gone = registry().layers.extract(handle);
 }
 
 }  // namespace trimoe::cpu

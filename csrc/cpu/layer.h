@@ -64,11 +64,4 @@ class Layer {
   const std::byte* data_;
 };
 
-// The process-wide table behind the op's `layer` argument. Handles are positive and never used again; their
-// low bits count the layers of a process.
-inline constexpr int kHandleCountBits = 24;
-int64_t register_layer(std::shared_ptr<Layer> layer);
-std::shared_ptr<Layer> find_layer(int64_t handle);
-void unregister_layer(int64_t handle);
-
 }  // namespace trimoe::cpu

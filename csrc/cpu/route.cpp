@@ -23,8 +23,7 @@ float weight_at(const RouterOutput& router, int64_t token, int64_t slot) {
   return 0.0f;
 }
 
-}  // namespace
-
+// As it is at this moment.
 int64_t id_at(const RouterOutput& router, int64_t token, int64_t slot) {
   const int64_t index = token * router.ids_row_stride + slot * router.ids_col_stride;
   // Atomic, so that the compiler does not read twice what another thread may write to.
@@ -32,6 +31,8 @@ int64_t id_at(const RouterOutput& router, int64_t token, int64_t slot) {
              ? __atomic_load_n(static_cast<const int64_t*>(router.ids) + index, __ATOMIC_RELAXED)
              : __atomic_load_n(static_cast<const int32_t*>(router.ids) + index, __ATOMIC_RELAXED);
 }
+
+}  // namespace
 
 void check_pairs(int64_t tokens, int64_t topk) {
   check(topk <= kMaxTopk, "at most 65536 experts per token", topk, "a smaller K");
@@ -42,12 +43,12 @@ void check_pairs(int64_t tokens, int64_t topk) {
       "fewer tokens in a call");
 }
 
-void Routing::assign(const RouterOutput& router, int64_t first_token, int64_t token_count, int64_t experts) {
+void Routing::assign(const RouterOutput& router, int64_t token_count, int64_t experts) {
   offsets_.assign(static_cast<size_t>(experts) + 1, 0);
   ids_.clear();
   for (int64_t token = 0; token < token_count; ++token)
     for (int64_t slot = 0; slot < router.topk; ++slot) {
-      const int64_t id = id_at(router, first_token + token, slot);
+      const int64_t id = id_at(router, token, slot);
       const bool is_expert = id >= 0 && id < experts;
       ids_.push_back(is_expert ? static_cast<int32_t>(id) : -1);
       if (is_expert) ++offsets_[static_cast<size_t>(id) + 1];
@@ -67,7 +68,7 @@ void Routing::assign(const RouterOutput& router, int64_t first_token, int64_t to
       if (*id < 0) continue;
       const auto row = static_cast<size_t>(offsets_[static_cast<size_t>(*id)]++);
       tokens[row] = static_cast<int32_t>(token);
-      weights[row] = weight_at(router, first_token + token, slot);
+      weights[row] = weight_at(router, token, slot);
     }
 }
 

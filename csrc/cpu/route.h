@@ -20,9 +20,6 @@ struct RouterOutput {
   int64_t topk;
 };
 
-// The id that a token has in a slot, as it is at this moment.
-int64_t id_at(const RouterOutput& router, int64_t token, int64_t slot);
-
 inline constexpr int64_t kMaxTopk = int64_t{1} << 16;
 inline constexpr int64_t kMaxPairs = (int64_t{1} << 31) - 1;
 
@@ -36,12 +33,12 @@ struct Routing {
     int32_t begin, end;  // rows
   };
   std::vector<Expert> active;   // experts that have rows, in order of index
-  std::vector<int32_t> tokens;  // token of each row, relative to the first
+  std::vector<int32_t> tokens;  // token of each row
   std::vector<float> weights;   // router weight of each row
 
   // Reads the router's choice once: whoever else writes to it meanwhile changes results, never where rows
   // are written.
-  void assign(const RouterOutput& router, int64_t first_token, int64_t tokens, int64_t experts);
+  void assign(const RouterOutput& router, int64_t tokens, int64_t experts);
 
  private:
   std::vector<int32_t> offsets_, ids_;

@@ -45,7 +45,7 @@ void Assignment::move(const Problem& problem, int i, int to) {
 void begin_greedily(const Problem& problem, Assignment& assignment) {
   assignment.clear(problem);
   for (int i = 0; i < problem.size(); ++i) {
-    int best = kGpu;
+    int best = kGpuOption;
     float best_peak = assignment.peak_of(problem, i, best);
     for (int x = best + 1; x < problem.options(); ++x) {
       if (!problem.has(i, x)) continue;
@@ -63,7 +63,7 @@ void begin_greedily(const Problem& problem, Assignment& assignment) {
 void begin_alone(const Problem& problem, Assignment& assignment) {
   assignment.clear(problem);
   for (int i = 0; i < problem.size(); ++i) {
-    int best = kGpu;
+    int best = kGpuOption;
     for (int x = 0; x < problem.options(); ++x)
       if (problem.option(i, x).own < problem.option(i, best).own) best = x;
     assignment.place(problem, i, best);

@@ -26,12 +26,12 @@ Costs::Costs(Machine machine)
   check(exists(machine_.gpu) && exists(machine_.cpu) && exists(machine_.link) &&
             std::ranges::all_of(machine_.dimm, exists) && std::ranges::all_of(machine_.channel, exists),
         "resources of the machine", "others", "those of the cost model");
-  options_.assign(base_at(kFirstDimm, -1), Option{.own = 0, .touched = {}});
+  options_.assign(base_at(kFirstDimmOption, -1), Option{.own = 0, .touched = {}});
   base_.resize(options_.size() * static_cast<size_t>(width_));
 }
 
 void Costs::set_base(int option, int layout, std::span<const float> row) {
-  check(option == kGpu || option == kCpu, "the GPU's option 0 or the CPU's 1", option, "0");
+  check(option == kGpuOption || option == kCpuOption, "the GPU's option 0 or the CPU's 1", option, "0");
   check(layout >= -1 && layout < places(), "striped (-1) or a DIMM", layout, "-1");
   check(std::ssize(row) == machine_.resources, "one number a resource", row.size(), "all resources");
   const size_t at = base_at(option, layout);

@@ -13,10 +13,11 @@
 namespace trimoe::plan {
 
 // Where an expert of a layer can run: on the GPU, on the CPU, or on a DIMM: the one that holds all of it or,
-// if it is striped, any, which then gathers it over the link in every pass.
-inline constexpr int kGpu = 0;
-inline constexpr int kCpu = 1;
-inline constexpr int kFirstDimm = 2;
+// if it is striped, any, which then gathers it over the link in every pass. Rows of a table, not domains
+// (common/domain_code.h): the option that wins of equals is the first.
+inline constexpr int kGpuOption = 0;
+inline constexpr int kCpuOption = 1;
+inline constexpr int kFirstDimmOption = 2;
 
 // Nanoseconds by the tokens of an expert; the CPU's time holds its waiting for a striped or a localized one.
 struct TokenCosts {

@@ -74,22 +74,22 @@ void Problem::add_expert(const Costs& costs, const LayerView& view, const Choice
   const auto one = static_cast<size_t>(expert(i));
   const int layout = view.layout[one];
   const TokenCosts& tokens = costs.of_tokens(view.counts[one]);
-  begin(i, kGpu, view.resident[one] ? costs.nothing() : costs.base(kGpu, layout));
-  add(i, kGpu, machine.gpu, tokens.gpu);
+  begin(i, kGpuOption, view.resident[one] ? costs.nothing() : costs.base(kGpuOption, layout));
+  add(i, kGpuOption, machine.gpu, tokens.gpu);
   if (choices.cpu) {
-    begin(i, kCpu, costs.base(kCpu, layout));
-    add(i, kCpu, machine.cpu, layout < 0 ? tokens.cpu_striped : tokens.cpu_localized);
+    begin(i, kCpuOption, costs.base(kCpuOption, layout));
+    add(i, kCpuOption, machine.cpu, layout < 0 ? tokens.cpu_striped : tokens.cpu_localized);
   }
   if (layout >= 0) {
-    begin(i, kFirstDimm, costs.nothing());
-    all_[at(i, kFirstDimm)].dimm = view.layout[one];
-    add(i, kFirstDimm, machine.dimm[static_cast<size_t>(layout)], tokens.dimm);
-    add(i, kFirstDimm, machine.channel[static_cast<size_t>(layout)], tokens.channel);
+    begin(i, kFirstDimmOption, costs.nothing());
+    all_[at(i, kFirstDimmOption)].dimm = view.layout[one];
+    add(i, kFirstDimmOption, machine.dimm[static_cast<size_t>(layout)], tokens.dimm);
+    add(i, kFirstDimmOption, machine.channel[static_cast<size_t>(layout)], tokens.channel);
   } else if (size() <= choices.striped_on_dimm_up_to) {
     const int last = size() - 1;
-    for (int option = kFirstDimm; option < options_; ++option)
+    for (int option = kFirstDimmOption; option < options_; ++option)
       add_striped(costs, i, option, tokens,
-                  dimm_order_[static_cast<size_t>((last - i + option - kFirstDimm) % costs.places())]);
+                  dimm_order_[static_cast<size_t>((last - i + option - kFirstDimmOption) % costs.places())]);
   }
 }
 
@@ -107,7 +107,7 @@ bool Problem::fill(const Costs& costs, const LayerView& view, const Choices& cho
   sort_active(view);
   width_ = costs.width();
   const int most_dimms = size() <= choices.more_dimms_up_to ? kMostDimmOptions : 1;
-  options_ = kFirstDimm + std::clamp(costs.places(), 1, most_dimms);
+  options_ = kFirstDimmOption + std::clamp(costs.places(), 1, most_dimms);
   const size_t n = experts_.size() * static_cast<size_t>(options_);
   rows_.resize(n * static_cast<size_t>(width_));
   all_.assign(n, Option{});

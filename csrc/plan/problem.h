@@ -25,7 +25,7 @@ struct Choices {
 };
 
 inline constexpr int kMostDimmOptions = 4;
-inline constexpr int kMostOptions = kFirstDimm + kMostDimmOptions;
+inline constexpr int kMostOptions = kFirstDimmOption + kMostDimmOptions;
 
 class Problem {
  public:
@@ -56,7 +56,7 @@ class Problem {
   void add_expert(const Costs& costs, const LayerView& view, const Choices& choices, int i);
 
   int width_ = 0;
-  int options_ = kFirstDimm + 1;
+  int options_ = kFirstDimmOption + 1;
   std::vector<int> experts_;
   std::vector<int> scratch_;
   std::vector<float> rows_;      // [active][options][width]

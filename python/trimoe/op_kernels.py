@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-from trimoe import _cpu
+from trimoe import _cpu, _ndp
 
-__all__ = ["add_kernels", "check_arguments", "check_places", "check_sizes"]
+__all__ = ["add_kernels", "check_arguments", "check_places", "check_sizes", "raise_cause"]
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -124,7 +124,11 @@ def add_kernels(name: str, check: Callable[..., None]) -> None:
 
     def below(keyset: Any, *args: Any) -> torch.Tensor:
         with torch._C._AutoDispatchBelowAutograd():
-            return op.redispatch(keyset & torch._C._after_autograd_keyset, *args)  # type: ignore[no-any-return]
+            try:
+                return op.redispatch(keyset & torch._C._after_autograd_keyset, *args)  # type: ignore[no-any-return]
+            except RuntimeError as error:
+                raise_cause(error)
+                raise
 
     def autograd(keyset: Any, *args: Any) -> torch.Tensor:
         if torch.is_grad_enabled() or forward_ad._current_level >= 0:
@@ -139,6 +143,14 @@ def add_kernels(name: str, check: Callable[..., None]) -> None:
 
 
 _kept: list[Any] = []  # a library that is freed takes its kernels back
+
+
+def raise_cause(error: RuntimeError) -> None:
+    """Raises what a layer's policy raised, as it was, where that is the cause of the op's error."""
+    cause = error.__cause__
+    if cause is not None and not isinstance(cause, _ndp.DimmError):
+        error.__cause__ = None
+        raise cause from cause.__cause__
 
 
 def _without_derivative(run: Callable[[], torch.Tensor], args: tuple[Any, ...]) -> torch.Tensor:

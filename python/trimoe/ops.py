@@ -10,7 +10,7 @@ import torch
 import trimoe
 from trimoe import _cpu, experts_op
 from trimoe.errors import FailureError
-from trimoe.op_kernels import add_kernels, check_arguments
+from trimoe.op_kernels import add_kernels, check_arguments, raise_cause
 from trimoe.sources import source_of, view_of
 
 __all__ = ["forward_on", "load_op", "moe_forward", "source_of"]
@@ -68,7 +68,11 @@ def moe_forward(
     the domain of each expert (0 CPU), or None. Returns [T, H] in the dtype of hidden; accumulates
     in fp32. Raises RuntimeError with a hint on bad arguments. Inference only.
     """
-    out: torch.Tensor = torch.ops.trimoe.moe_forward(hidden, topk_ids, topk_weights, layer, plan)
+    try:
+        out: torch.Tensor = torch.ops.trimoe.moe_forward(hidden, topk_ids, topk_weights, layer, plan)
+    except RuntimeError as error:
+        raise_cause(error)
+        raise
     return out
 
 

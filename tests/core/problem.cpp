@@ -186,7 +186,7 @@ std::vector<float> Problem::run(const cpu::TableEntry& entry, const ThreadPool& 
   const cpu::RouterOutput router{ids_.data(), true, k, 1, weights_.data(), DType::kF32, k, 1, k};
   const RowSource rows{hidden_.data(), case_.dtype, h, 1, h};
   const Kernel& kernel = entry.kernel(shape_.weights.format, shape_.int8_activations);
-  cpu::expert_ffn(*layer_, kernel, pool, {rows, router, case_.tokens, out.data()});
+  cpu::expert_ffn(*layer_, kernel, pool, rows, router, case_.tokens, out.data());
   std::vector<float> result(static_cast<size_t>(case_.tokens * h));
   for (size_t i = 0; i < result.size(); ++i)
     result[i] = element(case_.dtype, out.data(), static_cast<int64_t>(i));

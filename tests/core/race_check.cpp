@@ -12,6 +12,7 @@
 #include "common/own_threads.h"
 #include "cpu/pack.h"
 #include "problem.h"
+#include "runtime/layer.h"
 
 using namespace trimoe;
 using namespace trimoe::test;
@@ -73,11 +74,11 @@ int open_and_close() {
   shape.experts = shape.hidden = shape.inter = 1;
   std::atomic<int> wrong{0};
   at_once([&](int) {
-    const int64_t handle = cpu::register_layer(std::make_shared<cpu::Layer>(shape));
-    wrong += cpu::find_layer(handle)->shape().experts != 1;
-    cpu::unregister_layer(handle);
+    const int64_t handle = runtime::register_layer(std::make_shared<cpu::Layer>(shape));
+    wrong += runtime::find_layer(handle).packed->shape().experts != 1;
+    runtime::unregister_layer(handle);
     try {
-      cpu::find_layer(handle);
+      runtime::find_layer(handle);
       ++wrong;
     } catch (const Error&) {  // closed, as it should be
     }
@@ -101,7 +102,7 @@ int change_ids() {
   at_once([&](int) {
     for (int time = 0; time < 200; ++time) {
       cpu::Routing routing;  // whose buffers are as large as they need to be
-      routing.assign(router, 0, kTokens, kExperts);
+      routing.assign(router, kTokens, kExperts);
       int64_t rows = 0;
       for (const auto& expert : routing.active) rows += expert.end - expert.begin;
       wrong += rows != std::ssize(routing.tokens) ||

@@ -151,7 +151,7 @@ def test_placing() -> None:
     place(fleet, 1, source, 1)
     place(fleet, 2, source, 1)
     assert [fleet.where(expert) for expert in range(3)] == [
-        Location(1, slot, False, len(weights)) for slot in range(3)
+        Location(1, slot, "localized", len(weights)) for slot in range(3)
     ]
     fleet.remove(1)
     place(fleet, 9, source, 1)  # takes the slot and the room that became free
@@ -210,18 +210,17 @@ def test_migrate_and_relayout() -> None:
 
     around = 3 * COMMAND_NS + 2 * CLOSE_NS  # the ranks of all DIMMs concerned, the command, the ranks
     assert fleet.migrate(0, 2) == about(around + nbytes / 25.0)
-    assert fleet.where(0) == Location(2, 1, False, nbytes) and used() == [0, 0, 2 * nbytes, 0]
+    assert fleet.where(0) == Location(2, 1, "localized", nbytes) and used() == [0, 0, 2 * nbytes, 0]
     assert fleet.migrate(0, 2) == 0
-    assert fleet.relayout(0, striped=False) == 0
-    assert fleet.relayout(0, striped=True) == about(around + channel_ns(4 * 16) + nbytes * 3 / 4 / 25.0)
-    assert fleet.where(0) == Location(2, 1, True, nbytes)
+    assert fleet.relayout(0, "localized") == 0
+    assert fleet.relayout(0, "striped") == about(around + channel_ns(4 * 16) + nbytes * 3 / 4 / 25.0)
+    assert fleet.where(0) == Location(2, 1, "striped", nbytes)
     assert used() == [nbytes // 4, nbytes // 4, nbytes + nbytes // 4, nbytes // 4]
     assert fleet.bytes_of(0) == weights
-    assert fleet.relayout(0, striped=True) == 0
-    for call in (lambda: outcome(fleet, [(0, source)]), lambda: fleet.migrate(0, 1)):
-        with pytest.raises(InputError, match="one DIMM; got a striped one"):
-            call()
-    assert fleet.relayout(0, striped=False) == about(around + channel_ns(16) + nbytes * 3 / 4 / 25.0)
+    assert fleet.relayout(0, "striped") == 0
+    with pytest.raises(InputError, match="one DIMM; got a striped one"):
+        fleet.migrate(0, 1)
+    assert fleet.relayout(0, "localized") == about(around + channel_ns(16) + nbytes * 3 / 4 / 25.0)
     assert used() == [0, 0, 2 * nbytes, 0] and fleet.bytes_of(0) == weights
     assert outcome(fleet, [(0, source), (1, source)])[1] == [expected(source)] * 2
     for to in (-1, 4):
@@ -238,7 +237,7 @@ def test_an_odd_size_is_striped_in_whole_lines() -> None:
     fleet = Fleet(5)
     source = problem(Case("int4_g32", hidden=37, inter=29, tokens=2, bias=True))
     place(fleet, 0, source, 3)
-    fleet.relayout(0, striped=True)
+    fleet.relayout(0, "striped")
     used = [dimm["used_bytes"] for dimm in fleet.stats()["dimms"]]
     assert sum(used) == len(weights_of(source))
     assert len({*used[:4]}) == 1 and used[0] % 64 == 0 and 0 < used[4] <= used[0]
@@ -253,14 +252,14 @@ def test_the_slowest_of_link_and_ranks() -> None:
     around = 3 * COMMAND_NS + 2 * CLOSE_NS
     assert fleet.migrate(0, 1) == about(around + nbytes / stream_gbps(1))
     # One half stays on the DIMM, where it is read and written.
-    assert fleet.relayout(0, striped=True) == about(around + channel_ns(32) + nbytes * 1.5 / stream_gbps(1))
+    assert fleet.relayout(0, "striped") == about(around + channel_ns(32) + nbytes * 1.5 / stream_gbps(1))
 
 
 def test_a_fleet_of_one() -> None:
     fleet, source = Fleet(1), problem(CASE)
     place(fleet, 0, source, 0)
     with pytest.raises(InputError, match="two DIMMs that answer"):
-        fleet.relayout(0, striped=True)
+        fleet.relayout(0, "striped")
     with pytest.raises(InputError, match="another DIMM that answers and has room"):
         fleet.evacuate(0)
     assert fleet.evacuate.__doc__ and fleet.bytes_of(0) == weights_of(source)

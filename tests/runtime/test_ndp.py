@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 import trimoe
 from support.cases import Case, Problem, make_problem, rel_error
 from support.shipped_model import SHIPPED
-from trimoe import _ndp
+from trimoe import _ndp, _runtime
 from trimoe.errors import InputError
 from trimoe.ndp import Fleet
 from trimoe.ops import moe_forward
@@ -101,13 +101,19 @@ def test_what_counts_are_the_bytes_in_the_dimm(arithmetic: str) -> None:
 def test_bad_plans_get_one_line() -> None:
     problem = make_problem(CASES[0], "bf16")
     fleet, plan = on_dimms(problem)
-    with pytest.raises(RuntimeError, match=r"expected a plan that has each expert on the DIMM .*domain 18"):
+    with pytest.raises(RuntimeError, match=r"0 \(CPU\), 2 to 5 \(DIMMs\), -2 \(split .*\); got 18"):
         forward(problem, torch.full_like(plan, 18))
-    fleet.relayout(_ndp.expert_key(problem.layer.handle, 0), striped=True)
-    with pytest.raises(RuntimeError, match="lies on one DIMM; got a striped one"):
-        forward(problem, plan)
-    _ndp.detach(problem.layer.handle)
-    with pytest.raises(RuntimeError, match=r"domains this layer has: 0 \(CPU\); got 4"):
+    where = "expected a plan that has each expert on the DIMM where it lies; got expert 0 in domain"
+    for code in (3, -2):
+        with pytest.raises(RuntimeError, match=f"{where} {code}, which lies on DIMM 0; try"):
+            forward(problem, torch.where(torch.arange(len(plan)) == 0, code, plan).int())
+    for layout, code in (("striped", -2), ("split", 2)):
+        fleet.relayout(_ndp.expert_key(problem.layer.handle, 0), layout)
+        plan[0] = code
+        with pytest.raises(RuntimeError, match=f"{where} {code}, a {layout} one; try"):
+            forward(problem, plan)
+    _runtime.detach(problem.layer.handle)
+    with pytest.raises(RuntimeError, match=r"domains this layer has: 0 \(CPU\); got 2"):
         forward(problem, plan)
     assert fleet.stats()["dimms"][0]["experts"] == 0
 
@@ -189,7 +195,7 @@ def test_experts_may_move_meanwhile(model: Any, tokenizer: Any, fleet: Fleet) ->
     try:
         handles = [layer.handle for layer in model.trimoe_store.layers.values()]
         for expert in range(32):
-            fleet.relayout(_ndp.expert_key(handles[0], expert), striped=True)
+            fleet.relayout(_ndp.expert_key(handles[0], expert), "striped")
             fleet.migrate(_ndp.expert_key(handles[1], expert), 5)
         fleet.kill(3)
         assert fleet.evacuate(3) > 0

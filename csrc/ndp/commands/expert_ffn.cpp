@@ -1,4 +1,5 @@
-// EXPERT_FFN: GEMM_GU, SILU_MUL, GEMM_DN and REDUCE in one, all ranks.
+// EXPERT_FFN: GEMM_GU, SILU_MUL, GEMM_DN and REDUCE in one, all ranks. Of a striped expert it gathers over the
+// link, while it streams its own piece, what other DIMMs have.
 //   slot, tokens; buf_in: bf16 [tokens, H]; buf_out: fp32 [tokens, H]. What lies behind both is overwritten.
 #include "common/layout.h"
 #include "ndp/commands/compute.h"
@@ -37,11 +38,15 @@ Outcome plan_expert_ffn(const Call& call) {
     effects.push_back(std::move(outcome.effect));
   }
   const WorkTime time = time_of(dimm, work);  // the activation goes on beside the stream
-  return {Status::kOk, time.gate_up_ns + time.down_ns + time.reduce_ns, [effects](double share) {
+  const Gather gather = gather_of(call, work);
+  const double ns = gather.wait_ns + time.gate_up_ns + time.down_ns + time.reduce_ns;
+  return {Status::kOk, ns,
+          [&dimm, work, effects, until_ns = call.start_ns + ns](double share) {
             for (const auto& effect : effects)
               if (const Status status = effect(share); status != Status::kOk) return status;
-            return Status::kOk;
-          }};
+            return gathered(dimm, work, until_ns);
+          },
+          gather.links};
 }
 
 }  // namespace trimoe::ndp

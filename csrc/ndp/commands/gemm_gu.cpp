@@ -13,10 +13,15 @@ Outcome plan_gemm_gu(const Call& call) {
     if (!call.buffer(rank, d.buf_in, work.input_bytes()) ||
         !call.buffer(rank, d.buf_out, work.sums_bytes(work.slice(rank, dimm))))
       return refused(Status::kBufOverflow);
-  return {Status::kOk, time_of(dimm, work).gate_up_ns, [&dimm, d, work](double share) {
+  const Gather gather = gather_of(call, work);
+  const double ns = gather.wait_ns + time_of(dimm, work).gate_up_ns;
+  return {Status::kOk, ns,
+          [&dimm, d, work, until_ns = call.start_ns + ns](double share) {
             count_stream(dimm, work, Matrices::kGateUp, share);
-            const CoreExpert expert = work.expert(dimm);
-            if (share < 1 || !dimm.computes) return Status::kOk;
+            const Status status = gathered(dimm, work, until_ns);
+            if (share < 1 || status != Status::kOk || !dimm.computes) return status;
+            std::vector<std::byte> room;
+            const CoreExpert expert = work.expert(dimm, room);
             if (!expert.data) return Status::kBadAddress;  // released meanwhile
             for (const int rank : work.ranks) {
               std::byte* buffer = dimm.ranks[static_cast<size_t>(rank)].buffer.data();
@@ -24,7 +29,8 @@ Outcome plan_gemm_gu(const Call& call) {
                       work.tokens, reinterpret_cast<float*>(buffer + d.buf_out));
             }
             return Status::kOk;
-          }};
+          },
+          gather.links};
 }
 
 }  // namespace trimoe::ndp

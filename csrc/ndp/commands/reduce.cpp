@@ -15,8 +15,9 @@ Outcome plan_reduce(const Call& call) {
     if (!call.buffer(rank, d.buf_in, work.result_bytes())) return refused(Status::kBufOverflow);
   if (!call.buffer(work.ranks[0], d.buf_out, work.result_bytes())) return refused(Status::kBufOverflow);
   return {Status::kOk, time_of(dimm, work).reduce_ns, [&dimm, d, work](double share) {
-            const CoreExpert expert = work.expert(dimm);
             if (share < 1 || !dimm.computes) return Status::kOk;
+            std::vector<std::byte> room;
+            const CoreExpert expert = work.expert(dimm, room);
             if (!expert.data) return Status::kBadAddress;  // released meanwhile
             std::vector<const float*> partials;
             partials.reserve(dimm.ranks.size());

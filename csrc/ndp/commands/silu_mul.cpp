@@ -19,8 +19,9 @@ Outcome plan_silu_mul(const Call& call) {
   }
   const double ns = static_cast<double>(work.tokens * work.shape.inter) / dimm.config.silu_per_ns;
   return {Status::kOk, ns, [&dimm, d, work](double share) {
-            const CoreExpert expert = work.expert(dimm);
             if (share < 1 || !dimm.computes) return Status::kOk;
+            std::vector<std::byte> room;
+            const CoreExpert expert = work.expert(dimm, room);
             if (!expert.data) return Status::kBadAddress;  // released meanwhile
             for (const int rank : work.ranks) {
               const Slice slice = work.slice(rank, dimm);

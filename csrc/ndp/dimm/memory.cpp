@@ -1,11 +1,24 @@
 #include "ndp/dimm/memory.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "common/error.h"
 #include "common/layout.h"
 
 namespace trimoe::ndp {
+namespace {
+
+struct alignas(kLineBytes) Line {
+  std::byte bytes[kLineBytes];
+};
+
+}  // namespace
+
+std::shared_ptr<std::byte> zeroed_lines(int64_t bytes) {
+  const std::shared_ptr<Line[]> lines(new Line[static_cast<size_t>(ceil_div(bytes, kLineBytes))]());
+  return {lines, lines[0].bytes};
+}
 
 int64_t Memory::gap_for(int64_t bytes) const {
   int64_t from = 0;
@@ -23,30 +36,34 @@ int64_t Memory::find_gap(int64_t bytes) const {
   return address;
 }
 
-int64_t Memory::allocate(int64_t bytes) {
-  const int64_t address = find_gap(bytes);
-  Region region;
-  region.bytes = bytes;
-  region.own.resize(static_cast<size_t>(ceil_div(bytes, kLineBytes)));
+int64_t Memory::add(Region region) {
+  const int64_t address = find_gap(region.bytes);
+  used_ += region.bytes;
   regions_.emplace(address, std::move(region));
-  used_ += bytes;
   return address;
 }
 
-int64_t Memory::map(const std::byte* data, int64_t bytes, std::shared_ptr<const void> owner) {
-  const int64_t address = find_gap(bytes);
-  regions_.emplace(address, Region{bytes, {}, data, std::move(owner)});
-  used_ += bytes;
-  return address;
+int64_t Memory::allocate(int64_t bytes) {
+  find_gap(bytes);  // before so much is taken from the host
+  return hold(zeroed_lines(bytes), bytes);
 }
 
-void Memory::release(int64_t address) {
+int64_t Memory::map(std::shared_ptr<const std::byte> data, int64_t bytes) {
+  return add({bytes, std::move(data)});
+}
+
+int64_t Memory::hold(std::shared_ptr<std::byte> data, int64_t bytes) {
+  std::byte* writable = data.get();
+  return add({bytes, std::move(data), writable});
+}
+
+std::shared_ptr<const void> Memory::release(int64_t address) {
   const auto found = regions_.find(address);
   check(found != regions_.end(), "the address of a region", address, "what allocate() or map() returned");
   const auto end = static_cast<uint64_t>(address + found->second.bytes);
   std::erase_if(poisoned_, [&](uint64_t one) { return one >= static_cast<uint64_t>(address) && one < end; });
   used_ -= found->second.bytes;
-  regions_.erase(found);
+  return regions_.extract(found).mapped().data;
 }
 
 Memory::Regions::const_iterator Memory::find(uint64_t address, int64_t bytes) const {
@@ -61,15 +78,13 @@ Memory::Regions::const_iterator Memory::find(uint64_t address, int64_t bytes) co
 const std::byte* Memory::read(uint64_t address, int64_t bytes) const {
   const auto found = find(address, bytes);
   if (found == regions_.end()) return nullptr;
-  const Region& region = found->second;
-  return (region.mapped ? region.mapped : region.own[0].bytes) +
-         (static_cast<int64_t>(address) - found->first);
+  return found->second.data.get() + (static_cast<int64_t>(address) - found->first);
 }
 
 std::byte* Memory::write(uint64_t address, int64_t bytes) {
   const auto found = find(address, bytes);
-  if (found == regions_.end() || found->second.mapped) return nullptr;
-  return const_cast<std::byte*>(found->second.own[0].bytes) + (static_cast<int64_t>(address) - found->first);
+  if (found == regions_.end() || !found->second.writable) return nullptr;
+  return found->second.writable + (static_cast<int64_t>(address) - found->first);
 }
 
 bool Memory::is_poisoned(uint64_t address, int64_t bytes) const {

@@ -11,18 +11,23 @@
 
 namespace trimoe::ndp {
 
+// Zeroed bytes that kernels of the host may read: they begin with a line and end with one.
+std::shared_ptr<std::byte> zeroed_lines(int64_t bytes);
+
 class Memory {
  public:
   explicit Memory(int64_t capacity) : capacity_(capacity) {}
 
-  // Zeroed. Throws Error when there is no gap of so many bytes.
+  // Zeroed. Throws Error when there is no gap of so many bytes, as those below do.
   int64_t allocate(int64_t bytes);
-  // Bytes that lie in host memory already, read-only: one copy of the weights, as DIMMs are host memory.
-  int64_t map(const std::byte* data, int64_t bytes, std::shared_ptr<const void> owner);
-  // Throws Error unless a region begins there.
-  void release(int64_t address);
+  // Bytes of the host that become a region: one copy of the weights, as DIMMs are host memory. hold(): that
+  // commands may write to.
+  int64_t map(std::shared_ptr<const std::byte> data, int64_t bytes);
+  int64_t hold(std::shared_ptr<std::byte> data, int64_t bytes);
+  // What kept the bytes, for the caller to let go of. Throws Error unless a region begins there.
+  std::shared_ptr<const void> release(int64_t address);
 
-  // Null unless the bytes lie within one region; write(): one that was allocated.
+  // Null unless the bytes lie within one region; write(): one that may be written to.
   const std::byte* read(uint64_t address, int64_t bytes) const;
   std::byte* write(uint64_t address, int64_t bytes);
 
@@ -35,20 +40,16 @@ class Memory {
   bool has_room(int64_t bytes) const { return gap_for(bytes) >= 0; }
 
  private:
-  // A line, as kernels of the host may read it.
-  struct alignas(kLineBytes) Line {
-    std::byte bytes[kLineBytes];
-  };
   struct Region {
     int64_t bytes = 0;
-    std::vector<Line> own;
-    const std::byte* mapped = nullptr;
-    std::shared_ptr<const void> owner;
+    std::shared_ptr<const std::byte> data;
+    std::byte* writable = nullptr;  // the same bytes, where they may be written to
   };
   using Regions = std::map<int64_t, Region>;
 
   int64_t gap_for(int64_t bytes) const;  // its address, -1 for none
   int64_t find_gap(int64_t bytes) const;
+  int64_t add(Region region);
   Regions::const_iterator find(uint64_t address, int64_t bytes) const;
 
   int64_t capacity_;

@@ -2,6 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
 
 #include "common/error.h"
 
@@ -35,12 +38,17 @@ constexpr const char* name_of(Status status) {
 class DimmError : public Error {
  public:
   DimmError(int number, Status how, const std::string& during)
+      : DimmError(number, how, during, {{number, how}}) {}
+  // all: of the same step, this one among them.
+  DimmError(int number, Status how, const std::string& during, std::map<int, Status> all)
       : Error("DIMM " + std::to_string(number) + " to finish " + during, name_of(how),
               "another domain for its experts (plan entry 0), or reset()"),
         dimm(number),
-        status(how) {}
+        status(how),
+        failures(std::move(all)) {}
   const int dimm;
   const Status status;
+  const std::map<int, Status> failures;
 };
 
 }  // namespace trimoe::ndp

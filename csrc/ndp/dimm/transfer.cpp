@@ -32,12 +32,15 @@ const std::byte* bytes_at(Peers& peers, uint64_t address, int64_t bytes) {
 void count_run(DimmState& reader, DimmState& writer, int64_t bytes) {
   reader.counters.dram_read_bytes += bytes;
   writer.counters.dram_written_bytes += bytes;
-  if (reader.id == writer.id) return;
-  reader.counters.link_bytes += bytes;
-  reader.counters.link_nj += static_cast<double>(bytes) * 8 * kLinkPjPerBit * 1e-3;
+  if (reader.id != writer.id) count_link(reader, bytes);
 }
 
 }  // namespace
+
+void count_link(DimmState& sender, int64_t bytes) {
+  sender.counters.link_bytes += bytes;
+  sender.counters.link_nj += static_cast<double>(bytes) * 8 * kLinkPjPerBit * 1e-3;
+}
 
 std::set<int> dimms_of(const std::vector<Piece>& one, const std::vector<Piece>& other) {
   std::set<int> found;
@@ -90,9 +93,7 @@ Status copy_pieces(Peers& peers, const std::vector<Piece>& from, const std::vect
     if (!dimm->answers(until_ns))
       share = std::min(share, std::max(0.0, (dimm->silent_ns() - start_ns) / (until_ns - start_ns)));
   }
-  for (const Piece& piece : from)
-    if (peers.peer(dimm_of(piece.address))->memory.is_poisoned(local_of(piece.address), piece.bytes))
-      return Status::kEcc;
+  if (is_poisoned(peers, from)) return Status::kEcc;
   const auto bytes = static_cast<int64_t>(share * static_cast<double>(bytes_of(from)));
   Status status = share < 1 ? Status::kTimeout : Status::kOk;
   for_each_run(from, to, bytes, [&](uint64_t source, uint64_t target, int64_t run) {
@@ -107,6 +108,32 @@ Status copy_pieces(Peers& peers, const std::vector<Piece>& from, const std::vect
     count_run(reader, writer, run);
   });
   return status;
+}
+
+bool is_poisoned(Peers& peers, const std::vector<Piece>& pieces) {
+  return std::any_of(pieces.begin(), pieces.end(), [&](const Piece& piece) {
+    const DimmState* dimm = peers.peer(dimm_of(piece.address));
+    return dimm && dimm->memory.is_poisoned(local_of(piece.address), piece.bytes);
+  });
+}
+
+const std::byte* bytes_together(Peers& peers, const std::vector<Piece>& pieces, std::vector<std::byte>& room) {
+  const std::byte* first = bytes_at(peers, pieces[0].address, pieces[0].bytes);
+  const std::byte* next = first;
+  bool is_whole = true;
+  for (const Piece& piece : pieces) {
+    const std::byte* found = bytes_at(peers, piece.address, piece.bytes);
+    if (!found) return nullptr;
+    is_whole = is_whole && found == next;
+    next = found + piece.bytes;
+  }
+  if (is_whole) return first;
+  room.clear();
+  for (const Piece& piece : pieces) {
+    const std::byte* found = bytes_at(peers, piece.address, piece.bytes);
+    room.insert(room.end(), found, found + piece.bytes);
+  }
+  return room.data();
 }
 
 bool is_same(Peers& peers, const std::vector<Piece>& one, const std::vector<Piece>& other) {

@@ -29,6 +29,16 @@ bool is_same(Peers& peers, const std::vector<Piece>& one, const std::vector<Piec
 // OK when every piece lies in a region of a DIMM that there is; with `writable`, one that may be written.
 Status check_pieces(Peers& peers, const std::vector<Piece>& pieces, bool writable);
 
+// Whether memory under any of them cannot be corrected.
+bool is_poisoned(Peers& peers, const std::vector<Piece>& pieces);
+
+// The bytes of all pieces, one behind the other: where they lie if they lie so, else in `room`. Null unless
+// every piece lies in a region.
+const std::byte* bytes_together(Peers& peers, const std::vector<Piece>& pieces, std::vector<std::byte>& room);
+
+// Bytes that have left a DIMM over its link.
+void count_link(DimmState& sender, int64_t bytes);
+
 // Whether any two of the pieces, of one list or of both, have a byte in common.
 bool overlap(const std::vector<Piece>& one, const std::vector<Piece>& other);
 

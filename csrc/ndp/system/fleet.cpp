@@ -6,8 +6,15 @@
 #include "common/layout.h"
 #include "ndp/commands/compute.h"
 #include "ndp/dimm/transfer.h"
+#include "ndp/system/split.h"
 
 namespace trimoe::ndp {
+namespace {
+
+// The part of a split expert that begins there.
+SplitPart part_at(int64_t begin, const ExpertShape& shape) { return {begin, begin + shape.inter, shape}; }
+
+}  // namespace
 
 Fleet::Fleet(const DimmConfig& config, int dimms) {
   check(dimms >= 1 && dimms <= 256, "1 to 256 DIMMs", dimms, "16");
@@ -39,90 +46,192 @@ uint32_t Fleet::free_slot(int dimm) const {
   return free;
 }
 
-void Fleet::place(int64_t expert, const ExpertShape& shape, Number number, const std::byte* data,
-                  std::shared_ptr<const void> owner, int index) {
-  const std::lock_guard lock(mutex_);
-  Memory& memory = dimm(index).state().memory;
+void Fleet::place(int64_t expert, const ExpertShape& shape, Number number,
+                  const std::shared_ptr<const std::byte>& data, int index, Layout layout) {
+  const Lock lock(*this);
+  dimm(index);  // there must be one
   validate(shape, number);
   check(!residents_.contains(expert), "an expert that lies on no DIMM yet", expert, "migrate()");
-  check(tokens_that_fit(shape) >= 1, "a buffer that holds one token of the expert", shape.hidden,
-        "a larger buffer");
-  const int64_t bytes = shape.expert_bytes();
-  const int64_t address = memory.map(data, bytes, std::move(owner));
-  const Resident resident{
-      {shape, number, {{remote(index, static_cast<uint64_t>(address)), bytes}}}, index, free_slot(index)};
-  const Status status = configure(resident);
-  if (status != Status::kOk) {
-    memory.release(address);
-    throw DimmError(index, status, "CFG_EXPERT");
+  const Resident resident = lay(shape, number, layout, index, data);
+  try {
+    for (const Held& held : resident.held)
+      check(tokens_that_fit(held.slot.shape) >= 1, "a buffer that holds one token of the expert",
+            shape.hidden, "a larger buffer");
+    configure_all(resident);
+  } catch (...) {
+    drop(resident);
+    throw;
   }
   residents_.emplace(expert, resident);
 }
 
+// Its slots; throws DimmError for the first DIMM that fails.
+void Fleet::configure_all(const Resident& resident) {
+  constexpr int kTries = 4;  // of a descriptor that arrives corrupt
+  for (const Held& held : resident.held) {
+    Status status = Status::kBadCrc;
+    for (int tries = 0; tries < kTries && status == Status::kBadCrc; ++tries)
+      status = configure(held.dimm, held.number, held.slot);
+    if (status != Status::kOk) throw DimmError(held.dimm, status, "CFG_EXPERT");
+  }
+}
+
+// The bytes become regions of those DIMMs, evenly and in whole lines; the last parts can be smaller.
+std::vector<Piece> Fleet::spread(const std::shared_ptr<const std::byte>& data, bool writable, int64_t bytes,
+                                 const std::vector<int>& on) {
+  const int64_t part = round_up(ceil_div(bytes, std::ssize(on)), kLineBytes);
+  std::vector<Piece> pieces;
+  try {
+    for (const int index : on) {
+      const int64_t first = bytes_of(pieces), size = std::min(part, bytes - first);
+      if (size <= 0) break;
+      const std::shared_ptr<const std::byte> from(data, data.get() + first);
+      Memory& memory = dimm(index).state().memory;
+      const int64_t address =
+          writable ? memory.hold(std::const_pointer_cast<std::byte>(from), size) : memory.map(from, size);
+      pieces.push_back({remote(index, static_cast<uint64_t>(address)), size});
+    }
+  } catch (...) {
+    release(pieces);
+    throw;
+  }
+  return pieces;
+}
+
+// Where an expert will lie in that layout. Its bytes are those that are given, without a copy where they stay
+// together; without any, the regions are new and empty.
+Fleet::Resident Fleet::lay(const ExpertShape& shape, Number number, Layout layout, int home,
+                           const std::shared_ptr<const std::byte>& data) {
+  Resident resident{shape, number, layout, {}, {}};
+  const std::vector<int> on = layout == Layout::kLocalized ? std::vector<int>{home} : alive();
+  check(layout == Layout::kLocalized || on.size() >= 2, "two DIMMs that answer", "fewer", "a fleet of more");
+  if (layout != Layout::kSplit) {
+    const int64_t bytes = shape.expert_bytes();
+    resident.whole = data ? data : zeroed_lines(bytes);
+    resident.held.push_back(
+        {home, free_slot(home), {shape, number, spread(resident.whole, !data, bytes, on)}});
+    return resident;
+  }
+  const std::vector<SplitPart> parts = split(shape, static_cast<int>(on.size()));
+  try {
+    for (size_t i = 0; i < on.size(); ++i) {
+      if (parts[i].begin == parts[i].end) continue;
+      const int64_t bytes = parts[i].shape.expert_bytes();
+      resident.held.push_back({on[i],
+                               free_slot(on[i]),
+                               {parts[i].shape, number, spread(zeroed_lines(bytes), true, bytes, {on[i]})}});
+    }
+  } catch (...) {
+    drop(resident);
+    throw;
+  }
+  if (data) fill(resident, data.get());
+  return resident;
+}
+
+void Fleet::drop(const Resident& resident) {
+  for (const Held& held : resident.held) {
+    dimm(held.dimm).state().slots.erase(held.number);
+    release(held.slot.pieces);
+  }
+  released_.push_back(resident.whole);
+}
+
 void Fleet::remove(int64_t expert) {
-  const std::lock_guard lock(mutex_);
-  const Resident resident = find(expert);
-  dimm(resident.dimm).state().slots.erase(resident.number);
-  release(resident.slot.pieces);
+  const Lock lock(*this);
+  drop(find(expert));
   residents_.erase(expert);
 }
 
 void Fleet::remove_all(int64_t first, int64_t end) {
-  const std::lock_guard lock(mutex_);
+  const Lock lock(*this);
   for (auto one = residents_.lower_bound(first); one != residents_.end() && one->first < end;) {
-    dimm(one->second.dimm).state().slots.erase(one->second.number);
-    release(one->second.slot.pieces);
+    drop(one->second);
     one = residents_.erase(one);
   }
 }
 
 Location Fleet::where(int64_t expert) const {
-  const std::lock_guard lock(mutex_);
+  const Lock lock(*this);
   const Resident& found = find(expert);
-  return {found.dimm, found.number, found.slot.pieces.size() > 1, bytes_of(found.slot.pieces)};
+  int64_t bytes = 0;
+  for (const Held& held : found.held) bytes += bytes_of(held.slot.pieces);
+  return {found.layout, found.held[0].dimm, found.held[0].number, bytes};
 }
 
 int64_t Fleet::hidden_of(int64_t expert) const {
-  const std::lock_guard lock(mutex_);
-  return find(expert).slot.shape.hidden;
+  const Lock lock(*this);
+  return find(expert).shape.hidden;
 }
 
 std::vector<std::byte> Fleet::read(int64_t expert) const {
-  const std::lock_guard lock(mutex_);
-  std::vector<std::byte> bytes;
-  for (const Piece& piece : find(expert).slot.pieces) {
-    const Memory& memory = dimms_[static_cast<size_t>(dimm_of(piece.address))]->state().memory;
-    const std::byte* from = memory.read(local_of(piece.address), piece.bytes);
-    bytes.insert(bytes.end(), from, from + piece.bytes);
-  }
+  const Lock lock(*this);
+  const Resident& found = find(expert);
+  std::vector<std::byte> bytes(static_cast<size_t>(found.shape.expert_bytes()));
+  put_together(found, bytes.data());
   return bytes;
 }
 
+std::shared_ptr<const std::byte> Fleet::packed(int64_t expert) const {
+  const Lock lock(*this);
+  const Resident& found = find(expert);
+  if (found.whole) return found.whole;
+  const std::shared_ptr<std::byte> bytes = zeroed_lines(found.shape.expert_bytes());
+  put_together(found, bytes.get());
+  return bytes;
+}
+
+// The packed expert, from what lies on the DIMMs now.
+void Fleet::put_together(const Resident& resident, std::byte* to) const {
+  const bool is_split = resident.layout == Layout::kSplit;
+  if (is_split) clear_expert(resident.shape, to);
+  int64_t begin = 0;
+  for (const Held& held : resident.held)
+    for (const Piece& piece : held.slot.pieces) {
+      const Memory& memory = dimms_[static_cast<size_t>(dimm_of(piece.address))]->state().memory;
+      const std::byte* from = memory.read(local_of(piece.address), piece.bytes);
+      if (is_split)
+        join_part(resident.shape, part_at(begin, held.slot.shape), from, to);
+      else
+        std::memcpy(to + begin, from, static_cast<size_t>(piece.bytes));
+      begin += is_split ? held.slot.shape.inter : piece.bytes;
+    }
+}
+
+// And back, to regions that can be written to.
+void Fleet::fill(const Resident& resident, const std::byte* from) {
+  const bool is_split = resident.layout == Layout::kSplit;
+  int64_t begin = 0;
+  for (const Held& held : resident.held)
+    for (const Piece& piece : held.slot.pieces) {
+      std::byte* to = dimm(dimm_of(piece.address)).state().memory.write(local_of(piece.address), piece.bytes);
+      if (is_split)
+        cut_part(resident.shape, from, part_at(begin, held.slot.shape), to);
+      else
+        std::memcpy(to, from + begin, static_cast<size_t>(piece.bytes));
+      begin += is_split ? held.slot.shape.inter : piece.bytes;
+    }
+}
+
 std::map<int, Status> Fleet::failures() const {
-  const std::lock_guard lock(mutex_);
+  const Lock lock(*this);
   return failures_;
 }
 
-const Piece& Fleet::localized(int64_t expert) const {
-  const auto& pieces = find(expert).slot.pieces;
-  check(pieces.size() == 1, "an expert that lies on one DIMM", "a striped one", "relayout()");
-  return pieces[0];
+const Fleet::Held& Fleet::localized(int64_t expert) const {
+  const Resident& found = find(expert);
+  check(found.layout == Layout::kLocalized, "an expert that lies on one DIMM",
+        "a " + std::string(name_of(found.layout)) + " one", "relayout() to localized");
+  return found.held[0];
 }
 
 uint64_t Fleet::address_of(int64_t expert) const {
-  const std::lock_guard lock(mutex_);
-  return local_of(localized(expert).address);
-}
-
-const std::byte* Fleet::bytes_at(int64_t expert) const {
-  const std::lock_guard lock(mutex_);
-  const Piece& piece = localized(expert);
-  const Memory& memory = dimms_[static_cast<size_t>(dimm_of(piece.address))]->state().memory;
-  return memory.read(local_of(piece.address), piece.bytes);
+  const Lock lock(*this);
+  return local_of(localized(expert).slot.pieces[0].address);
 }
 
 FleetCounters Fleet::counters() const {
-  const std::lock_guard lock(mutex_);
+  const Lock lock(*this);
   return counters_;
 }
 
@@ -143,27 +252,10 @@ std::vector<int> Fleet::alive() const {
   return found;
 }
 
-// Evenly, in whole lines; the last parts can be smaller.
-std::vector<Piece> Fleet::allocate(int64_t bytes, const std::vector<int>& on) {
-  const int64_t part = round_up(ceil_div(bytes, std::ssize(on)), kLineBytes);
-  std::vector<Piece> pieces;
-  try {
-    for (const int index : on) {
-      const int64_t size = std::min(part, bytes - bytes_of(pieces));
-      if (size <= 0) break;
-      const int64_t address = dimm(index).state().memory.allocate(size);
-      pieces.push_back({remote(index, static_cast<uint64_t>(address)), size});
-    }
-  } catch (...) {
-    release(pieces);
-    throw;
-  }
-  return pieces;
-}
-
 void Fleet::release(const std::vector<Piece>& pieces) {
   for (const Piece& piece : pieces)
-    dimm(dimm_of(piece.address)).state().memory.release(static_cast<int64_t>(local_of(piece.address)));
+    released_.push_back(
+        dimm(dimm_of(piece.address)).state().memory.release(static_cast<int64_t>(local_of(piece.address))));
 }
 
 // What a DIMM was given by descriptor comes first: it may reach other DIMMs.

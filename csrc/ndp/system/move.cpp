@@ -1,7 +1,6 @@
 // Experts from DIMM to DIMM and from layout to layout. The old copy counts until the DIMM has committed; what
 // was allocated for a new one that failed is given back.
 #include <algorithm>
-#include <cstring>
 #include <exception>
 
 #include "ndp/dimm/rates.h"
@@ -9,57 +8,91 @@
 #include "ndp/system/fleet.h"
 
 namespace trimoe::ndp {
-namespace {
-
-constexpr int kTries = 4;  // of a descriptor that arrives corrupt
-
-}  // namespace
 
 double Fleet::migrate(int64_t expert, int to) {
-  const std::lock_guard lock(mutex_);
-  Resident moved = find(expert);
-  const Resident old = moved;
+  const Lock lock(*this);
+  const Held from = localized(expert);
   dimm(to);  // there must be one
-  check(old.slot.pieces.size() == 1, "an expert that lies on one DIMM", "a striped one", "relayout() first");
-  if (to == old.dimm) return 0;
+  if (to == from.dimm) return 0;
   const double start = start_step();
-  moved.dimm = to;
-  moved.number = free_slot(to);
-  moved.slot.pieces = allocate(old.slot.pieces[0].bytes, {to});
-  Descriptor d;
-  d.opcode = static_cast<uint8_t>(Opcode::kMigrate);
-  d.rank_mask = 0xff;
-  d.slot = old.number;
-  d.dst_addr = moved.slot.pieces[0].address;
-  d.buf_in = moved.number;
-  commit(expert, old, moved, d, {});
+  move_to(expert, to);
   return finish_move(start);
 }
 
-double Fleet::relayout(int64_t expert, bool striped) {
-  const std::lock_guard lock(mutex_);
-  Resident moved = find(expert);
-  const Resident old = moved;
-  if (striped == (old.slot.pieces.size() > 1)) return 0;
+// Of a localized expert.
+void Fleet::move_to(int64_t expert, int to) {
+  const Resident old = find(expert);
+  const Resident moved = lay(old.shape, old.number, Layout::kLocalized, to, nullptr);
+  Descriptor d;
+  d.opcode = static_cast<uint8_t>(Opcode::kMigrate);
+  d.rank_mask = 0xff;
+  d.slot = old.held[0].number;
+  d.dst_addr = moved.held[0].slot.pieces[0].address;
+  d.buf_in = moved.held[0].number;
+  commit(expert, old, moved, d, {});
+}
+
+double Fleet::relayout(int64_t expert, Layout layout, int to) {
+  const Lock lock(*this);
+  const Resident old = find(expert);
+  const int home = to < 0 ? old.held[0].dimm : to;
+  dimm(home);  // there must be one
+  if (layout == old.layout && (layout != Layout::kLocalized || home == old.held[0].dimm)) return 0;
   const double start = start_step();
-  check(!striped || alive().size() >= 2, "two DIMMs that answer", "fewer", "a fleet of more");
-  moved.slot.pieces = allocate(bytes_of(old.slot.pieces), striped ? alive() : std::vector<int>{old.dimm});
-  const auto list = std::as_bytes(std::span(moved.slot.pieces));
+  if (layout == old.layout) {
+    move_to(expert, home);
+  } else if (layout == Layout::kSplit || old.layout == Layout::kSplit) {
+    residents_[expert] = moved_by_host(old, layout, home);
+    drop(old);
+  } else {
+    take_slot(expert, home);
+    respread(expert, layout);
+  }
+  return finish_move(start);
+}
+
+// The slot of a striped expert to another DIMM, which has to be told where the pieces lie.
+void Fleet::take_slot(int64_t expert, int to) {
+  Resident& resident = residents_.at(expert);
+  Held& held = resident.held[0];
+  if (resident.layout != Layout::kStriped || held.dimm == to) return;
+  const uint32_t number = free_slot(to);
+  if (const Status status = configure(to, number, held.slot); status != Status::kOk)
+    throw DimmError(to, status, "CFG_EXPERT");
+  dimm(held.dimm).state().slots.erase(held.number);
+  held.dimm = to;
+  held.number = number;
+}
+
+// From one DIMM to all, or back to the one that has the slot.
+void Fleet::respread(int64_t expert, Layout layout) {
+  const Resident old = find(expert);
+  Resident moved = lay(old.shape, old.number, layout, old.held[0].dimm, nullptr);
+  moved.held[0].number = old.held[0].number;
+  const auto list = std::as_bytes(std::span(moved.held[0].slot.pieces));
   Descriptor d;
   d.opcode = static_cast<uint8_t>(Opcode::kRelayout);
   d.rank_mask = 0xff;
-  d.slot = old.number;
+  d.slot = old.held[0].number;
   d.stride = crc32c(list.data(), list.size());
   commit(expert, old, moved, d, {list, {}});
-  return finish_move(start);
+}
+
+// Of those DIMMs the first that does not answer.
+int Fleet::silent_of(const std::set<int>& dimms, int otherwise) const {
+  for (const int one : dimms)
+    if (!dimms_[static_cast<size_t>(one)]->state().answers(clock_ns_)) return one;
+  return otherwise;
 }
 
 void Fleet::commit(int64_t expert, const Resident& old, const Resident& moved, const Descriptor& descriptor,
                    const Payload& payload) {
-  std::set<int> concerned = dimms_of(old.slot.pieces, moved.slot.pieces);
-  concerned.insert(old.dimm);
+  const std::vector<Piece>&from = old.held[0].slot.pieces, &to = moved.held[0].slot.pieces;
+  const int driver = old.held[0].dimm;
+  std::set<int> concerned = dimms_of(from, to);
+  concerned.insert(driver);
   Status status = Status::kOk;
-  int failed = old.dimm;
+  int failed = driver;
   for (const int one : concerned) {
     if (status == Status::kOk) status = set_mode(one, Mode::kExclusive);
     if (status != Status::kOk) {
@@ -67,17 +100,16 @@ void Fleet::commit(int64_t expert, const Resident& old, const Resident& moved, c
       break;
     }
   }
-  if (status == Status::kOk) status = command(old.dimm, descriptor, payload);
+  if (status == Status::kOk) status = command(driver, descriptor, payload);
   start_step();
-  if (status == Status::kTimeout)
-    for (const int one : concerned)
-      if (!dimm(one).state().answers(clock_ns_)) failed = one;
+  if (status == Status::kTimeout) failed = silent_of(concerned, failed);
   for (const int one : concerned) return_ranks(one);
   if (status != Status::kOk) {
-    release(moved.slot.pieces);
+    release(to);
     throw DimmError(failed, status, find_command(descriptor.opcode)->name);
   }
-  release(old.slot.pieces);
+  release(from);
+  released_.push_back(old.whole);
   residents_[expert] = moved;
 }
 
@@ -89,7 +121,7 @@ double Fleet::finish_move(double start_ns) {
 }
 
 int64_t Fleet::evacuate(int from) {
-  const std::lock_guard lock(mutex_);
+  const Lock lock(*this);
   dimm(from);  // there must be one
   const double start = start_step();
   std::vector<int> others = alive();
@@ -97,7 +129,10 @@ int64_t Fleet::evacuate(int from) {
   int64_t moved = 0;
   std::exception_ptr failure;
   for (auto& [expert, resident] : residents_) {
-    if (!dimms_of(resident.slot.pieces, {}).contains(from)) continue;
+    const bool is_concerned = std::ranges::any_of(resident.held, [&](const Held& held) {
+      return held.dimm == from || dimms_of(held.slot.pieces, {}).contains(from);
+    });
+    if (!is_concerned) continue;
     try {
       resident = settle(resident, others, moved);
       ++moved;
@@ -113,51 +148,60 @@ int64_t Fleet::evacuate(int from) {
 
 // Where the expert lies afterwards: on the first of the others, from its turn on, that takes it.
 Fleet::Resident Fleet::settle(const Resident& resident, const std::vector<int>& others, int64_t turn) {
-  const auto& pieces = resident.slot.pieces;
   for (size_t i = 0; i < others.size(); ++i) {
     const int to = others[(static_cast<size_t>(turn) + i) % others.size()];
-    if (!dimm(to).state().memory.has_room(bytes_of(pieces))) continue;
-    Resident next{resident.slot, to, free_slot(to)};
-    next.slot.pieces = allocate(bytes_of(pieces), {to});
-    Status status = copy_by_host(pieces, next.slot.pieces);
-    if (status != Status::kOk) {
-      release(next.slot.pieces);
-      throw DimmError(resident.dimm, status, "copying an expert");
+    if (!dimm(to).state().memory.has_room(resident.shape.expert_bytes())) continue;
+    try {
+      const Resident next = moved_by_host(resident, Layout::kLocalized, to);
+      drop(resident);
+      return next;
+    } catch (const DimmError& error) {
+      if (error.status == Status::kEcc) throw;  // what cannot be read is no better for the next
     }
-    for (int tries = 0; tries < kTries && (tries == 0 || status == Status::kBadCrc); ++tries)
-      status = configure(next);
-    if (status != Status::kOk) {
-      release(next.slot.pieces);
-      continue;
-    }
-    dimm(resident.dimm).state().slots.erase(resident.number);
-    release(pieces);
-    return next;
   }
   throw Error("another DIMM that answers and has room", "none", "the CPU for its experts");
 }
 
-// Memory of a DIMM whose core is dead can still be read over the channel; what is read is written elsewhere
-// meanwhile.
-Status Fleet::copy_by_host(const std::vector<Piece>& from, const std::vector<Piece>& to) {
-  for (const Piece& piece : from)
-    if (peer(dimm_of(piece.address))->memory.is_poisoned(local_of(piece.address), piece.bytes))
-      return Status::kEcc;
-  DimmState& there = *peer(dimm_of(to[0].address));
-  std::byte* target = there.memory.write(local_of(to[0].address), to[0].bytes);
-  for (const Piece& piece : from) {
-    DimmState& here = *peer(dimm_of(piece.address));
-    std::memcpy(target, here.memory.read(local_of(piece.address), piece.bytes),
-                static_cast<size_t>(piece.bytes));
-    target += piece.bytes;
-    here.counters.dram_read_bytes += piece.bytes;
-    there.counters.dram_written_bytes += piece.bytes;
-    count_channel(here, piece.bytes);
-    count_channel(there, piece.bytes);
+// A copy in that layout, its slots configured; the old one is still there.
+Fleet::Resident Fleet::moved_by_host(const Resident& resident, Layout layout, int home) {
+  const Resident next = lay(resident.shape, resident.number, layout, home, nullptr);
+  try {
+    copy_by_host(resident, next);
+    configure_all(next);
+  } catch (...) {
+    drop(next);
+    throw;
   }
-  clock_ns_ += static_cast<double>(to[0].bytes) / stream_gbps(*there.config.spec, 1);
+  return next;
+}
+
+// Memory of a DIMM whose core is dead can still be read over the channel; what is read is written elsewhere
+// meanwhile. That takes as long as the channel with most to do.
+void Fleet::copy_by_host(const Resident& from, const Resident& to) {
+  const auto each_piece = [](const Resident& resident, const auto& use) {
+    for (const Held& held : resident.held)
+      for (const Piece& piece : held.slot.pieces) use(piece);
+  };
+  each_piece(from, [&](const Piece& piece) {
+    if (is_poisoned(*this, {piece}))
+      throw DimmError(dimm_of(piece.address), Status::kEcc, "copying an expert");
+  });
+  std::vector<std::byte> bytes(static_cast<size_t>(from.shape.expert_bytes()));
+  put_together(from, bytes.data());
+  fill(to, bytes.data());
+  std::map<int, int64_t> crossing;
+  const auto count = [&](const Piece& piece, int64_t DimmCounters::* counter) {
+    DimmState& owner = *peer(dimm_of(piece.address));
+    owner.counters.*counter += piece.bytes;
+    count_channel(owner, piece.bytes);
+    crossing[owner.id] += piece.bytes;
+  };
+  each_piece(from, [&](const Piece& piece) { count(piece, &DimmCounters::dram_read_bytes); });
+  each_piece(to, [&](const Piece& piece) { count(piece, &DimmCounters::dram_written_bytes); });
+  int64_t most = 0;
+  for (const auto& [index, crossed] : crossing) most = std::max(most, crossed);
+  clock_ns_ += static_cast<double>(most) / stream_gbps(*dimms_[0]->state().config.spec, 1);
   for (const auto& one : dimms_) one->advance(clock_ns_);
-  return Status::kOk;
 }
 
 }  // namespace trimoe::ndp

@@ -8,7 +8,7 @@ from trimoe.ndp.core import expert_ffn
 from trimoe.ndp.descriptor import Descriptor, Flag, Opcode, expert_config
 from trimoe.ndp.dram import Bandwidth, DramSpec, Latency, bandwidth, latency, patterns, spec, specs
 from trimoe.ndp.expert import ExpertTime, RelayoutTime, expert_time, relayout_time, ridge_tokens
-from trimoe.ndp.fleet import Completion, Fleet, Location, NdpError
+from trimoe.ndp.fleet import LAYOUTS, Completion, Fleet, Location, NdpError
 from trimoe.ndp.sharing import SHARING_MODES, Contention, contention, contention_sweep
 from trimoe.ndp.step import StepTime, draw_counts, step_time
 from trimoe.ndp.sweep import ExpertSweep, sweep_expert
@@ -16,6 +16,7 @@ from trimoe.ndp.trace import Trace, trace
 from trimoe.ndp.validate import Check, validate, validation_steps
 
 __all__ = [
+    "LAYOUTS",
     "SHARING_MODES",
     "Bandwidth",
     "Check",

@@ -7,17 +7,22 @@ NDP core (`trimoe.ndp.core`); what takes a DIMM how long is the emulator's to sa
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from trimoe import _ndp
 from trimoe.errors import FailureError, InputError
 from trimoe.ndp.descriptor import Descriptor
 from trimoe.ndp.expert import stream_shares
 
-__all__ = ["Completion", "Fleet", "Location", "NdpError"]
+__all__ = ["LAYOUTS", "Completion", "Fleet", "Location", "NdpError"]
+
+# Whole on one DIMM; its bytes spread over all; cut along I, so that every DIMM computes a part.
+LAYOUTS = ("localized", "striped", "split")
+# Expert, rows of bf16 [T, H], room for fp32 [T, H]; then, where a striped expert is to run elsewhere than at its
+# slot, on which DIMM.
+Job: TypeAlias = "tuple[int, Any, Any] | tuple[int, Any, Any, int]"
 
 
 class NdpError(FailureError):
@@ -45,11 +50,11 @@ class Completion:
 
 @dataclass(frozen=True)
 class Location:
-    """Where an expert lies: the DIMM that has its slot, and whether its bytes are spread over all DIMMs."""
+    """Where an expert lies: the DIMM that has its slot (of a split one the first), and how, one of `LAYOUTS`."""
 
     dimm: int
     slot: int
-    striped: bool
+    layout: str
     nbytes: int
 
 
@@ -110,15 +115,17 @@ class Fleet:
         bias: bool = False,
         alpha: float = 1.702,
         limit: float = 7.0,
+        layout: str = "localized",
     ) -> None:
-        """Gives an expert's packed bytes (`ExpertLayer.memory`), which stay where they are, to a DIMM.
+        """Gives an expert's packed bytes (`ExpertLayer.memory`) to a DIMM, or spread over all that answer.
 
-        expert: any number that names it from then on. number: "bf16", "fp16" (packed as bf16 is), "int8" or
-        "int4" with its group.
+        The bytes stay where they are, but for a split expert's, which are copied. expert: any number that names
+        it from then on. number: "bf16", "fp16" (packed as bf16 is), "int8" or "int4" with its group. dimm: that
+        has it, or its slot.
         """
         with _errors():
             shape = _ndp.CoreShape(hidden, inter, number, group, activation, gated, bias, alpha, limit)
-            self.native.place(expert, shape, data, dimm)
+            self.native.place(expert, shape, data, dimm, layout)
 
     def remove(self, expert: int) -> None:
         """Takes an expert from its DIMM."""
@@ -135,23 +142,26 @@ class Fleet:
         with _errors():
             return self.native.bytes_of(expert)
 
-    def run(self, jobs: Iterable[tuple[int, Any, Any]], *, threads: int = 1) -> float:
-        """Runs experts, each on its DIMM, the DIMMs at once; returns the emulated nanoseconds.
+    def run(self, jobs: Iterable[Job], *, threads: int = 1) -> float:
+        """Runs experts where they lie, the DIMMs at once; returns the emulated nanoseconds.
 
-        jobs: (expert, x, out): x buffers of bf16 [T, H] and writable buffers of fp32 [T, H].
+        A DIMM gathers a striped expert over the link; of a split one every DIMM computes its part.
         """
         with _errors():
-            return self.native.run(list(jobs), threads)
+            return self.native.run([(*job, -1)[:4] for job in jobs], threads)
 
     def migrate(self, expert: int, to: int) -> float:
         """Moves an expert to another DIMM over the link; emulated ns. It stays where it was on NdpError."""
         with _errors():
             return self.native.migrate(expert, to)
 
-    def relayout(self, expert: int, *, striped: bool) -> float:
-        """Spreads an expert over all DIMMs, or brings it back to one; emulated ns. As `migrate`."""
+    def relayout(self, expert: int, layout: str, *, dimm: int = -1) -> float:
+        """Lays an expert out anew, one of `LAYOUTS`; emulated ns. As `migrate`.
+
+        dimm: that has it afterwards, or its slot; -1, that has the slot now.
+        """
         with _errors():
-            return self.native.relayout(expert, striped)
+            return self.native.relayout(expert, layout, dimm)
 
     def evacuate(self, dimm: int) -> int:
         """Has the host copy all experts of a DIMM to the others, in turns; how many they were."""
@@ -162,11 +172,6 @@ class Fleet:
         """Brings a DIMM that hangs back, with its experts; NdpError for one that is dead."""
         with _errors():
             self.native.reset(dimm)
-
-    def attach(self, layer: int, arithmetic: str = "host") -> None:
-        """Has the op find this fleet for a layer (`ExpertLayer.handle`); see `trimoe.runtime.ndp`."""
-        with _errors():
-            self.native.attach(layer, arithmetic)
 
     def failures(self) -> dict[int, str]:
         """DIMMs whose last run failed, and the code; `reset` and a run that goes well clear it."""
@@ -271,9 +276,8 @@ def _errors() -> Iterator[None]:
         raise InputError(
             expected="arguments of the types that are documented", got=line, hint="them"
         ) from None
-    except ValueError as error:
+    except _ndp.DimmError as error:
         told = InputError.from_native(error)
-        failed = re.fullmatch(r"DIMM (\d+) to finish .*", told.expected)
-        if failed is None:
-            raise told from None
-        raise NdpError(int(failed[1]), told.got, expected=told.expected, hint=told.hint) from None
+        raise NdpError(error.dimm, error.code, expected=told.expected, hint=told.hint) from None
+    except ValueError as error:
+        raise InputError.from_native(error) from None

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from trimoe import _ndp
+from trimoe import _ndp, _runtime
+from trimoe.domains import CPU, FIRST_DIMM
 from trimoe.errors import InputError
 from trimoe.expert_layer import ExpertLayer
 from trimoe.ndp import Fleet
@@ -77,10 +78,11 @@ class NdpDomain:
         plan = self.plan(layer, counts)
         try:
             result = moe_forward(hidden, topk_ids, topk_weights, layer, plan)
-        except RuntimeError:
-            failed = self.fleet.failures()
-            if not failed:
+        except RuntimeError as error:
+            # Of this call, whatever other calls met.
+            if not isinstance(error.__cause__, _ndp.DimmError):
                 raise
+            failed = error.__cause__.failures
         else:
             self._rows[layer] += torch.where(plan > 0, counts, 0)
             return result
@@ -96,17 +98,17 @@ class NdpDomain:
         cold = (counts > 0) & (counts <= self.cold_tokens) & (homes != _NOWHERE)
         for dimm in self.lost:
             cold &= homes != dimm
-        return torch.where(cold, _ndp.FIRST_DOMAIN + homes, 0).to(torch.int32)
+        return torch.where(cold, FIRST_DIMM + homes, CPU).to(torch.int32)
 
     def update_homes(self) -> None:
         """Takes note of where the experts lie now: after `Fleet.migrate`, `relayout` or `evacuate`.
 
-        A striped expert runs on the CPU until it is localized again.
+        A striped or split expert runs on the CPU until it is localized again.
         """
         for handle, homes in self._homes.items():
             for expert in range(len(homes)):
                 found = self.fleet.where(_ndp.expert_key(handle, expert))
-                homes[expert] = _NOWHERE if found.striped else found.dimm
+                homes[expert] = found.dimm if found.layout == "localized" else _NOWHERE
 
     def reset_stats(self) -> None:
         """Counts from here on."""
@@ -156,7 +158,10 @@ def place_layer(fleet: Fleet, layer: ExpertLayer, homes: Sequence[int], arithmet
     """
     spec = layer.spec
     memory, nbytes = layer.memory, spec.layer_bytes // spec.experts
-    fleet.attach(layer.handle, arithmetic)
+    try:
+        _runtime.attach_fleet(layer.handle, fleet.native, arithmetic)
+    except ValueError as error:
+        raise InputError.from_native(error) from None
     for expert, home in enumerate(homes):
         fleet.place(
             _ndp.expert_key(layer.handle, expert),
@@ -190,4 +195,4 @@ def _check(layers: list[ExpertLayer]) -> None:
 
 def _detach(handles: list[int]) -> None:
     for handle in handles:
-        _ndp.detach(handle)
+        _runtime.detach(handle)
