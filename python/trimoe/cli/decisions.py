@@ -127,7 +127,7 @@ def print_decisions(result: Generation) -> None:
             use.kind,
         )
         for phase, part in phases
-        for use in part.domains
+        for use in part.uses
     ]
     columns = ("phase", "domain", "experts", "tokens x experts", "predicted", "took", "which is")
     notes = [

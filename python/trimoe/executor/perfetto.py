@@ -1,5 +1,7 @@
-"""Timelines in the JSON that ui.perfetto.dev and chrome://tracing open: processes, and a thread for everything
-that is busy with one thing at a time."""
+"""Timelines in the JSON that ui.perfetto.dev and chrome://tracing open.
+
+They have processes, and threads for whatever is busy with one thing at a time.
+"""
 
 from __future__ import annotations
 

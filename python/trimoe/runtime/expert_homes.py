@@ -97,7 +97,7 @@ class ExpertHomes:
             if lies.layout != self._spread:
                 self.fleet.relayout(key, self._spread)
         elif lies.layout != "localized":
-            self.fleet.relayout(key, "localized", target)
+            self.fleet.relayout(key, "localized", dimm=target)
         elif lies.dimm != target:
             self.fleet.migrate(key, target)
 

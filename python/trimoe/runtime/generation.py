@@ -41,12 +41,16 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Phase:
-    """Tokens and time of prefill or decode, and what the domains did in it, and a policy if one decided."""
+    """Tokens and time of prefill or decode, and what the domains did in it.
+
+    Where a policy decided: what it did, and the domains' `uses` instead.
+    """
 
     tokens: int
     duration_ns: int
-    domains: list[DomainReport] | list[DomainUse]
-    policy: PolicyUse | None = None
+    domains: list[DomainReport]
+    uses: list[DomainUse]
+    policy: PolicyUse | None
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -59,7 +63,7 @@ class Phase:
             "tokens": self.tokens,
             "duration_ns": self.duration_ns,
             "tokens_per_s": self.tokens_per_s,
-            "domains": [domain.as_dict() for domain in self.domains],
+            "domains": [one.as_dict() for one in (self.domains or self.uses)],
             "policy": self.policy.as_dict() if self.policy else None,
         }
 
@@ -125,8 +129,8 @@ def generate(
 ) -> Generation:
     """Continues `prompt`; `on_text` gets the prompt once it is accepted, then each piece that is final.
 
-    model: from `trimoe.load`; ndp: its domain of DIMMs, if it has one; attached: its policy. Raises InputError for a prompt that
-    the model cannot take and FailureError when the model yields NaN.
+    model: from `trimoe.load`; ndp: its domain of DIMMs, if it has one; attached: a policy that decides for it.
+    Raises InputError for a prompt that the model cannot take and FailureError when the model yields NaN.
     """
     inputs = _tokenize(model, tokenizer, prompt)
     prompt_tokens = _check_prompt(inputs["input_ids"], model, sampling)
@@ -142,20 +146,20 @@ def generate(
             attached.driver.reset()
 
     reset()
-    reports: list[tuple[Any, PolicyUse | None]] = []
+    reports: list[tuple[list[DomainReport], list[DomainUse], PolicyUse | None]] = []
     times_ns = [time.perf_counter_ns()]
 
     def close_phase() -> None:
         times_ns.append(time.perf_counter_ns())
         if attached is not None:
             attached.driver.finish()
-            uses = sorted(attached.telemetry.uses.items())
-            reports.append(([use for _, use in uses], attached.driver.use))
+            uses = [use for _, use in sorted(attached.telemetry.uses.items())]
+            reports.append(([], uses, attached.driver.use))
             reset()
             return
         on_dimms = ndp.report() if ndp is not None else absent("NDP")
         rows = ndp.host_rows() if ndp is not None else None
-        reports.append(([absent("GPU"), cpu_report(layers, roofline, rows), on_dimms], None))
+        reports.append(([absent("GPU"), cpu_report(layers, roofline, rows), on_dimms], [], None))
         reset()
 
     torch.manual_seed(sampling.seed)

@@ -17,8 +17,8 @@ class PolicyUse:
     """Since the last reset.
 
     off: what the system would have done and does not here, as it changes results. plan_ns: of each decision,
-    the loop's bookkeeping included, moves left out. moves: of experts, by how they ended; moving_ns: real time
-    that they took. gpu_experts: that ran on the GPU; hits: of those, whom GPU memory held before. reruns:
+    the loop's bookkeeping included, moves left out. moves: of experts, by how they ended; moving_ns: real
+    time that they took. gpu_experts: that ran on the GPU; hits: of those, whom GPU memory held before. reruns:
     calls that the CPU ran again, as a DIMM had failed.
     """
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trimoe import _runtime
 from trimoe.domains import CPU, FIRST_DIMM, GPU, SPLIT
 
+if TYPE_CHECKING:
+    from trimoe._runtime import Record
+
 __all__ = ["DomainUse", "Telemetry", "domain_name"]
-
-Record = _runtime.Record
-
 
 def domain_name(code: int) -> str:
     """As people call it."""
