@@ -226,7 +226,7 @@ class ModelClock:
         res, total = self.cost.resources, load.total
         found = {CPU: float(total[res.cpu]), GPU: float(load.gpu[res.gpu])}
         on_dimms = {FIRST_DIMM + one: float(total[res.dimm(one)]) for one in range(res.n_dimms)}
-        return {**found, **on_dimms, SPLIT: max(on_dimms.values(), default=0.0)}
+        return found | on_dimms | ({SPLIT: max(on_dimms.values())} if on_dimms else {})
 
     def _count(self, plan: LayerPlan, load: PlanLoad, state: Residency, streamed: int) -> None:
         on_gpu = plan.domain == GPU

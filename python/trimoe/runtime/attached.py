@@ -91,14 +91,11 @@ class Attached:
             popularity = np.ones((len(modules), cost.shape.moe.experts))
         self.policy, self._handles = policy, [module.handle for module in modules]
         self._finalizer = weakref.finalize(self, _give_back, modules)
-        layers = [module.layer for module in modules]
-        self.homes: ExpertHomes | None = None
-        if cost.profile.ndp is not None:
-            spread = "split" if policy.slices else "striped"
-            self.homes = ExpertHomes(layers, fleet_of(cost.profile.ndp), spread=spread, arithmetic=arithmetic)
-        if cost.profile.gpu is not None:
-            for handle in self._handles:
-                _runtime.attach_stand_in(handle, [GPU])
+        try:
+            self.homes = self._add_domains(modules, arithmetic)
+        except BaseException:
+            self._finalizer()
+            raise
         self.telemetry = Telemetry(self._handles, keep=keep)
         self.driver = Driver(
             policy, work, deployments, popularity, foresight, self.homes, self.telemetry, keep=keep
@@ -106,29 +103,40 @@ class Attached:
         for index, module in enumerate(modules):
             # The core keeps whom it asks as long as there is the layer; this object may end before.
             _runtime.set_policy(module.handle, functools.partial(_ask, weakref.ref(self.driver), index))
-            if self.homes is not None:
-                module.runner = functools.partial(_run, weakref.WeakMethod(self.rerun), module.handle)
+            module.runner = functools.partial(_run, weakref.ref(self), module.handle)
+
+    def _add_domains(self, modules: list[StoredExperts], arithmetic: str) -> ExpertHomes | None:
+        profile = self.policy.cost.profile
+        if profile.gpu is not None:
+            for handle in self._handles:
+                _runtime.attach_stand_in(handle, [GPU])
+        if profile.ndp is None:
+            return None
+        spread = "split" if self.policy.slices else "striped"
+        layers = [module.layer for module in modules]
+        return ExpertHomes(layers, fleet_of(profile.ndp), spread=spread, arithmetic=arithmetic)
 
     def close(self) -> None:
         """The model runs on the CPU alone again. Idempotent."""
         self._finalizer()
 
-    def rerun(
-        self,
-        error: _ndp.DimmError,
-        handle: int,
-        hidden: torch.Tensor,
-        topk_ids: torch.Tensor,
-        topk_weights: torch.Tensor,
+    def run(
+        self, handle: int, hidden: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor
     ) -> torch.Tensor:
-        """A call on the CPU alone, after a DIMM has failed in it."""
-        assert self.homes is not None
-        self.homes.failed[error.dimm] = error.code
-        self.driver.use.reruns += 1
-        warnings.warn(
-            f"DIMM {error.dimm}: {error.code}; its experts run on the CPU", DimmWarning, stacklevel=3
-        )
-        return moe_forward(hidden, topk_ids, topk_weights, handle, self._on_cpu)
+        """A call of the op, which asks the policy; on the CPU alone if a DIMM fails in it."""
+        try:
+            result = moe_forward(hidden, topk_ids, topk_weights, handle)
+        except RuntimeError as error:
+            cause = error.__cause__
+            if self.homes is None or not isinstance(cause, _ndp.DimmError):
+                raise
+            self.homes.failed.update(cause.failures)
+            self.driver.use.reruns += 1
+            told = ", ".join(f"DIMM {dimm}: {code}" for dimm, code in sorted(cause.failures.items()))
+            warnings.warn(f"{told}; what they have runs on the CPU", DimmWarning, stacklevel=2)
+            result = moe_forward(hidden, topk_ids, topk_weights, handle, self._on_cpu)
+        self.driver.carry_out()
+        return result
 
     @functools.cached_property
     def _on_cpu(self) -> torch.Tensor:
@@ -145,20 +153,16 @@ def _ask(
 
 
 def _run(
-    rerun: weakref.WeakMethod[Any],
+    attached: weakref.ref[Attached],
     handle: int,
     hidden: torch.Tensor,
     topk_ids: torch.Tensor,
     topk_weights: torch.Tensor,
 ) -> torch.Tensor:
-    try:
+    found = attached()
+    if found is None:
         return moe_forward(hidden, topk_ids, topk_weights, handle)
-    except RuntimeError as error:
-        again = rerun()
-        if again is None or not isinstance(error.__cause__, _ndp.DimmError):
-            raise
-        result: torch.Tensor = again(error.__cause__, handle, hidden, topk_ids, topk_weights)
-        return result
+    return found.run(handle, hidden, topk_ids, topk_weights)
 
 
 def _give_back(modules: list[StoredExperts]) -> None:
@@ -184,6 +188,12 @@ def _modules(model: Any, policy: Policy) -> list[StoredExperts]:
             if stored
             else "no stored experts",
             hint="trimoe.load, and a CostModel of the same model",
+        )
+    if any(module.runner is not None for module in stored):
+        raise InputError(
+            expected="a model that nobody decides for yet",
+            got="one with a policy, or a domain of DIMMs",
+            hint="its close()",
         )
     numbers = {id(layer): number for number, layer in model.trimoe_store.layers.items()}
     return sorted(stored, key=lambda module: numbers[id(module.layer)])

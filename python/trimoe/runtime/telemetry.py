@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DomainUse", "Telemetry", "domain_name"]
 
+
 def domain_name(code: int) -> str:
     """As people call it."""
     return {CPU: "CPU", GPU: "GPU", SPLIT: "all DIMMs"}.get(code, f"DIMM {code - FIRST_DIMM}")
