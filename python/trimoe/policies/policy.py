@@ -31,8 +31,8 @@ class Policy(ABC):
         settings: options by name, as text; defaults for the others.
 
     Attributes:
-        wants_scores, wants_requests: whether steps should hold these. looks_ahead: layers that foresight is
-            wanted for.
+        wants_scores, wants_requests: whether steps should hold these, as far as they are known.
+        looks_ahead: layers that foresight is wanted for.
 
     Raises:
         InputError: an option is unknown or has no such value, or the machine lacks what the system needs.

@@ -86,6 +86,7 @@ class Executor:
         foresight: Foresight = _NOTHING,
         scores: npt.NDArray[np.float32] | None = None,
         requests: Ints | None = None,
+        chosen: Ints | None = None,
     ) -> LayerPlan:
         """The router of a layer has chosen: what the policy says, once it is under way.
 
@@ -105,6 +106,7 @@ class Executor:
             foresight,
             scores,
             requests,
+            chosen,
         )
         plan = self.policy.plan(asked)
         streamed = backend.arriving(layer)

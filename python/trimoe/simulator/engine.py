@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from trimoe.arrays import Ints
 from trimoe.placement import Residency
 from trimoe.policies import Deployment, Foresight, Policy
 from trimoe.runtime.executor import Executor
 from trimoe.simulator.model_clock import ModelClock
+from trimoe.simulator.tokens import Tokens
 
 __all__ = ["Engine"]
 
@@ -48,8 +50,12 @@ class Engine:
         counts: Ints,
         foresight: Foresight,
         on_layer: Callable[[], None] = lambda: None,
+        tokens: Tokens | None = None,
     ) -> None:
-        """All layers once. counts: [MoE layers, E]; on_layer is called after each MoE layer."""
+        """All layers once.
+
+        counts: [MoE layers, E]. tokens: whose they are, if that is known. on_layer: called after each layer.
+        """
         moe = self.cost.shape.moe
         moe_index = {layer: index for index, layer in enumerate(moe.moe_layers)}
         for layer in range(moe.layers):
@@ -60,10 +66,20 @@ class Engine:
                 self.model.route(index)
                 # A copy: a row of an array leads to all others, which no policy may know.
                 row = counts[index].copy()
-                self.executor.layer(self.phase, self.steps, index, row, foresight=foresight)
+                known = self._known(index, tokens)
+                self.executor.layer(self.phase, self.steps, index, row, foresight=foresight, **known)
                 on_layer()
         self.model.end_step()
         self.steps += 1
+
+    def _known(self, index: int, tokens: Tokens | None) -> dict[str, Any]:
+        """What the policy asks for beside the counts; copies, too."""
+        known: dict[str, Any] = {}
+        if tokens is not None and self.policy.wants_scores:
+            known["scores"] = tokens.scores(index)
+        if tokens is not None and self.policy.wants_requests:
+            known |= {"requests": tokens.requests.copy(), "chosen": tokens.ids(index)}
+        return known
 
     def finish(self) -> None:
         """Runs to the end of the last step; background work that nobody waits for is left."""
