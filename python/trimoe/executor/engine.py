@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from trimoe.arrays import Ints
 from trimoe.executor.loop import Executor
 from trimoe.executor.model_clock import ModelClock
 from trimoe.placement import LayerPlan, Residency
 from trimoe.policies import Deployment, Foresight, LayerStep, Policy
+from trimoe.trace.tokens import Tokens
 
 __all__ = ["Engine"]
 
@@ -53,18 +55,28 @@ class Engine:
         counts: Ints,
         foresight: Foresight,
         on_layer: Callable[[], None] = lambda: None,
+        tokens: Tokens | None = None,
     ) -> None:
-        """All layers once. counts: [MoE layers, E]; on_layer is called after each MoE layer."""
-        for of_layer in counts:
+        """All layers once.
+
+        counts: [MoE layers, E]. tokens: whose they are, if that is known. on_layer: called after each layer.
+        """
+        for index, of_layer in enumerate(counts):
+            self.prepare(context)
             # A copy: a row of an array leads to all others, which no policy may know.
-            self.layer(context, of_layer.copy(), foresight)
+            known = self._known(index, tokens)
+            self.carry_out(*self.executor.ask(of_layer.copy(), foresight, **known))
             on_layer()
         self.end_step(context)
 
-    def layer(self, context: int, counts: Ints, foresight: Foresight) -> LayerPlan:
-        """The next MoE layer, all of it. counts: [E]."""
-        self.prepare(context)
-        return self.carry_out(*self.executor.ask(counts, foresight))
+    def _known(self, index: int, tokens: Tokens | None) -> dict[str, Any]:
+        """What the policy asks for beside the counts; copies, too."""
+        known: dict[str, Any] = {}
+        if tokens is not None and self.policy.wants_scores:
+            known["scores"] = tokens.scores(index)
+        if tokens is not None and self.policy.wants_requests:
+            known |= {"requests": tokens.requests.copy(), "chosen": tokens.ids(index)}
+        return known
 
     def prepare(self, context: int) -> None:
         """On through the layers to the next MoE layer's router, unless that was done."""

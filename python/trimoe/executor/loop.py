@@ -88,13 +88,14 @@ class Executor:
         foresight: Foresight = _NOTHING,
         scores: npt.NDArray[np.float32] | None = None,
         requests: Ints | None = None,
+        chosen: Ints | None = None,
     ) -> LayerPlan:
         """The router of a layer has chosen: what the policy says, once it is under way.
 
         Arguments as the fields of `LayerStep`. Raises PlacementError where the policy breaks a rule.
         """
         self.prepare(phase, step, layer)
-        return self.carry_out(*self.ask(counts, foresight, scores, requests))
+        return self.carry_out(*self.ask(counts, foresight, scores, requests, chosen))
 
     def prepare(self, phase: str, step: int, layer: int) -> None:
         """All of a layer's question that is known before its router has chosen."""
@@ -109,12 +110,14 @@ class Executor:
         foresight: Foresight = _NOTHING,
         scores: npt.NDArray[np.float32] | None = None,
         requests: Ints | None = None,
+        chosen: Ints | None = None,
     ) -> tuple[LayerStep, LayerPlan]:
         """The question that was prepared, and the policy's answer. Changes nothing.
 
         Apart from the rest, because a machine has the work begin before it does all else.
         """
-        asked = LayerStep(*self._known, counts, self.residencies, *self._times, foresight, scores, requests)
+        known = (*self._known, counts, self.residencies, *self._times)
+        asked = LayerStep(*known, foresight, scores, requests, chosen)
         return asked, self.policy.plan(asked)
 
     def carry_out(self, asked: LayerStep, plan: LayerPlan) -> LayerPlan:
