@@ -48,9 +48,10 @@ PYTHON_LAYERS = {
     "trace": 4,
     "predictor": 5,
     "policies": 6,
-    "runtime": 7,
-    "simulator": 7,
-    "cli": 8,
+    "executor": 7,
+    "runtime": 8,
+    "simulator": 8,
+    "cli": 9,
 }
 # Glue at the top of the package: what `import trimoe` runs, which reaches up only inside functions, and
 # `python -m trimoe`.
@@ -65,6 +66,7 @@ TORCH_FREE = (
     "predictor/",
     "placement/",
     "policies/",
+    "executor/",
     "simulator/",
     "errors.py",
     "input_file.py",
@@ -72,7 +74,7 @@ TORCH_FREE = (
     "whole_file.py",
 )
 TORCH_FREE += ("descriptors.py", "human.py", "sources.py", "expert_layer.py")
-TORCH_FREE += ("runtime/executor.py", "runtime/fit.py", "runtime/prediction.py")
+TORCH_FREE += ("runtime/fit.py", "runtime/prediction.py")
 # What in those folders deals with torch's modules and tensors.
 TORCH_USERS = {
     f"models/{name}.py"

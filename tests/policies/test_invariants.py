@@ -34,9 +34,9 @@ from support.every_policy import (
 from support.policies import Told, altered, residents
 from trimoe.domains import STRIPED
 from trimoe.errors import InputError
+from trimoe.executor.loop import Executor
 from trimoe.placement import Keep, LayerPlan, Move, PlacementError, Prefetch, Relayout, Residency, Ticket
 from trimoe.policies import LayerDone, LayerStep, make_policy, policy_names
-from trimoe.runtime.executor import Executor
 
 
 class Watched:

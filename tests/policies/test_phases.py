@@ -20,8 +20,8 @@ from support.every_policy import (
 )
 from support.scripted_backend import ScriptedBackend
 from trimoe.domains import GPU, IDLE, STRIPED
+from trimoe.executor.loop import Executor
 from trimoe.placement import LayerPlan, Residency
-from trimoe.runtime.executor import Executor
 
 
 def plans_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,6 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from trimoe.cli.completion import of
+from trimoe.cli.decisions import (
+    Decisions,
+    PolicyOption,
+    RoutingOption,
+    RunHardwareOption,
+    TimelineOption,
+    print_decisions,
+)
 from trimoe.cli.formats import ACTIVATIONS_OPTION, FORMAT_OPTION, GROUP_OPTION, SHIPPED_MODEL, check_format
 from trimoe.cli.options import (
     CacheOption,
@@ -21,6 +30,7 @@ from trimoe.cli.options import (
     MeasureOption,
     ModelFolderArgument,
     SeedOption,
+    SetOption,
     TemperatureOption,
     check_choice,
 )
@@ -33,6 +43,7 @@ if TYPE_CHECKING:
     from trimoe.models.expert_math import Packing
     from trimoe.runtime.generation import Generation, Phase
     from trimoe.runtime.ndp import NdpDomain
+    from trimoe.trace import Trace
 
 __all__ = ["generate", "load_model", "use_threads"]
 
@@ -72,6 +83,11 @@ def generate(
             autocompletion=of("host", "core"),
         ),
     ] = "host",
+    policy: PolicyOption = None,
+    hardware: RunHardwareOption = None,
+    settings: SetOption = None,
+    routing: RoutingOption = None,
+    timeline: TimelineOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Continue a prompt with a model; tell speed, domains and memory.
@@ -83,6 +99,8 @@ def generate(
       trimoe generate /models/Qwen3-30B-A3B --max-new-tokens 32
       trimoe generate /models/Qwen3-30B-A3B --format int4 --group 64
       trimoe generate --ndp-dimms 16 --cold-tokens 2
+      trimoe generate --policy hybrimoe --hardware h100-8470-ndp16 --temperature 0
+      trimoe generate --policy trimoe --ndp-dimms 16 --profile run.perfetto
     """
     check_choice("--dtype", dtype, ("auto", "float32", "bfloat16"))
     if not math.isfinite(temperature):
@@ -92,10 +110,13 @@ def generate(
 
     packing = Packing(fmt, group, activations)
     check_format(packing)
+    decisions = Decisions.read(policy, hardware, settings, ndp_dimms, ndp_arithmetic, timeline)
+    trace = _routing(routing)
     prediction = predict_memory(model, packing, dtype)
     from trimoe.hardware.roofline import measure_roofline
     from trimoe.runtime.generation import Sampling
     from trimoe.runtime.generation import generate as run
+    from trimoe.runtime.trace_router import TraceRouter
 
     threads = use_threads()
     # Before the ledger opens: the probe needs memory too.
@@ -104,10 +125,17 @@ def generate(
         model, dtype, packing, cache, prediction.total_bytes, quiet=json_output, verify=verify
     )
     store = loaded.trimoe_store
-    ndp = _ndp_domain(loaded, ndp_dimms, cold_tokens, ndp_arithmetic) if ndp_dimms else None
+    ndp = attached = None
+    if decisions is not None:
+        attached = decisions.attach(loaded, model, len(tokenizer(prompt)["input_ids"]), max_new_tokens)
+    elif ndp_dimms:
+        ndp = _ndp_domain(loaded, ndp_dimms, cold_tokens, ndp_arithmetic)
     say = (lambda text: None) if json_output else _say
     sampling = Sampling(max_new_tokens, temperature, top_k, seed)
-    result = run(loaded, tokenizer, prompt, sampling, roofline, say, ndp)
+    with TraceRouter(loaded, trace) if trace is not None else nullcontext():
+        result = run(loaded, tokenizer, prompt, sampling, roofline, say, ndp, attached)
+    if decisions is not None and attached is not None:
+        decisions.write(attached)
     memory = {"weights": prediction.as_dict(), "rss": ledger.as_dict()}
     load = {
         "format": next(iter(store.layers.values())).spec.format_name,
@@ -133,6 +161,12 @@ def generate(
         return
     print_line("\n")
     _print_report(result, load, memory)
+
+
+def _routing(path: Path | None) -> Trace | None:
+    from trimoe.trace import read_trace
+
+    return None if path is None else read_trace(path)
 
 
 def _say(text: str) -> None:
@@ -202,6 +236,25 @@ def _print_report(result: Generation, load: dict[str, Any], memory: dict[str, An
         },
     )
     print_line()
+    if result.prefill.policy is None:
+        _print_domains(result)
+    else:
+        print_decisions(result)
+    print_line()
+    weights, rss = memory["weights"], memory["rss"]
+    print_facts(
+        "Memory of this process",
+        {
+            "experts, packed": human_bytes(weights["packed_expert_bytes"]),
+            "other weights": human_bytes(weights["other_weight_bytes"]),
+            "peak, predicted": f"{human_bytes(rss['predicted_peak_rss_bytes'])} "
+            f"({human_bytes(rss['baseline_rss_bytes'])} before loading)",
+            "peak, actual": human_bytes(rss["peak_rss_bytes"]),
+        },
+    )
+
+
+def _print_domains(result: Generation) -> None:
     rows = [
         (phase, domain.domain, *_domain_cells(domain))
         for phase, part in (("prefill", result.prefill), ("decode", result.decode))
@@ -218,18 +271,6 @@ def _print_report(result: Generation, load: dict[str, Any], memory: dict[str, An
         print_line("  NDP: what DIMMs would have taken; what the host took to compute it is not in there")
     if max(shares) > 100:
         print_line("  over 100 %: the weights came from the caches, the roofline is that of memory")
-    print_line()
-    weights, rss = memory["weights"], memory["rss"]
-    print_facts(
-        "Memory of this process",
-        {
-            "experts, packed": human_bytes(weights["packed_expert_bytes"]),
-            "other weights": human_bytes(weights["other_weight_bytes"]),
-            "peak, predicted": f"{human_bytes(rss['predicted_peak_rss_bytes'])} "
-            f"({human_bytes(rss['baseline_rss_bytes'])} before loading)",
-            "peak, actual": human_bytes(rss["peak_rss_bytes"]),
-        },
-    )
 
 
 def _speed(phase: Phase) -> str:

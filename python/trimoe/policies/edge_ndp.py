@@ -40,7 +40,7 @@ class EdgeNdp(Policy):
     """Tensor-parallel DIMMs and a GPU."""
 
     name, about = "edge-ndp", "every expert split over all DIMMs, the busiest moved to the GPU"
-    OptionsType = EdgeNdpOptions
+    OptionsType, slices = EdgeNdpOptions, True
 
     def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(cost, settings)

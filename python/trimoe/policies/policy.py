@@ -2,7 +2,7 @@
 critical path (`background`); and an offline planner that fixes a deployment beforehand (`deploy`).
 
 Policies see counts, residency, layouts and costs; they know neither torch nor devices. The executor asks
-them, on a machine and in the simulator alike (`trimoe.runtime.executor`).
+them, on a machine and in the simulator alike (`trimoe.executor.loop`).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class Policy(ABC):
         settings: options by name, as text; defaults for the others.
 
     Attributes:
+        slices: whether DIMMs compute a slice each of every expert that lies on all of them (`SPLIT`).
         wants_scores, wants_requests: whether steps should hold these. looks_ahead: layers that foresight is
             wanted for.
 
@@ -41,6 +42,7 @@ class Policy(ABC):
     name: ClassVar[str]
     about: ClassVar[str]
     OptionsType: ClassVar[type[Options]]
+    slices: ClassVar[bool] = False
     wants_scores = wants_requests = False
     looks_ahead = 0
 

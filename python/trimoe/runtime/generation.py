@@ -17,8 +17,11 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from trimoe.errors import FailureError, InputError
 from trimoe.hardware.roofline import Roofline
+from trimoe.runtime.attached import Attached
 from trimoe.runtime.domains import DomainReport, absent, cpu_report
 from trimoe.runtime.ndp import NdpDomain
+from trimoe.runtime.policy_use import PolicyUse
+from trimoe.runtime.telemetry import DomainUse
 
 __all__ = ["Generation", "Sampling", "generate"]
 
@@ -38,11 +41,16 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Phase:
-    """Tokens and time of prefill or decode, and what the domains did in it."""
+    """Tokens and time of prefill or decode, and what the domains did in it.
+
+    Where a policy decided: what it did, and the domains' `uses` instead.
+    """
 
     tokens: int
     duration_ns: int
     domains: list[DomainReport]
+    uses: list[DomainUse]
+    policy: PolicyUse | None
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -55,7 +63,8 @@ class Phase:
             "tokens": self.tokens,
             "duration_ns": self.duration_ns,
             "tokens_per_s": self.tokens_per_s,
-            "domains": [domain.as_dict() for domain in self.domains],
+            "domains": [one.as_dict() for one in (self.domains or self.uses)],
+            "policy": self.policy.as_dict() if self.policy else None,
         }
 
 
@@ -116,11 +125,12 @@ def generate(
     roofline: Roofline | None = None,
     on_text: Callable[[str], None] = lambda text: None,
     ndp: NdpDomain | None = None,
+    attached: Attached | None = None,
 ) -> Generation:
     """Continues `prompt`; `on_text` gets the prompt once it is accepted, then each piece that is final.
 
-    model: from `trimoe.load`; ndp: its domain of DIMMs, if it has one. Raises InputError for a prompt that
-    the model cannot take and FailureError when the model yields NaN.
+    model: from `trimoe.load`; ndp: its domain of DIMMs, if it has one; attached: a policy that decides for it.
+    Raises InputError for a prompt that the model cannot take and FailureError when the model yields NaN.
     """
     inputs = _tokenize(model, tokenizer, prompt)
     prompt_tokens = _check_prompt(inputs["input_ids"], model, sampling)
@@ -132,16 +142,24 @@ def generate(
             layer.reset_stats()
         if ndp is not None:
             ndp.reset_stats()
+        if attached is not None:
+            attached.driver.reset()
 
     reset()
-    reports: list[list[DomainReport]] = []
+    reports: list[tuple[list[DomainReport], list[DomainUse], PolicyUse | None]] = []
     times_ns = [time.perf_counter_ns()]
 
     def close_phase() -> None:
         times_ns.append(time.perf_counter_ns())
+        if attached is not None:
+            attached.driver.finish()
+            uses = [use for _, use in sorted(attached.telemetry.uses.items())]
+            reports.append(([], uses, attached.driver.use))
+            reset()
+            return
         on_dimms = ndp.report() if ndp is not None else absent("NDP")
         rows = ndp.host_rows() if ndp is not None else None
-        reports.append([absent("GPU"), cpu_report(layers, roofline, rows), on_dimms])
+        reports.append(([absent("GPU"), cpu_report(layers, roofline, rows), on_dimms], [], None))
         reset()
 
     torch.manual_seed(sampling.seed)
@@ -157,8 +175,8 @@ def generate(
     close_phase()
     return Generation(
         "".join(clock.pieces),
-        Phase(prompt_tokens, times_ns[1] - times_ns[0], reports[0]),
-        Phase(max(clock.new_tokens - 1, 0), times_ns[-1] - times_ns[1], reports[-1]),
+        Phase(prompt_tokens, times_ns[1] - times_ns[0], *reports[0]),
+        Phase(max(clock.new_tokens - 1, 0), times_ns[-1] - times_ns[1], *reports[-1]),
     )
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from trimoe.arrays import Floats
+from trimoe.executor.engine import Engine
 from trimoe.policies import Deployment
-from trimoe.simulator.engine import Engine
 
 __all__ = ["PhaseResult", "phase_result"]
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from trimoe.errors import InputError
+from trimoe.executor.engine import Engine
+from trimoe.executor.model_clock import ModelClock
 from trimoe.human import human_number
 from trimoe.policies import Policy, Workload
 from trimoe.policies.deployment import check_fits
-from trimoe.simulator.engine import Engine
 from trimoe.simulator.foresight import DrawnForesight
 from trimoe.simulator.result import PhaseResult, phase_result
 from trimoe.simulator.routing import Routing
@@ -100,7 +101,8 @@ def simulate(
             )
         residencies = policy.begin(phase, deployment, routing.calibration)
         new_tokens = work.input if phase == "prefill" else 1
-        engine = Engine(policy, phase, deployment, residencies, new_tokens, keep=options.keep)
+        clock = ModelClock(policy.cost, residencies, keep=options.keep)
+        engine = Engine(policy, phase, deployment, residencies, new_tokens, clock)
         engines[phase] = engine
         rounds = -(-work.batch // deployment.batch)
         _run(engine, phase, work, routing, options, on_layer)

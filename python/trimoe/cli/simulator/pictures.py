@@ -41,9 +41,10 @@ def write_pictures(
     phase, engine = list(found.engines.items())[-1]
     names, written = engine.cost.resources.names, {}
     if timeline is not None:
-        from trimoe.simulator.perfetto import write_timeline
+        from trimoe.executor.perfetto import clock_process, write_timeline
 
-        write_timeline(timeline, engine.model.clock, names, process=f"{found.system}, {phase}")
+        title = f"{found.system}, {phase}"
+        write_timeline(timeline, clock_process(engine.model.clock, names, title=title))
         written["timeline"] = str(timeline)
     if plot is not None:
         from trimoe.cli.simulator.gantt import plot_gantt

@@ -11,11 +11,11 @@ from support import simple_machine as simple
 from support.policies import NDP, ask, cost_of, policy_of, random_counts, residents, states_of
 from support.tiny_policy import TinyPolicy, everything
 from trimoe.domains import CPU, FIRST_DIMM, GPU, IDLE, STRIPED
+from trimoe.executor.loop import Executor
+from trimoe.executor.model_clock import ModelClock
 from trimoe.placement import Keep, LayerPlan, Move, Prefetch, Progress, Relayout, Residency, Ticket
 from trimoe.placement.moves import BACKGROUND, DEMAND
 from trimoe.policies import Deployment, LayerDone, LayerStep, Loads
-from trimoe.runtime.executor import Executor
-from trimoe.simulator.model_clock import ModelClock
 
 BATCH, CONTEXT = 8, 40
 HERE = Deployment(BATCH, BATCH)

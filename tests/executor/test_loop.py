@@ -13,6 +13,8 @@ from support.policies import Told, residents
 from support.scripted_backend import ScriptedBackend
 from support.tiny_policy import TinyPolicy, everything
 from trimoe.domains import CPU, GPU
+from trimoe.executor.loop import Executor
+from trimoe.executor.model_clock import ModelClock
 from trimoe.placement import (
     Keep,
     LayerPlan,
@@ -25,8 +27,6 @@ from trimoe.placement import (
     Ticket,
 )
 from trimoe.policies import Deployment, LayerDone, LayerStep
-from trimoe.runtime.executor import Executor
-from trimoe.simulator.model_clock import ModelClock
 
 COST = simple.cost()
 RESOURCES = len(COST.resources)

@@ -10,7 +10,7 @@ import pytest
 
 from trimoe.cost import Clock, Task
 from trimoe.errors import InputError
-from trimoe.simulator.perfetto import write_timeline
+from trimoe.executor.perfetto import Process, clock_process, write_timeline
 
 NAMES = ("gpu", "h2d", "channel0")
 
@@ -33,7 +33,7 @@ def _events(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 def test_every_interval_is_there(tmp_path: Path) -> None:
     path, clock = tmp_path / "a.json", _clock()
-    assert write_timeline(path, clock, NAMES, process="a run") == 150
+    assert write_timeline(path, clock_process(clock, NAMES, title="a run")) == 150
     metadata, slices = _events(path)
     assert len(slices) == 150 and len({one["pid"] for one in (*metadata, *slices)}) == 1
     named = {one["tid"]: one["args"]["name"] for one in metadata if one["name"] == "thread_name"}
@@ -55,12 +55,12 @@ def test_every_interval_is_there(tmp_path: Path) -> None:
 
 def test_a_part_of_it_and_the_same_bytes_again(tmp_path: Path) -> None:
     first, second, part = (tmp_path / f"{name}.json" for name in "abc")
-    write_timeline(first, _clock(), NAMES)
-    write_timeline(second, _clock(), NAMES)
+    write_timeline(first, clock_process(_clock(), NAMES))
+    write_timeline(second, clock_process(_clock(), NAMES))
     assert first.read_bytes() == second.read_bytes()
-    assert write_timeline(part, _clock(), NAMES, first_task=50) == 50
+    assert write_timeline(part, clock_process(_clock(), NAMES, first_task=50)) == 50
     assert {one["name"] for one in _events(part)[1]} == {'expert "7", 3 tokens\\µ'}
-    assert write_timeline(part, Clock(3), NAMES) == 0 and _events(part)[1] == []
+    assert write_timeline(part, clock_process(Clock(3), NAMES)) == 0 and _events(part)[1] == []
 
 
 def test_bad_input(tmp_path: Path) -> None:
@@ -71,5 +71,17 @@ def test_bad_input(tmp_path: Path) -> None:
         (tmp_path / "a.json", _clock(keep=False), NAMES, "a clock with intervals"),
     ):
         with pytest.raises(InputError, match=text):
-            write_timeline(path, clock, names)
+            write_timeline(path, clock_process(clock, names))
     assert not list(tmp_path.iterdir())
+
+
+def test_several_processes(tmp_path: Path) -> None:
+    """Each with threads of its own, and the second one later."""
+    path = tmp_path / "a.perfetto"
+    real = Process("real", ("CPU",), [(0, 5.0, 7.4, "a", {"tokens": 3}), (0, 7.4, 7.45, "too short", {})])
+    assert write_timeline(path, clock_process(_clock(), NAMES, offset_ns=1e6), real) == 151
+    metadata, slices = _events(path)
+    assert [one["args"]["name"] for one in metadata if one["name"] == "process_name"] == ["trimoe", "real"]
+    last = slices[-1]
+    assert (last["pid"], last["tid"], last["ts"], last["dur"]) == (2, 1, 0.005, 0.002)
+    assert last["args"] == {"tokens": 3} and min(one["ts"] for one in slices[:-1]) == 1000

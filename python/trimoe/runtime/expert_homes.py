@@ -1,0 +1,123 @@
+"""A model's experts on emulated DIMMs: where a residency has them, there they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trimoe import _ndp, _runtime
+from trimoe.domains import STRIPED
+from trimoe.errors import InputError
+from trimoe.expert_layer import ExpertLayer
+from trimoe.hardware.profile import NdpProfile
+from trimoe.ndp import Fleet, NdpError
+from trimoe.placement import Relayout, Residency
+
+__all__ = ["NUMBERS", "ExpertHomes", "fleet_of", "place_expert"]
+
+NUMBERS = ("bf16", "int8", "int4")  # packed formats that an NDP core computes
+
+
+def fleet_of(profile: NdpProfile) -> Fleet:
+    """Emulated DIMMs like those of a machine."""
+    return Fleet(
+        profile.dimms,
+        spec=profile.speed_grade,
+        ranks=profile.ranks,
+        tflops=profile.tflops,
+        buffer_kib=profile.buffer_kib,
+        link_gbps=profile.link_gbps,
+        mode=profile.sharing,
+    )
+
+
+class ExpertHomes:
+    """The experts of all MoE layers, on the DIMMs of a fleet; the op's domains of DIMMs.
+
+    Args:
+        layers: [MoE layers].
+        fleet: not used for these layers yet.
+        spread: how what no single DIMM has lies over all: "striped", or "split" for a system whose DIMMs
+            compute a slice each.
+        arithmetic: "host", the CPU's kernels on the bytes in the DIMMs, so that results are the same to the
+            bit; or "core", the emulated core's own order of sums.
+
+    Attributes:
+        fleet: as given. failed: DIMMs that did not do what they were told, and what they answered.
+
+    Raises:
+        InputError: experts in a format that an NDP core does not compute.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[ExpertLayer],
+        fleet: Fleet,
+        *,
+        spread: str = "striped",
+        arithmetic: str = "host",
+    ) -> None:
+        formats = {layer.spec.weights for layer in layers} - set(NUMBERS)
+        if formats:
+            raise InputError(
+                expected=f"experts of {', '.join(NUMBERS)} for an NDP core",
+                got=", ".join(sorted(formats)),
+                hint="--format bf16",
+            )
+        self.fleet, self.failed = fleet, dict[int, str]()
+        self._layers, self._spread = layers, spread
+        for index, layer in enumerate(layers):
+            for expert in range(layer.spec.experts):
+                place_expert(fleet, layer, expert, (expert + index) % fleet.dimms, spread)
+            _runtime.attach_fleet(layer.handle, fleet.native, arithmetic)
+
+    def close(self) -> None:
+        """Takes all experts from the DIMMs. Idempotent."""
+        for layer in self._layers:
+            _runtime.detach(layer.handle)
+
+    def lay_out(self, residencies: Sequence[Residency]) -> None:
+        """Everything where a phase begins with it."""
+        for index, residency in enumerate(residencies):
+            for expert, target in enumerate(residency.layout.tolist()):
+                self._move(index, expert, target)
+
+    def carry_out(self, move: Relayout) -> bool:
+        """Moves an expert; False where a DIMM failed, and the expert is where it was."""
+        try:
+            self._move(move.layer, move.expert, move.target)
+        except NdpError as error:
+            self.failed[error.dimm] = error.code
+            return False
+        return True
+
+    def _move(self, layer: int, expert: int, target: int) -> None:
+        key = _ndp.expert_key(self._layers[layer].handle, expert)
+        lies = self.fleet.where(key)
+        if target == STRIPED:
+            if lies.layout != self._spread:
+                self.fleet.relayout(key, self._spread)
+        elif lies.layout != "localized":
+            self.fleet.relayout(key, "localized", dimm=target)
+        elif lies.dimm != target:
+            self.fleet.migrate(key, target)
+
+
+def place_expert(fleet: Fleet, layer: ExpertLayer, expert: int, dimm: int, layout: str = "localized") -> None:
+    """Gives an expert's packed bytes to DIMMs, without a copy unless it is split."""
+    spec = layer.spec
+    nbytes = spec.layer_bytes // spec.experts
+    fleet.place(
+        _ndp.expert_key(layer.handle, expert),
+        layer.memory[expert * nbytes : (expert + 1) * nbytes],
+        dimm,
+        layout=layout,
+        hidden=spec.hidden,
+        inter=spec.inter,
+        number=spec.weights,
+        group=spec.packing.group,
+        activation=spec.activation,
+        gated=spec.gated,
+        bias=spec.bias,
+        alpha=spec.alpha,
+        limit=spec.limit,
+    )

@@ -1,0 +1,57 @@
+"""The back end of a machine: decisions are timed by the cost core, and what they say is really done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from trimoe.cost import CostModel
+from trimoe.executor.model_clock import ModelClock
+from trimoe.placement import Progress, Relayout, Residency, Ticket
+from trimoe.policies import LayerDone
+from trimoe.runtime.expert_homes import ExpertHomes
+from trimoe.runtime.telemetry import Telemetry
+
+__all__ = ["MachineClock"]
+
+
+class MachineClock(ModelClock):
+    """As the simulator's clock, which is the machine's where domains are stand-ins; but what a layer took is
+    what it took here, and experts on DIMMs move when their move ends on the clock.
+
+    Args:
+        homes: of the experts; None on a machine without DIMMs that compute.
+        telemetry: of the layers.
+
+    Attributes:
+        moving_ns: real time that moves have taken so far.
+    """
+
+    def __init__(
+        self,
+        cost: CostModel,
+        residencies: Sequence[Residency],
+        homes: ExpertHomes | None,
+        telemetry: Telemetry,
+        *,
+        keep: bool,
+    ) -> None:
+        super().__init__(cost, residencies, keep=keep)
+        self._homes, self._telemetry = homes, telemetry
+        self.moving_ns = 0
+
+    def settle(self) -> Iterator[tuple[Ticket, Progress] | LayerDone]:
+        """Layers with what they really took; moves that a DIMM did not carry out have failed."""
+        for done in super().settle():
+            if isinstance(done, LayerDone):
+                took = self._telemetry.took_ns(done.layer, done.predicted_ns)
+                yield replace(done, took_ns=took)
+                continue
+            ticket, progress = done
+            if self._homes is not None and isinstance(ticket.move, Relayout):
+                begun_ns = time.perf_counter_ns()
+                if not self._homes.carry_out(ticket.move):
+                    progress = Progress.FAILED
+                self.moving_ns += time.perf_counter_ns() - begun_ns
+            yield ticket, progress

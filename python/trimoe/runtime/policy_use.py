@@ -1,0 +1,46 @@
+"""What a policy did on a machine, for reports."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from trimoe.placement import Progress
+
+__all__ = ["PolicyUse"]
+
+
+@dataclass
+class PolicyUse:
+    """Since the last reset.
+
+    off: what the system would have done and does not here, as it changes results. plan_ns: of each decision,
+    the loop's bookkeeping included, moves left out. moves: of experts, by how they ended; moving_ns: real
+    time that they took. gpu_experts: that ran on the GPU; hits: of those, whom GPU memory held before. reruns:
+    calls that the CPU ran again, as a DIMM had failed.
+    """
+
+    name: str
+    off: set[str] = field(default_factory=set)
+    plan_ns: list[int] = field(default_factory=list)
+    moves: Counter[str] = field(default_factory=Counter)
+    moving_ns: int = 0
+    gpu_experts: int = 0
+    hits: int = 0
+    reruns: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; plan_ns: the median."""
+        return {
+            "name": self.name,
+            "decisions": len(self.plan_ns),
+            "plan_ns": statistics.median(self.plan_ns) if self.plan_ns else None,
+            "moves": {one.value: self.moves[one.value] for one in Progress if one.has_ended},
+            "moving_ns": self.moving_ns,
+            "gpu_experts": self.gpu_experts,
+            "hits": self.hits,
+            "off": sorted(self.off),
+            "reruns": self.reruns,
+        }

@@ -1,0 +1,98 @@
+"""What the calls of a model's layers took, by domain, beside what was predicted."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from trimoe import _runtime
+from trimoe.domains import CPU, FIRST_DIMM, GPU, SPLIT
+
+if TYPE_CHECKING:
+    from trimoe._runtime import Record
+
+__all__ = ["DomainUse", "Telemetry", "domain_name"]
+
+def domain_name(code: int) -> str:
+    """As people call it."""
+    return {CPU: "CPU", GPU: "GPU", SPLIT: "all DIMMs"}.get(code, f"DIMM {code - FIRST_DIMM}")
+
+
+@dataclass
+class DomainUse:
+    """What one domain did.
+
+    experts: (call, expert) pairs; tokens: (token, expert) pairs. predicted_ns: by the cost core. took_ns:
+    "measured" on this machine, "emulated" by its DIMMs, or "modelled" by the cost core for a domain that it
+    lacks; of the CPU, its kernels with the computed_tokens that they computed, which include those of domains
+    whose arithmetic is the host's.
+    """
+
+    name: str
+    kind: str
+    experts: int = 0
+    tokens: int = 0
+    predicted_ns: float = 0.0
+    took_ns: float = 0.0
+    computed_tokens: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+class Telemetry:
+    """Reads the records of calls.
+
+    Args:
+        handles: of a model's MoE layers, in order.
+        keep: whether `history` is kept.
+
+    Attributes:
+        uses: by code, since the last `reset`. history: every call with what it took by code; kinds: by code.
+    """
+
+    def __init__(self, handles: Sequence[int], *, keep: bool) -> None:
+        self.history: list[tuple[Record, dict[int, float]]] = []
+        self.kinds: dict[int, str] = {}
+        self._keep = keep
+        self._recorder = _runtime.Recorder()
+        self._layers = {handle: index for index, handle in enumerate(handles)}
+        self._waiting: dict[int, deque[Record]] = {index: deque() for index in self._layers.values()}
+        for handle in handles:
+            _runtime.set_recorder(handle, self._recorder)
+        self.reset()
+
+    def reset(self) -> None:
+        """Counts from here on."""
+        self.uses: dict[int, DomainUse] = {}
+
+    def took_ns(self, layer: int, predicted_ns: Mapping[int, float]) -> dict[int, float]:
+        """By domain, what the oldest call of a MoE layer took that was not asked for yet.
+
+        predicted_ns: by domain; also what a domain took that this machine lacks.
+        """
+        records, _ = self._recorder.drain()
+        for record in records:
+            self._waiting[self._layers[record["layer"]]].append(record)
+        if not self._waiting[layer]:  # the call has failed
+            return dict(predicted_ns)
+        record = self._waiting[layer].popleft()
+        found: dict[int, float] = {}
+        for part in record["domains"]:
+            code, kind, predicted = part["code"], part["kind"], predicted_ns.get(part["code"], 0.0)
+            took = predicted if kind == "modelled" else part["took_ns"]
+            use = self.uses.setdefault(code, DomainUse(domain_name(code), kind))
+            use.experts += part["experts"]
+            use.tokens += part["rows"]
+            use.predicted_ns += predicted
+            use.took_ns += took
+            if code == CPU:
+                use.computed_tokens += record["host_rows"]
+            found[code] = took
+            self.kinds[code] = kind
+        if self._keep:
+            self.history.append((record, found))
+        return found
