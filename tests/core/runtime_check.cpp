@@ -239,9 +239,9 @@ void check_rewiring() {
       detach_all(problem.handle);
       recorder->drain();
       // The experts leave with the last call that uses the domain.
-      const std::weak_ptr<Domain> gone = domain;
       domain.reset();
-      while (!gone.expired()) std::this_thread::yield();
+      const auto has_experts = [](ndp::Dimm& dimm) { return dimm.state().memory.used_bytes() > 0; };
+      while (fleet->with_dimm(0, has_experts) || fleet->with_dimm(1, has_experts)) std::this_thread::yield();
     }
     done = true;
   });
