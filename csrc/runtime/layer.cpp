@@ -129,7 +129,8 @@ void attach(int64_t handle, std::vector<int32_t> codes, std::shared_ptr<Domain> 
     for (const int32_t code : codes) {
       check(code == kSplitDomain || (code > kCpuDomain && code < kFirstDimmDomain + 4096),
             "the code of a GPU, a DIMM or of experts that are split", code, "trimoe.domains");
-      check(wiring.find(code) < 0, "a code that the layer has no domain for", code, "detach() first");
+      check(wiring.find(code) < 0 && std::ranges::count(codes, code) == 1,
+            "a code that the layer has no domain for", code, "detach() first");
     }
     wiring.domains.push_back({std::move(domain), std::move(codes)});
   });

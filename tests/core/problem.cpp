@@ -110,8 +110,9 @@ Problem::Problem(const Case& c, const Variant& variant)
   const auto bytes = static_cast<size_t>(shape_.layer_bytes());
   const std::shared_ptr<void> memory(std::aligned_alloc(kLineBytes, bytes), std::free);
   auto* experts = static_cast<std::byte*>(memory.get());
-  for (int64_t expert = 0; expert < c.experts; ++expert) pack(expert, experts + expert * shape_.expert_bytes());
-  layer_ = std::make_unique<cpu::Layer>(shape_, experts, memory);
+  for (int64_t expert = 0; expert < c.experts; ++expert)
+    pack(expert, experts + expert * shape_.expert_bytes());
+  layer_ = std::make_shared<cpu::Layer>(shape_, experts, memory);
   const std::vector<float> x = random_values(c.tokens * c.hidden, 2, 1);
   if (c.dtype == DType::kF32) convert<float>(x, hidden_.data());
   if (c.dtype == DType::kBf16) convert<Bf16>(x, hidden_.data());
@@ -182,12 +183,28 @@ std::vector<double> Problem::exact() const {
 
 std::vector<float> Problem::run(const cpu::TableEntry& entry, const ThreadPool& pool) const {
   std::vector<std::byte> out(hidden_.size(), std::byte{0xff});
-  const int64_t h = case_.hidden, k = case_.topk;
-  const cpu::RouterOutput router{ids_.data(), true, k, 1, weights_.data(), DType::kF32, k, 1, k};
-  const RowSource rows{hidden_.data(), case_.dtype, h, 1, h};
   const Kernel& kernel = entry.kernel(shape_.weights.format, shape_.int8_activations);
-  cpu::expert_ffn(*layer_, kernel, pool, rows, router, case_.tokens, out.data());
-  std::vector<float> result(static_cast<size_t>(case_.tokens * h));
+  cpu::expert_ffn(*layer_, kernel, pool, rows(), router(), case_.tokens, out.data());
+  return as_floats(out);
+}
+
+std::vector<float> Problem::run(const runtime::OpenLayer& layer, const ThreadPool& pool,
+                                const std::vector<int32_t>& plan) const {
+  std::vector<std::byte> out(hidden_.size(), std::byte{0xff});
+  const Kernel& kernel = cpu::selected_entry().kernel(shape_.weights.format, shape_.int8_activations);
+  runtime::forward(layer, kernel, pool, {rows(), router(), case_.tokens, out.data(), plan});
+  return as_floats(out);
+}
+
+cpu::RouterOutput Problem::router() const {
+  const int64_t k = case_.topk;
+  return {ids_.data(), true, k, 1, weights_.data(), DType::kF32, k, 1, k};
+}
+
+RowSource Problem::rows() const { return {hidden_.data(), case_.dtype, case_.hidden, 1, case_.hidden}; }
+
+std::vector<float> Problem::as_floats(const std::vector<std::byte>& out) const {
+  std::vector<float> result(static_cast<size_t>(case_.tokens * case_.hidden));
   for (size_t i = 0; i < result.size(); ++i)
     result[i] = element(case_.dtype, out.data(), static_cast<int64_t>(i));
   return result;

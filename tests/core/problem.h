@@ -7,6 +7,7 @@
 
 #include "cpu/expert_ffn.h"
 #include "cpu/kernel_table.h"
+#include "runtime/forward.h"
 
 namespace trimoe::test {
 
@@ -32,18 +33,25 @@ class Problem {
   Problem(const Case& c, const Variant& variant);
 
   cpu::Layer& layer() const { return *layer_; }
+  const std::shared_ptr<cpu::Layer>& shared_layer() const { return layer_; }
   // [tokens, hidden], from the packed weights with the roundings that the format prescribes.
   std::vector<double> exact() const;
   // The same by a kernel, converted to fp32.
   std::vector<float> run(const cpu::TableEntry& entry, const ThreadPool& pool) const;
+  // The same by the executor, on the layer's domains.
+  std::vector<float> run(const runtime::OpenLayer& layer, const ThreadPool& pool,
+                         const std::vector<int32_t>& plan) const;
 
  private:
+  cpu::RouterOutput router() const;
+  RowSource rows() const;
+  std::vector<float> as_floats(const std::vector<std::byte>& out) const;
   void pack(int64_t expert, std::byte* to) const;
   std::vector<double> add_expert(int64_t expert, const std::vector<double>& x) const;
 
   Case case_;
   cpu::LayerShape shape_;
-  std::unique_ptr<cpu::Layer> layer_;
+  std::shared_ptr<cpu::Layer> layer_;
   std::vector<std::byte> hidden_;  // [tokens, H] of the case's dtype
   std::vector<int64_t> ids_;       // [tokens, K]
   std::vector<float> weights_;     // [tokens, K]

@@ -10,7 +10,8 @@ for kind in address,undefined thread; do
   cmake -G Ninja -S tests/core -B "$tree" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTRIMOE_KERNEL_OPTIMIZATION=-O1 \
     -DCMAKE_CXX_FLAGS="-fsanitize=$kind -fno-sanitize-recover=all -fno-omit-frame-pointer -g1" >"$tree.log" ||
     { cat "$tree.log"; exit 1; }
-  cmake --build "$tree" --target core_check race_check
+  cmake --build "$tree" --target core_check race_check runtime_check
   "$tree/core_check"
   "$tree/race_check"
+  "$tree/runtime_check"
 done

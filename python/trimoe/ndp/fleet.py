@@ -20,8 +20,8 @@ __all__ = ["LAYOUTS", "Completion", "Fleet", "Location", "NdpError"]
 
 # Whole on one DIMM; its bytes spread over all; cut along I, so that every DIMM computes a part.
 LAYOUTS = ("localized", "striped", "split")
-# Expert, rows of bf16 [T, H], room for fp32 [T, H]; then, where a striped expert is to run elsewhere than at its
-# slot, on which DIMM.
+# Expert, rows of bf16 [T, H], room for fp32 [T, H]; then, where a striped expert is to run elsewhere than at
+# its slot, on which DIMM.
 Job: TypeAlias = "tuple[int, Any, Any] | tuple[int, Any, Any, int]"
 
 
@@ -50,7 +50,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Location:
-    """Where an expert lies: the DIMM that has its slot (of a split one the first), and how, one of `LAYOUTS`."""
+    """Where an expert lies: the DIMM that has its slot (of a split one the first), and one of `LAYOUTS`."""
 
     dimm: int
     slot: int
@@ -119,9 +119,9 @@ class Fleet:
     ) -> None:
         """Gives an expert's packed bytes (`ExpertLayer.memory`) to a DIMM, or spread over all that answer.
 
-        The bytes stay where they are, but for a split expert's, which are copied. expert: any number that names
-        it from then on. number: "bf16", "fp16" (packed as bf16 is), "int8" or "int4" with its group. dimm: that
-        has it, or its slot.
+        The bytes stay where they are, but for a split expert's, which are copied. expert: any number that
+        names it from then on. number: "bf16", "fp16" (packed as bf16 is), "int8" or "int4" with its group.
+        dimm: that has it, or its slot.
         """
         with _errors():
             shape = _ndp.CoreShape(hidden, inter, number, group, activation, gated, bias, alpha, limit)

@@ -1,0 +1,272 @@
+// The executor below its bindings: in which order things happen, that they happen at once, and that all of a
+// call has ended when it returns, whatever failed. With the thread sanitizer also: calls while domains come
+// and go.
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "common/error.h"
+#include "common/own_threads.h"
+#include "ndp/system/expert_key.h"
+#include "problem.h"
+#include "runtime/fleet_domain.h"
+#include "runtime/stand_in.h"
+
+using namespace trimoe;
+using namespace trimoe::test;
+using namespace trimoe::runtime;
+
+namespace {
+
+// Large enough that a call shares its work among threads.
+constexpr Case kCase{"runtime", 48, 128, 96, 6, 2};
+const Variant kBf16{"bf16", {Format::kBf16}, false};
+
+int failures = 0;
+
+void expect(bool ok, const std::string& what) {
+  if (ok) return;
+  ++failures;
+  std::printf("not so: %s\n", what.c_str());
+}
+
+// What happened, in order.
+class Log {
+ public:
+  void add(const std::string& event) {
+    const std::lock_guard lock(mutex_);
+    text_ += event + " ";
+  }
+  std::string text() const { return text_; }
+
+ private:
+  std::mutex mutex_;
+  std::string text_;
+};
+
+class NotingPool final : public ThreadPool {
+ public:
+  NotingPool(Log& log, std::function<void()> first = {}) : log_(log), first_(std::move(first)) {}
+  int max_workers() const override { return 2; }
+  void run(int workers, void (*body)(void*, int), void* context) const override {
+    log_.add("cpu");
+    if (first_) first_();
+    OwnThreads(2).run(workers, body, context);
+  }
+
+ private:
+  Log& log_;
+  const std::function<void()> first_;
+};
+
+struct Plot {
+  bool computes = false;
+  float adds = 0;
+  const char* fails = "";  // "submit" or "wait"
+};
+
+// Notes what is asked of it.
+class Watched final : public Domain {
+ public:
+  Watched(Log& log, std::string name, Plot plot) : log_(log), name_(std::move(name)), plot_(plot) {}
+
+  std::unique_ptr<Ticket> submit(const Batch& batch) override {
+    log_.add("submit" + name_);
+    check(plot_.fails != std::string("submit"), "to submit", "failure", "again");
+    return std::make_unique<Step>(*this, batch);
+  }
+
+ private:
+  class Step final : public Ticket {
+   public:
+    Step(const Watched& domain, const Batch& batch) : domain_(domain), batch_(batch) {}
+    ~Step() override { domain_.log_.add("end" + domain_.name_); }
+    void wait() override {
+      domain_.log_.add("wait" + domain_.name_);
+      check(domain_.plot_.fails != std::string("wait"), "to wait", "failure", "again");
+    }
+    void lend(std::vector<cpu::HostExpert>& to) const override {
+      if (domain_.plot_.computes) return;
+      for (const Share& one : batch_.experts) to.push_back({one, batch_.layer.expert(one.index)});
+    }
+    bool computes() const override { return domain_.plot_.computes; }
+    void add_into(float* sums) const override {
+      domain_.log_.add("add" + domain_.name_);
+      for (int64_t i = 0; i < kCase.tokens * kCase.hidden; ++i) sums[i] += domain_.plot_.adds;
+    }
+    Time time_of(int32_t) const override { return {}; }
+
+   private:
+    const Watched& domain_;
+    const Batch batch_;
+  };
+
+  Log& log_;
+  const std::string name_;
+  const Plot plot_;
+};
+
+// A problem whose layer is open.
+class Open : public Problem {
+ public:
+  Open() : Problem(kCase, kBf16), handle(register_layer(shared_layer())) {}
+  ~Open() { unregister_layer(handle); }
+
+  std::vector<float> forward(const ThreadPool& pool, const std::vector<int32_t>& plan) const {
+    return run(find_layer(handle), pool, plan);
+  }
+  void watch(Log& log, int32_t code, Plot plot) const {
+    attach(handle, {code}, std::make_shared<Watched>(log, std::to_string(code), plot));
+  }
+  const int64_t handle;
+};
+
+void check_order() {
+  const Open problem;
+  const std::vector<float> alone = problem.forward(OwnThreads(2), {});
+  Log log;
+  problem.watch(log, 4, {});
+  problem.watch(log, 2, {});
+  const auto found = problem.forward(NotingPool(log), {4, 2, 0, 4, 2, 0});
+  expect(found == alone, "lent experts have the bits of the CPU");
+  const std::string text = log.text();
+  expect(text.starts_with("submit2 submit4 cpu "), "others begin before the CPU: " + text);
+  expect(text.ends_with("cpu wait2 wait4 end2 end4 "), "they end after it: " + text);
+}
+
+void check_sums() {
+  const Open problem;
+  Log log;
+  // Their sum is 0 in this order, and 1 in others.
+  problem.watch(log, 5, {.computes = true, .adds = -1e8f});
+  problem.watch(log, 2, {.computes = true, .adds = 1e8f});
+  problem.watch(log, 3, {.computes = true, .adds = 1});
+  problem.watch(log, 4, {});
+  const std::vector<int32_t> plan{2, 3, 5, 4, 0, 0};
+  const auto found = problem.forward(NotingPool(log), plan);
+  const std::string text = log.text();
+  const size_t join = text.find("wait2 add2 wait3 add3 wait5 add5 ");
+  expect(join != std::string::npos, "sums are added in order of the codes: " + text);
+  expect(text.find("cpu") < join && text.rfind("cpu") > join, "in the middle of the CPU's work: " + text);
+  Log other;
+  const Open twin;
+  for (const int32_t code : {3, 2, 5}) twin.watch(other, code, {.computes = true, .adds = 0});
+  twin.watch(other, 4, {});
+  expect(found == twin.forward(OwnThreads(1), plan), "1e8 + 1 - 1e8 is 0 in fp32");
+}
+
+void check_failures() {
+  for (const char* fails : {"submit", "wait"})
+    for (const bool computes : {false, true}) {
+      const Open problem;
+      Log log;
+      problem.watch(log, 2, {.computes = computes});
+      problem.watch(log, 3, {.computes = computes, .fails = fails});
+      problem.watch(log, 4, {.computes = computes});
+      std::string got;
+      try {
+        problem.forward(NotingPool(log), {2, 3, 4, 0, 0, 0});
+      } catch (const Error& error) {
+        got = error.expected;
+      }
+      expect(got == std::string("to ") + fails, "the failure is the caller's");
+      const std::string text = log.text();
+      for (const char* one : {"2", "3", "4"})
+        expect((text.find("end" + std::string(one)) != std::string::npos) ==
+                   (fails == std::string("wait") || one == std::string("2")),
+               "what began has ended: " + text);
+      expect(fails != std::string("submit") || text.find("cpu") == std::string::npos,
+             "nothing runs then: " + text);
+    }
+}
+
+std::shared_ptr<ndp::Fleet> fleet_of(const Open& problem, const std::shared_ptr<ndp::Fleet>& made) {
+  for (int64_t expert = 0; expert < kCase.experts; ++expert)
+    made->place(ndp::expert_key(problem.handle, expert), problem.layer().shape(), ndp::Number::kBf16,
+                {problem.shared_layer(), problem.layer().expert(expert)},
+                static_cast<int>(expert) % made->size());
+  return made;
+}
+
+std::shared_ptr<ndp::Fleet> new_fleet() {
+  ndp::DimmConfig config;
+  config.spec = &ndp::dram_spec("4800B");
+  return std::make_shared<ndp::Fleet>(config, 2);
+}
+
+// The CPU begins by waiting for the DIMMs to have ended: only if they run meanwhile does it get on.
+void check_overlap() {
+  for (const Arithmetic arithmetic : {Arithmetic::kHost, Arithmetic::kCore}) {
+    const Open problem;
+    const auto fleet = fleet_of(problem, new_fleet());
+    const auto domain = std::make_shared<FleetDomain>(problem.handle, fleet, arithmetic);
+    attach(problem.handle, domain->codes(), domain);
+    Log log;
+    bool is_done = false;
+    const NotingPool pool(log, [&] {
+      using Clock = std::chrono::steady_clock;
+      const auto patience = Clock::now() + std::chrono::seconds(60);
+      while (!is_done && Clock::now() < patience) is_done = fleet->counters().steps == 1;
+    });
+    problem.forward(pool, {2, 3, 2, 0, 0, 0});
+    expect(is_done, "DIMMs run while the CPU does");
+  }
+}
+
+// Calls under way keep what they began with; others find a code or are told that there is none.
+void check_rewiring() {
+  const Open problem;
+  const auto fleet = new_fleet();
+  const std::vector<float> alone = problem.forward(OwnThreads(2), {});
+  std::atomic<int> ran{0}, refused{0};
+  std::atomic<bool> done{false};
+  const auto recorder = std::make_shared<Recorder>(16);
+  std::jthread changes([&] {
+    for (int time = 0; time < 60; ++time) {
+      fleet_of(problem, fleet);
+      auto domain = std::make_shared<FleetDomain>(problem.handle, fleet, Arithmetic::kHost);
+      attach(problem.handle, domain->codes(), domain);
+      attach(problem.handle, {kGpuDomain}, std::make_shared<StandIn>());
+      set_policy(problem.handle, std::make_shared<FixedPlan>(std::vector<int32_t>{1, 1, 2, 3, 0, 0}));
+      set_recorder(problem.handle, recorder);
+      for (const int before = ran; ran < before + 3;) std::this_thread::yield();
+      set_policy(problem.handle, nullptr);
+      detach(problem.handle, kGpuDomain);
+      detach_all(problem.handle);
+      recorder->drain();
+      // The experts leave with the last call that uses the domain.
+      domain.reset();
+      const auto has_experts = [](ndp::Dimm& dimm) { return dimm.state().memory.used_bytes() > 0; };
+      while (fleet->with_dimm(0, has_experts) || fleet->with_dimm(1, has_experts)) std::this_thread::yield();
+    }
+    done = true;
+  });
+  const auto call = [&](const std::vector<int32_t>& plan) {
+    while (!done) try {
+        expect(problem.forward(OwnThreads(2), plan) == alone, "the same bits, whoever comes and goes");
+        ++ran;
+      } catch (const Error&) {
+        ++refused;
+      }
+  };
+  std::jthread other([&] { call({1, 1, 2, 3, 0, 0}); });
+  call({});
+  other.join();
+  expect(refused > 0, "some calls came when nobody was there");
+}
+
+}  // namespace
+
+int main() {
+  check_order();
+  check_sums();
+  check_failures();
+  check_overlap();
+  check_rewiring();
+  std::printf("%d wrong\n", failures);
+  return failures ? 1 : 0;
+}
