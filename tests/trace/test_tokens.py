@@ -18,8 +18,8 @@ from trimoe.policies import LayerStep, Workload
 from trimoe.policies.hybrimoe import HybriMoE
 from trimoe.simulator.routing import trace_routing
 from trimoe.simulator.simulate import SimulationOptions, simulate
-from trimoe.trace.tokens import replayed
 from trimoe.trace import Trace, read_trace
+from trimoe.trace.tokens import replayed
 
 WORK = Workload(6, 40, 12)
 

@@ -12,11 +12,11 @@ import numpy.typing as npt
 from trimoe.cost import ModelShape
 from trimoe.errors import InputError
 from trimoe.policies import Workload
-from trimoe.trace.tokens import Tokens, replayed
 from trimoe.trace.counts import draw_counts, generate_counts
 from trimoe.trace.generator import GeneratorSpec
 from trimoe.trace.presets import find_preset
 from trimoe.trace.routing import Trace
+from trimoe.trace.tokens import Tokens, replayed
 
 __all__ = ["Routing", "RoutingSpec", "generated_routing", "trace_routing"]
 
