@@ -119,6 +119,11 @@ class Activation(LayerCache):
         self._expected = np.zeros_like(self._tokens)
         self.scores = _share(self._tokens)
 
+    def forget(self, tokens: Floats) -> None:
+        """A sequence has ended: its tokens [E] count no more."""
+        self._tokens = np.maximum(self._tokens - tokens, 0.0)
+        self.scores = _share(self._tokens) + self._expected
+
     def expect(self, shares: Floats, likeness: float) -> None:
         """A prediction [E] for the next use, taken from sequences that were alike (cosine, 0 to 1)."""
         self._expected = likeness * shares
