@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
 import weakref
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ from trimoe.policies import Foresight, NoForesight, Policy, Workload
 from trimoe.policies.deployment import check_fits
 from trimoe.runtime.driver import Driver
 from trimoe.runtime.expert_homes import ExpertHomes, fleet_of
+from trimoe.runtime.foresight import RouterForesight
+from trimoe.runtime.router_notes import RouterNotes
 from trimoe.runtime.telemetry import Telemetry
 
 __all__ = ["Attached", "DimmWarning", "attach"]
@@ -53,7 +57,7 @@ def attach(
         policy: that decides, for this model alone.
         work: to deploy for; batch: requests at once.
         popularity: [MoE layers, E], tokens in other prompts; None: all experts are alike.
-        foresight: what is known of later layers.
+        foresight: what is known of later layers; None: what their routers say of this layer's hidden states.
         arithmetic: of the DIMMs: "host", the same bits as without them, or "core", the emulated core's.
         keep: whether to remember every interval, for timelines.
 
@@ -61,7 +65,7 @@ def attach(
         InputError: a model without stored experts, of another shape, or that does not fit on that machine; a
             format that its DIMMs do not compute.
     """
-    return Attached(model, policy, work, popularity, foresight or NoForesight(), arithmetic, keep)
+    return Attached(model, policy, work, popularity, foresight, arithmetic, keep)
 
 
 class Attached:
@@ -78,7 +82,7 @@ class Attached:
         policy: Policy,
         work: Workload,
         popularity: Floats | None,
-        foresight: Foresight,
+        foresight: Foresight | None,
         arithmetic: str,
         keep: bool,
     ) -> None:
@@ -90,15 +94,19 @@ class Attached:
         if popularity is None:
             popularity = np.ones((len(modules), cost.shape.moe.experts))
         self.policy, self._handles = policy, [module.handle for module in modules]
-        self._finalizer = weakref.finalize(self, _give_back, modules)
+        listening = contextlib.ExitStack()
+        self._finalizer = weakref.finalize(self, _give_back, modules, listening)
         try:
             self.homes = self._add_domains(modules, arithmetic)
+            if foresight is None:
+                foresight = _foresight(model, policy, listening)
+            known = _known(model, policy, work, listening)
         except BaseException:
             self._finalizer()
             raise
         self.telemetry = Telemetry(self._handles, keep=keep)
         self.driver = Driver(
-            policy, work, deployments, popularity, foresight, self.homes, self.telemetry, keep=keep
+            policy, work, deployments, popularity, foresight, known, self.homes, self.telemetry, keep=keep
         )
         for index, module in enumerate(modules):
             # The core keeps whom it asks as long as there is the layer; this object may end before.
@@ -165,7 +173,24 @@ def _run(
     return found.run(handle, hidden, topk_ids, topk_weights)
 
 
-def _give_back(modules: list[StoredExperts]) -> None:
+def _foresight(model: Any, policy: Policy, listening: contextlib.ExitStack) -> Foresight:
+    if not policy.looks_ahead:
+        return NoForesight()
+    return listening.enter_context(RouterForesight(model, policy.looks_ahead))
+
+
+def _known(
+    model: Any, policy: Policy, work: Workload, listening: contextlib.ExitStack
+) -> Callable[[], Mapping[str, Any]]:
+    scores, whose_tokens = policy.wants_scores, policy.wants_requests
+    if not scores and not whose_tokens:
+        return dict
+    notes = RouterNotes(model, work.batch, scores=scores, whose_tokens=whose_tokens)
+    return listening.enter_context(notes).known
+
+
+def _give_back(modules: list[StoredExperts], listening: contextlib.ExitStack) -> None:
+    listening.close()
     for module in modules:
         module.runner = None
         _runtime.set_policy(module.handle, None)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,7 @@ class Driver:
         deployments: by phase.
         popularity: [MoE layers, E], in other prompts.
         foresight: of later layers.
+        known: what else the policy asks for of the layer under way, fields of `LayerStep`.
         homes: of experts on DIMMs, if there are any.
         telemetry: of the layers.
         keep: whether engines, and all intervals, are kept.
@@ -51,6 +53,7 @@ class Driver:
         deployments: Mapping[str, Deployment],
         popularity: Floats,
         foresight: Foresight,
+        known: Callable[[], Mapping[str, Any]],
         homes: ExpertHomes | None,
         telemetry: Telemetry,
         *,
@@ -59,6 +62,7 @@ class Driver:
         self.policy, self.work, self.engines = policy, work, list[Engine]()
         self.use = PolicyUse(policy.name)
         self._deployments, self._popularity, self._foresight = deployments, popularity, foresight
+        self._known = known
         self._homes, self._telemetry, self._keep = homes, telemetry, keep
         self._lock = threading.Lock()
         self._context = 0  # tokens of each request, once the step is done
@@ -97,7 +101,7 @@ class Driver:
                     hint="one thread at a time, or close() of what `attach` returned",
                 )
             asked_ns = time.perf_counter_ns()
-            self._answer = asked, plan = self._engine.executor.ask(counts, self._foresight)
+            self._answer = asked, plan = self._engine.executor.ask(counts, self._foresight, **self._known())
             codes = self._possible(plan, asked.residency)
             self.use.plan_ns.append(time.perf_counter_ns() - asked_ns)
             self.use.bookkeeping_ns += asked_ns - begun_ns

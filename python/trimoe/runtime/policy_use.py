@@ -16,10 +16,10 @@ __all__ = ["PolicyUse"]
 class PolicyUse:
     """Since the last reset.
 
-    off: what the system would have done and does not here, as it changes results. plan_ns: of each decision;
-    bookkeeping_ns: of the loop, the cost core's clock included, before and after. moves: of experts, by how
-    they ended; moving_ns: real time that they took. gpu_experts: that ran on the GPU; hits: of those, whom GPU memory held before. reruns:
-    calls that the CPU ran again, as a DIMM had failed.
+    off: what the system would have done and does not here, as it changes results. plan_ns: of each decision.
+    bookkeeping_ns: of the loop and the cost core's clock, before and after. moves: of experts, by how they
+    ended; moving_ns: real time that they took. gpu_experts: that ran on the GPU; hits: of those, whom GPU
+    memory held before. reruns: calls that the CPU ran again, as a DIMM had failed.
     """
 
     name: str
