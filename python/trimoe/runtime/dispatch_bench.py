@@ -29,13 +29,15 @@ class PolicyCost:
     """Of one policy, medians over all calls, in nanoseconds.
 
     plan_ns: its decision. dispatch_ns: from the router's output to the first submitted work besides that.
-    bookkeeping_ns: a layer's rest, while or after the work is done: the loop's rules, the cost core's clock.
+    After the work: background_ns, its thoughts about moves; bookkeeping_ns, the loop's rules and the cost
+    core's clock; both means.
     """
 
     policy: str
     tokens: int
     plan_ns: float
     dispatch_ns: float
+    background_ns: float
     bookkeeping_ns: float
 
     def as_dict(self) -> dict[str, Any]:
@@ -74,6 +76,8 @@ def policy_costs(
             use, to_submit = attached.driver.use, attached.telemetry.to_submit_ns
             besides = [whole - plan for whole, plan in zip(to_submit, use.plan_ns, strict=True)]
             plan_ns, dispatch_ns = statistics.median(use.plan_ns), statistics.median(besides)
-            bookkeeping_ns = use.bookkeeping_ns / len(use.plan_ns)
-            found.append(PolicyCost(name, tokens, plan_ns, dispatch_ns, bookkeeping_ns))
+            background_ns, bookkeeping_ns = (
+                total / len(besides) for total in (use.background_ns, use.bookkeeping_ns)
+            )
+            found.append(PolicyCost(name, tokens, plan_ns, dispatch_ns, background_ns, bookkeeping_ns))
     return found

@@ -52,8 +52,9 @@ class Telemetry:
         keep: whether `history` is kept.
 
     Attributes:
-        uses: by code, since the last `reset`; to_submit_ns: of every call, from the router's output to the first
-            work that was submitted, the policy included. history: every call with what it took by code; kinds: by code.
+        uses: by code, since the last `reset`. to_submit_ns: of every call, from the router's output to the
+            first work that was submitted, the policy included. history: every call with what it took by
+            code; kinds: by code.
     """
 
     def __init__(self, handles: Sequence[int], *, keep: bool) -> None:
