@@ -176,9 +176,13 @@ def test_the_error_table_for_people(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_dispatch_prints_the_overhead(capfd: pytest.CaptureFixture[str]) -> None:
-    r = _json(capfd, ["bench", "dispatch", "--json"])
+    few = ["--hardware", "h100-8452y", "--systems", "fiddler,trimoe", "--steps", "1"]
+    r = _json(capfd, ["bench", "dispatch", *few, "--json"])
     assert 0 < r["tokens_0_min_ns"] <= r["tokens_0_median_ns"]
     assert 0 < r["tokens_1_min_ns"] <= r["tokens_1_median_ns"]
+    assert [one["policy"] for one in r["policies"]] == ["fiddler", "trimoe"]
+    for one in r["policies"]:
+        assert min(one["plan_ns"], one["dispatch_ns"], one["bookkeeping_ns"]) > 0 <= one["background_ns"]
 
 
 def test_routing_is_distinct_normalised_and_as_skewed_as_named() -> None:

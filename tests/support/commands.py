@@ -24,7 +24,7 @@ SMALL = {
     "calibrate": ["--quick", "--threads", "1", "--output", "profile.json"],
     "bench layer": ["--hidden", "64", "--inter", "64", "--experts", "4", "--topk", "2", "--repeats", "2"],
     "bench error": [],
-    "bench dispatch": [],
+    "bench dispatch": ["--systems", "n-cpu-moe", "--hardware", "t4", "--steps", "1"],
     "inspect": [str(SHIPPED)],
     "pack": [str(SHIPPED)],
     "cache list": [],

@@ -11,16 +11,27 @@ from trimoe.cli.completion import of
 from trimoe.cli.formats import ACTIVATIONS_OPTION, FORMATS, GROUP_OPTION, SHIPPED_MODEL
 from trimoe.cli.options import (
     ExpertsOption,
+    HardwareOption,
     HiddenOption,
     InterOption,
     JsonOption,
     ModelFolderArgument,
+    SystemsOption,
     ThreadsOption,
     TokensOption,
     TopkOption,
     check_choice,
 )
-from trimoe.cli.render import human_bytes, human_ns, print_facts, print_json, print_table, progress
+from trimoe.cli.render import (
+    human_bytes,
+    human_ns,
+    print_facts,
+    print_json,
+    print_line,
+    print_table,
+    progress,
+    progress_steps,
+)
 from trimoe.errors import InputError
 
 __all__ = ["bench_app"]
@@ -162,19 +173,36 @@ def error(
 
 
 @bench_app.command()
-def dispatch(json_output: JsonOption = False) -> None:
-    """Time the call itself, on a layer with nothing to compute.
+def dispatch(
+    systems: SystemsOption = "trimoe,coxmoe,hybrimoe",
+    hardware: HardwareOption = "h100-8470-ndp16",
+    tokens: TokensOption = 1,
+    steps: Annotated[int, typer.Option(min=1, max=10**6, help="Steps of all layers to time.")] = 8,
+    json_output: JsonOption = False,
+) -> None:
+    """Time the way from the router's output to the work: the call itself, and systems that decide.
+
+    The call is of a layer with nothing to compute. Systems drive 48 layers of 128 experts, as those of
+    Qwen3-30B-A3B but narrow, int4; the machine is a stand-in for the profile.
 
     \b
     Examples:
       trimoe bench dispatch --json
+      trimoe bench dispatch --systems all --tokens 64
     """
+    from trimoe.cli.simulator.options import systems_of
+    from trimoe.hardware.profile import load_profile
+    from trimoe.runtime.dispatch_bench import policy_costs
     from trimoe.runtime.layer_bench import dispatch_ns
 
-    results = {f"tokens_{tokens}": dispatch_ns(tokens) for tokens in (0, 1)}
-    medians = {f"{name}_median_ns": statistics.median(samples) for name, samples in results.items()}
+    names, profile = systems_of(systems), load_profile(hardware)
+    results = {f"tokens_{empty}": dispatch_ns(empty) for empty in (0, 1)}
+    with progress_steps("driving layers", (steps + 1) * len(names), enabled=not json_output) as advance:
+        policies = policy_costs(names, profile, tokens, steps, advance, leave_out=systems == "all")
     if json_output:
-        print_json({**medians, **{f"{name}_min_ns": min(samples) for name, samples in results.items()}})
+        medians = {f"{name}_median_ns": statistics.median(samples) for name, samples in results.items()}
+        lowest = {f"{name}_min_ns": min(samples) for name, samples in results.items()}
+        print_json({**medians, **lowest, "policies": [one.as_dict() for one in policies]})
         return
     print_facts(
         "torch.ops.trimoe.moe_forward with nothing to compute, under inference_mode",
@@ -183,3 +211,14 @@ def dispatch(json_output: JsonOption = False) -> None:
             for name, s in results.items()
         },
     )
+    print_line()
+    rows = [
+        (one.policy, *map(human_ns, (one.plan_ns, one.dispatch_ns, one.background_ns, one.bookkeeping_ns)))
+        for one in policies
+    ]
+    columns = ("system", "decision", "besides, to the work", "moves", "bookkeeping")
+    notes = [
+        "decision, and besides: before the work begins, medians; moves: the system's thoughts about them; "
+        "bookkeeping: rules and the cost model's clock, after the work; of one layer"
+    ]
+    print_table(f"{tokens} token(s) a step", columns, rows, right=columns[1:], notes=notes)

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from trimoe.cost import CostModel, load_model_shape
+from trimoe.errors import InputError
 from trimoe.expert_layer import ExpertLayer, LayerSpec
 from trimoe.hardware.profile import Profile
 from trimoe.models.stored_experts import StoredExperts
 from trimoe.policies import Workload, make_policy
-from trimoe.runtime.attached import attach
+from trimoe.runtime.attached import Attached, attach
 
 __all__ = ["MODEL", "PolicyCost", "policy_costs"]
 
@@ -46,38 +47,64 @@ class PolicyCost:
 
 
 def policy_costs(
-    names: Sequence[str], profile: Profile, tokens: int, steps: int, on_step: Callable[[], None]
+    names: Sequence[str],
+    profile: Profile,
+    tokens: int,
+    steps: int,
+    on_step: Callable[[], None] = lambda: None,
+    *,
+    leave_out: bool = False,
 ) -> list[PolicyCost]:
-    """Every policy drives the layers of Qwen3-30B-A3B for so many steps of `tokens` requests.
+    """Every policy drives the layers of Qwen3-30B-A3B for so many steps of `tokens` requests, and one before.
 
-    Raises InputError for a policy that cannot run on the machine. on_step is called after each step.
+    Raises InputError for a policy that cannot run on the machine, unless those are to be left out. on_step is
+    called after each step.
     """
     cost = CostModel(profile, load_model_shape(MODEL), _WEIGHTS)
-    moe, topk = cost.shape.moe, cost.shape.topk
-    layers = [ExpertLayer(LayerSpec(moe.experts, _HIDDEN, _INTER, _WEIGHTS)) for _ in moe.moe_layers]
-    model = torch.nn.ModuleList(StoredExperts(layer) for layer in layers)
-    model.trimoe_store = SimpleNamespace(layers=dict(zip(moe.moe_layers, layers, strict=True)))  # type: ignore[assignment]
-    chance = torch.Generator().manual_seed(0)
-    popular = torch.linspace(1, 0.05, moe.experts)
-    hidden, weights = torch.zeros(tokens, _HIDDEN, dtype=torch.bfloat16), torch.full((tokens, topk), 1 / topk)
-    found = []
+    model, found = _narrow_model(cost), []
     for name in names:
-        with attach(model, make_policy(name, cost), Workload(tokens, 512, max(2, steps))) as attached:
-            with torch.inference_mode():
-                for step in range(-1, steps):
-                    for module in model:
-                        ids = torch.multinomial(popular.expand(tokens, -1), topk, generator=chance)
-                        module(hidden, ids, weights)
-                    if step < 0:  # what comes up once is no cost of a step
-                        attached.driver.finish()
-                        attached.driver.reset()
-                    on_step()
-            attached.driver.finish()
-            use, to_submit = attached.driver.use, attached.telemetry.to_submit_ns
-            besides = [whole - plan for whole, plan in zip(to_submit, use.plan_ns, strict=True)]
-            plan_ns, dispatch_ns = statistics.median(use.plan_ns), statistics.median(besides)
-            background_ns, bookkeeping_ns = (
-                total / len(besides) for total in (use.background_ns, use.bookkeeping_ns)
-            )
-            found.append(PolicyCost(name, tokens, plan_ns, dispatch_ns, background_ns, bookkeeping_ns))
+        try:
+            attached = attach(model, make_policy(name, cost), Workload(tokens, 512, max(2, steps)))
+        except InputError:
+            if not leave_out:
+                raise
+            continue
+        with attached, torch.inference_mode():
+            found.append(_drive(model, attached, tokens, steps, on_step))
     return found
+
+
+def _narrow_model(cost: CostModel) -> Any:
+    """As many layers and experts as the model has."""
+    moe = cost.shape.moe
+    layers = [ExpertLayer(LayerSpec(moe.experts, _HIDDEN, _INTER, _WEIGHTS)) for _ in moe.moe_layers]
+    model: Any = torch.nn.ModuleList(StoredExperts(layer) for layer in layers)
+    model.trimoe_store = SimpleNamespace(layers=dict(zip(moe.moe_layers, layers, strict=True)))
+    return model
+
+
+def _drive(
+    model: Any, attached: Attached, tokens: int, steps: int, on_step: Callable[[], None]
+) -> PolicyCost:
+    topk, driver = attached.policy.cost.shape.topk, attached.driver
+    chance = torch.Generator().manual_seed(0)
+    popular = torch.linspace(1, 0.05, attached.policy.cost.shape.moe.experts).expand(tokens, -1)
+    hidden, weights = torch.zeros(tokens, _HIDDEN, dtype=torch.bfloat16), torch.full((tokens, topk), 1 / topk)
+    for step in range(-1, steps):
+        for experts in model:
+            experts(hidden, torch.multinomial(popular, topk, generator=chance), weights)
+        if step < 0:  # what comes up once is no cost of a step
+            driver.finish()
+            driver.reset()
+        on_step()
+    driver.finish()
+    plans, use = driver.use.plan_ns, driver.use
+    besides = [whole - plan for whole, plan in zip(attached.telemetry.to_submit_ns, plans, strict=True)]
+    return PolicyCost(
+        attached.policy.name,
+        tokens,
+        statistics.median(plans),
+        statistics.median(besides),
+        use.background_ns / len(plans),
+        use.bookkeeping_ns / len(plans),
+    )
