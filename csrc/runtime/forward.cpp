@@ -100,8 +100,8 @@ class Forward {
   }
 
   void compute() {
-    cpu::FfnArgs args{call_.hidden, call_.tokens,       call_.router.topk,
-                      use_.routing, use_.division.host, call_.out};
+    cpu::FfnArgs args{
+        call_.hidden, call_.tokens, call_.router.topk, use_.routing, use_.division.host, call_.out, {}};
     if (std::ranges::any_of(begun_, [](const Begun& one) { return one.ticket->computes(); }))
       args.initial = [this] { return sums(); };
     kernels_ns_ = cpu::expert_ffn(*layer_.packed, kernel_, pool_, args);
