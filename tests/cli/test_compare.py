@@ -11,6 +11,7 @@ import pytest
 from support.command_line import run_here
 from support.three_systems import use_three_systems
 from trimoe.cli.main import main
+from trimoe.policies import policy_names
 
 SMALL = ["compare", "--model", "deepseek-v2-lite", "--hardware", "rtx6000ada-8452y"]
 SMALL += ["--batch", "16", "--input", "64", "--output", "9", "--steps", "2"]
@@ -40,6 +41,16 @@ def test_the_fastest_first_and_why_others_cannot(capfd: pytest.CaptureFixture[st
     lines = [line for line in out.splitlines() if "%" in line]
     assert lines[0].split()[0] == "n-cpu-moe" and "100 %" in lines[0] and lines[1].split()[0] == "slow"
     assert "picky: expected a better machine" in out
+
+
+def test_a_machine_without_a_gpu(capfd: pytest.CaptureFixture[str]) -> None:
+    """Those run that can do without; each of the others says why not, in one line."""
+    found = _json(capfd, "--ndp-dimms", "8")
+    ran = {one["system"] for one in found["results"]}
+    assert ran == {"trimoe", "edge-ndp", "monde", "hermes", "n-cpu-moe"}
+    assert ran | set(found["failed"]) == set(policy_names())
+    for why in found["failed"].values():
+        assert "a machine with a GPU" in why and "no GPU, 8 emulated DIMM-NDPs" in why and "\n" not in why
 
 
 @pytest.mark.usefixtures("three_systems")

@@ -35,7 +35,7 @@ def test_for_people(capfd: pytest.CaptureFixture[str]) -> None:
     [
         (["--policy", "no-such"], "a system out of"),
         (["--hardware", "a100-8452y"], "--dimms 0"),
-        (["--hardware", "a100-8452y", "--dimms", "0"], "DIMM-NDP"),
+        (["--policy", "monde", "--hardware", "a100-8452y", "--dimms", "0"], "DIMM-NDP"),
         (["--set", "trimoe.refine=perhaps"], "on or off"),
         (["--set", "n-cpu-moe.n=3"], "--policy n-cpu-moe"),
         (["--repeats", "0"], "repeats"),

@@ -66,6 +66,20 @@ def test_options_reach_the_simulation(capfd: pytest.CaptureFixture[str]) -> None
     assert (even["routing"]["skew"], even["routing"]["shape"]) == (0, "zipf")
 
 
+def test_a_machine_without_a_gpu(capfd: pytest.CaptureFixture[str]) -> None:
+    """With emulated DIMMs on its eight channels, or with nothing but its CPU."""
+    trimoe = [*SMALL, "--system", "trimoe", "--phase", "decode", "--steps", "2"]
+    found = _json(capfd, *trimoe, "--ndp-dimms", "8", "--profile-set", "ndp.tflops=0.25")
+    assert found["hardware"] == "rtx6000ada-8452y, no GPU, 8 emulated DIMM-NDPs"
+    busy = found["phases"]["decode"]["utilisation"]
+    assert busy["dimm"] > 0 and busy["cpu"] > 0 and not (busy["gpu"] or busy["h2d"] or busy["d2h"])
+    assert not found["phases"]["decode"]["deployment"]["expert_slots"]
+    same = [*trimoe, "--set", "trimoe.relayout=off", "--set", "trimoe.rebalance=off"]
+    slow = _json(capfd, *same, "--ndp-dimms", "8", "--profile-set", "ndp.tflops=0.002")
+    assert slow["tokens_per_s"] < found["tokens_per_s"]
+    run_here([*trimoe, "--ndp-dimms", "5"], capfd).assert_one_line("got 5 DIMMs, 8 channels of 1", "8 DIMMs")
+
+
 def test_for_people(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(SMALL) == 0
     out = capfd.readouterr().out

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from support.command_line import run_here, run_without_torch
@@ -61,11 +63,30 @@ def test_record_then_stats(tmp_path: Path, capfd: pytest.CaptureFixture[str]) ->
     assert "1 prefill, 3 decode" in capfd.readouterr().out
 
 
+def test_scores_are_recorded_unless_not_asked_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path, plain, generated = (str(tmp_path / name) for name in "abc")
+    facts = _json(capfd, *RECORD, "--output", path)
+    assert facts["scores"] is True and facts["details"]["scores"] == "softmax"
+    fewer = _json(capfd, *RECORD, "--no-scores", "--output", plain)
+    assert fewer["scores"] is False and fewer["file_bytes"] < facts["file_bytes"]
+    assert _json(capfd, *SMALL, "--output", generated)["scores"] is False
+    for file, text in (
+        (path, "of every expert, softmax"),
+        (plain, "not asked for"),
+        (generated, "none"),
+    ):
+        assert main(["trace", "stats", file]) == 0
+        assert f"router's scores  {text}\n" in re.sub(" {2,}", "  ", capfd.readouterr().out)
+        found = _json(capfd, "trace", "stats", file)
+        assert found["trace"]["scores"] is (file == path)
+
+
 def test_the_shipped_trace_is_of_the_shipped_model(capfd: pytest.CaptureFixture[str]) -> None:
     found = _json(capfd, "trace", "stats", "--model", str(SHIPPED))
     trace = found["trace"]
     assert (trace["model"], trace["source"], trace["requests"]) == ("trimoe-tiny", "recorded", 32)
-    assert SHIPPED_TRACE.stat().st_size < 300_000
+    assert trace["scores"] is True
+    assert SHIPPED_TRACE.stat().st_size < 400_000
     # Real routing: uneven, steady over requests, and a token tells of its next.
     assert found["fit"]["skew_lognormal"] > 0.3 and found["fit"]["static"] > 0.8
     assert found["reuse"]["same_request"] > 1.5 * found["reuse"]["other_request"]
@@ -82,6 +103,9 @@ def test_the_shipped_trace_is_what_recording_gives(tmp_path: Path) -> None:
     assert shipped.meta.details["requests"] == len(prompts)
     assert ours.request.tolist() == [one for one in shipped.request if one < 3]
     assert (ours.ids == shipped.ids[:, shipped.request < 3]).mean() > 0.95
+    assert ours.scores is not None and shipped.scores is not None
+    theirs = shipped.scores[:, shipped.request < 3]
+    assert np.quantile(np.abs(ours.scores - theirs), 0.99) < 0.02
 
 
 def test_stats_for_people_and_the_plot(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile, parse_profile, profile_names
+from trimoe.ndp import Fleet
 
 NAMES = (
     *("a100-8452y", "a6000-5220r10", "h100-8452y", "h100-8470-ndp16", "l4"),
@@ -68,6 +70,30 @@ def test_other_values_for_sweeps() -> None:
             profile.with_values({path: 1}, "a sweep")
     with pytest.raises(InputError, match=r"ndp\.tflops; got -1"):
         profile.with_values({"ndp.tflops": -1}, "a sweep")
+
+
+def test_emulated_dimms_in_the_place_of_a_gpu() -> None:
+    plain = load_profile("h100-8452y")
+    found = plain.with_dimms(16)
+    assert found.ndp is not None and found.gpu is found.pcie is None
+    assert (found.n_dimms, found.ndp.dimms_per_channel) == (16, 2)
+    assert (found.cpu, found.memory) == (plain.cpu, plain.memory)
+    assert found.name == "h100-8452y, no GPU, 16 emulated DIMM-NDPs"
+    assert {one for one in found.sources if one.startswith("ndp.")} <= set(found.assumptions)
+    # As the emulated DIMMs of this program are.
+    fleet = {name: one.default for name, one in inspect.signature(Fleet).parameters.items()}
+    names = {"ranks": "ranks", "tflops": "tflops", "buffer_kib": "buffer_kib", "link_gbps": "link_gbps"}
+    names |= {"speed_grade": "spec", "sharing": "mode"}
+    assert {name: getattr(found.ndp, name) for name in names} == {a: fleet[b] for a, b in names.items()}
+    alone = found.with_dimms(0)
+    assert (alone.gpu, alone.ndp, alone.cpu) == (None, None, plain.cpu)
+    assert alone.name.endswith("no GPU")
+    for dimms in (4, 12, -8):
+        with pytest.raises(InputError, match=f"{dimms}"):
+            plain.with_dimms(dimms)
+    raw = plain.as_dict()
+    raw["memory"]["channels"]["value"] = 1  # as after `trimoe calibrate`
+    assert parse_profile(raw, "one").with_dimms(250).n_dimms == 250
 
 
 def put(path: str, value: Any) -> Callable[[dict[str, Any]], None]:

@@ -15,7 +15,7 @@ from support.plan_reference import ReferencePlanner
 from trimoe._plan import Planner
 from trimoe.cost import CostModel, load_model_shape
 from trimoe.domains import CPU, FIRST_DIMM, GPU, STRIPED
-from trimoe.hardware.profile import load_profile
+from trimoe.hardware.profile import load_profile, parse_profile
 from trimoe.policies.loads import Loads
 from trimoe.policies.trimoe.costs import make_planner, teach
 
@@ -41,6 +41,23 @@ def machine(dimms: int = 4, model: str = "qwen3-30b-a3b") -> CostModel:
     return CostModel(profile, load_model_shape(model))
 
 
+@functools.cache
+def lacking(gpu: bool, ndp: bool) -> CostModel:
+    """The same four channels, with a GPU, with DIMMs that have a core."""
+    profile, shape = machine().profile, machine().shape
+    if not gpu:
+        profile = profile.with_dimms(4 if ndp else 0)
+    elif not ndp:
+        raw = profile.as_dict()
+        del raw["ndp"]
+        profile = parse_profile(raw, "plain memory")
+    return CostModel(profile, shape)
+
+
+# Of GPU, CPU, DIMMs: every set that is not empty.
+SUBSETS = [one for one in itertools.product((True, False), repeat=3) if any(one)]
+
+
 def planner_for(cost: CostModel, counts: Any, **changes: Any) -> Planner:
     planner = make_planner(cost, **{**SETTINGS, **changes})
     teach(planner, cost, np.asarray(counts))
@@ -57,19 +74,24 @@ def layers(draw: st.DrawFn, most: int, dimms: int, tokens: int = 200) -> tuple[A
     return np.array(counts), np.array(resident), np.array(layout, np.int16)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     layer=layers(40, 4),
     greedy=st.booleans(),
     pairs=st.sampled_from([0, 3, 16]),
-    with_cpu=st.booleans(),
+    subset=st.sampled_from(SUBSETS),
     striped=st.sampled_from([0, 10, 1000]),
 )
 def test_it_decides_as_plain_numpy_does(
-    layer: Any, greedy: bool, pairs: int, with_cpu: bool, striped: int
+    layer: Any, greedy: bool, pairs: int, subset: tuple[bool, bool, bool], striped: int
 ) -> None:
-    cost = machine()
-    same = {"with_cpu": with_cpu, "striped_on_dimm_up_to": striped, "greedy": greedy, "pairs": pairs}
+    gpu, cpu, ndp = subset
+    cost, (counts, resident, layout) = lacking(gpu, ndp), layer
+    layer = (counts, resident & gpu, layout)
+    if not (gpu or cpu):
+        striped = 1000  # or nobody could
+    same = {"with_cpu": cpu, "striped_on_dimm_up_to": striped if ndp else 0}
+    same |= {"greedy": greedy, "pairs": pairs}
     planner = planner_for(cost, layer[0], **same)
     found = planner.decide(*layer)
     assert found is not None
@@ -77,6 +99,26 @@ def test_it_decides_as_plain_numpy_does(
     assert found[0].tolist() == domains
     assert planner.rounds == rounds
     assert planner.makespan_ns == makespan_ns
+    assert np.isfinite(planner.loads_ns).all()
+
+
+@pytest.mark.parametrize(("gpu", "ndp"), [(True, True), (True, False), (False, True), (False, False)])
+@settings(max_examples=60, deadline=None)
+@given(layer=layers(60, 4, tokens=3000), greedy=st.booleans(), rounds=st.sampled_from([0, 256]))
+def test_no_plan_takes_longer_than_the_cpu_alone(
+    gpu: bool, ndp: bool, layer: Any, greedy: bool, rounds: int
+) -> None:
+    """An expert adds to a makespan at most its own time on the CPU, and the CPU alone takes all of these."""
+    cost, (counts, resident, layout) = lacking(gpu, ndp), layer
+    own = {**SEARCH, "search_nodes": 500, "striped_on_dimm_up_to": 16 if ndp else 0}
+    planner = planner_for(cost, counts, **own, greedy=greedy, rounds=rounds)
+    assert planner.decide(counts, resident & gpu, layout) is not None
+    active = [(CPU, int(counts[e]), int(layout[e])) for e in np.nonzero(counts)[0]]
+    alone = sum((Loads(cost).expert(*one) for one in active), np.zeros(len(cost.resources)))
+    assert (
+        alone.max() == alone[cost.resources.cpu] == pytest.approx(sum(cost.expert_ns(*one) for one in active))
+    )
+    assert planner.makespan_ns <= alone.max() * (1 + 1e-5)
 
 
 def test_it_decides_as_plain_numpy_does_about_many_experts() -> None:

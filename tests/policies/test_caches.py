@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -299,3 +300,35 @@ def test_a_miss_that_is_kept_is_a_miss_though_it_is_on_its_way_by_then() -> None
     states[2].reserve(2, kept)
     policy.background(step_of(states, 2, counts, idle_ns=0.0))
     assert policy.worth.saved_ns == -policy.fetch_ns
+
+
+def test_mrs_of_scores_is_the_paper_s_of_each_token() -> None:
+    """S = alpha * TopP(s) + (1 - alpha) * S p twice the activated; those that nobody chose count."""
+    cache = make_layer_cache("mrs", 6, alpha=0.25, topk=1)
+    first = np.array([[0.5, 0.3, 0.1, 0.05, 0.03, 0.02]], np.float32)
+    cache.use(first)
+    assert cache.scores == pytest.approx([0.125, 0.075, 0, 0, 0, 0])
+    two = np.array([[0.1, 0.1, 0.5, 0.2, 0.05, 0.05], [0.0, 0.6, 0.0, 0.0, 1.0, 0.4]], np.float32)
+    # The second is a sigmoid router's: 0.3, 0.5, 0.2 of its sum.
+    cache.use(two)
+    expected = 0.25 * np.array([0, 0.15, 0.25, 0.1, 0.25, 0]) + 0.75 * np.array([0.125, 0.075, 0, 0, 0, 0])
+    assert cache.scores == pytest.approx(expected)
+    whole = make_layer_cache("mrs", 6, alpha=1.0, top=3, topk=1)
+    assert whole.after(first) == pytest.approx([0.5, 0.3, 0.1, 0, 0, 0])
+
+
+def test_a_cache_by_scores_learns_from_them() -> None:
+    """What nobody chose but everybody nearly did is worth more than what was chosen last by far."""
+    policy = policy_of("hybrimoe", profile="rtx4090-13900k-ndp8", model="qwen3-30b-a3b")
+    states = states_of(policy)
+    experts = policy.cost.shape.moe.experts
+    counts = one(5, experts=experts)
+    scores = np.full((1, experts), 0.001, np.float32)
+    scores[0, 7], scores[0, 5] = 0.4, 0.45
+    before = policy.cache.layers[2].scores.copy()
+    step = step_of(states, 2, counts)
+    policy.background(replace(step, scores=scores))
+    expected = make_layer_cache("mrs", experts, topk=policy.cost.shape.topk)
+    expected.scores = before
+    assert policy.cache.layers[2].scores == pytest.approx(expected.after(scores))
+    assert policy.cache.layers[2].scores[7] > 0.15

@@ -11,7 +11,14 @@ from trimoe.cost import CostModel, load_model_shape
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile
 from trimoe.policies import Deployment, Workload
-from trimoe.policies.deployment import check_fits, gpu_ledger, host_ledger, spare_slots, with_slots
+from trimoe.policies.deployment import (
+    check_fits,
+    gpu_ledger,
+    gpu_or_cpu,
+    host_ledger,
+    spare_slots,
+    with_slots,
+)
 
 WORK = Workload(8, 30, 10)
 DENSE = 2 * (2 * simple.VOCABULARY * 64 + 4 * (simple.QKV + simple.OUT) + 3 * 64 * 4 + 3 * 64 * 48)
@@ -97,6 +104,15 @@ def test_without_a_gpu_only_the_host_counts() -> None:
     where = Deployment(8, 8, qkv="cpu", attention="cpu", out="cpu", kv_on_gpu=0, dense_on_gpu=0)
     check_fits(model, where, WORK, "decode")
     assert spare_slots(model, where, WORK, "decode") == -1
+
+
+def test_the_cpu_does_what_the_gpu_would() -> None:
+    asked = Deployment(8, 4, attention="ndp", kv_on_gpu=0.5, stream_ahead=True)
+    assert gpu_or_cpu(simple.cost(), asked) is asked
+    found = gpu_or_cpu(simple.cost(with_gpu=False), asked)
+    same = {"qkv": "cpu", "out": "cpu", "kv_on_gpu": 0.0, "dense_on_gpu": 0.0, "stream_ahead": False}
+    assert found == replace(asked, **same)
+    assert gpu_or_cpu(simple.cost(with_gpu=False), Deployment(8, 4)).attention == "cpu"
 
 
 @pytest.mark.parametrize("sizes", [(0, 1, 1), (1, 0, 1), (1, 1, 0), (1 << 25, 1, 1)])

@@ -9,7 +9,8 @@ import pytest
 
 from support.policies import altered, ask, cost_of, policy_of, random_counts, states_of, step_of
 from trimoe.cost import CostModel
-from trimoe.domains import GPU, SPLIT
+from trimoe.domains import CPU, GPU, SPLIT
+from trimoe.errors import InputError
 from trimoe.placement import Prefetch
 from trimoe.policies import Loads, make_policy
 
@@ -19,20 +20,27 @@ EDGE = {"profile": "rtx4090-13900k-ndp8", "model": "qwen3-30b-a3b"}
 def times(policy, plan, counts, state):  # type: ignore[no-untyped-def]
     total = Loads(policy.cost).of_plan(plan, counts, state).total
     res = policy.cost.resources
-    engines = [res.gpu, res.h2d]
+    engines = [res.gpu, res.h2d] if policy.cost.profile.gpu else [res.cpu]
     return total[engines].max(), np.delete(total, engines).max()
 
 
-@pytest.mark.parametrize(("tokens", "tflops"), [(1, 165), (8, 165), (64, 165), (500, 165), (64, 10)])
+@pytest.mark.parametrize(
+    ("tokens", "tflops"), [(1, 165), (8, 165), (64, 165), (500, 165), (64, 10), (1, 0), (8, 0), (500, 0)]
+)
 def test_experts_move_while_the_gpu_ends_first(tokens: int, tflops: float) -> None:
-    """Also of a GPU so slow that what it holds already counts."""
+    """Also of a GPU so slow that what it holds already counts; 0: the CPU, where there is none."""
     cost = cost_of(**EDGE)
-    profile = cost.profile.with_values({"gpu.peak_tflops.bf16": tflops}, "a sweep")
+    profile = (
+        cost.profile.with_values({"gpu.peak_tflops.bf16": tflops}, "a sweep")
+        if tflops
+        else cost.profile.with_dimms(8)
+    )
+    taker = GPU if tflops else CPU
     policy: Any = make_policy("edge-ndp", CostModel(profile, cost.shape))
     states = states_of(policy)
     rng = np.random.default_rng(tokens)
     for layer in range(8):
-        counts, there = random_counts(rng, policy.cost, tokens), rng.random(128) < 0.1
+        counts, there = random_counts(rng, policy.cost, tokens), rng.random(128) < 0.1 * (taker == GPU)
         state = altered(states[layer], slots=int(there.sum()), resident=there)
         plan = ask(policy, layer, counts, state)
         state.check(plan, counts, 8)
@@ -42,14 +50,27 @@ def test_experts_move_while_the_gpu_ends_first(tokens: int, tflops: float) -> No
         while moved < len(missing):
             trial = ask(policy, layer, counts, state)
             trial.domain[missing] = SPLIT
-            trial.domain[missing[: moved + 1]] = GPU
-            trial = type(plan)(trial.domain, trial.order, tuple(int(e) for e in missing[: moved + 1]))
+            trial.domain[missing[: moved + 1]] = taker
+            fetch = tuple(int(e) for e in missing[: moved + 1]) if tflops else ()
+            trial = type(plan)(trial.domain, trial.order, fetch)
             gpu_ns, ndp_ns = times(policy, trial, counts, state)
             if not gpu_ns < ndp_ns:
                 break
             moved += 1
-        assert plan.fetch == tuple(int(e) for e in missing[:moved])
+        assert plan.on(CPU) == (() if tflops else tuple(int(e) for e in missing[:moved]))
+        assert plan.fetch == (tuple(int(e) for e in missing[:moved]) if tflops else ())
         assert set(plan.on(SPLIT)) == {int(e) for e in missing[moved:]}
+
+
+def test_without_a_gpu_nothing_is_held_or_prefetched() -> None:
+    cost = CostModel(cost_of(**EDGE).profile.with_dimms(8), cost_of(**EDGE).shape)
+    policy: Any = make_policy("edge-ndp", cost)
+    for phase in ("prefill", "decode"):
+        states = states_of(policy, phase)
+        assert not any(one.slots for one in states)
+        assert not policy.background(step_of(states, 0, np.ones(128, np.int64), phase=phase))
+    with pytest.raises(InputError, match="a machine with a GPU for kv=gpu"):
+        states_of(make_policy("edge-ndp", cost, {"kv": "gpu"}))
 
 
 def test_without_balance_nothing_is_fetched() -> None:

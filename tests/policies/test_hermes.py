@@ -84,6 +84,8 @@ def test_without_a_point_from_the_solver(monkeypatch: pytest.MonkeyPatch) -> Non
     dimm_ns = np.array([9.0, 1.0, 5.0, 7.0])
     found = place_layer(0.1 * dimm_ns, dimm_ns, 2, 2)
     assert not found.proven and found.hot.tolist() == [True, False, False, True]
+    alone = place_layer(np.array([1.0, 1.0, 4.0, 1.0]), dimm_ns, 2, None)
+    assert not alone.proven and alone.hot.tolist() == [True, False, False, True], "what is faster there"
 
 
 def test_the_longest_first() -> None:
@@ -214,6 +216,64 @@ def test_a_remap_evens_out_dimms_once_a_window() -> None:
     assert loads().max() == 8
     tight = background(policy, states, counts, 8, 0.0)
     assert tight == []  # the link had no time
+
+
+def without_gpu(**settings: str) -> Hermes:
+    cost = hermes().cost
+    policy = make_policy("hermes", CostModel(cost.profile.with_dimms(DIMMS), cost.shape), settings)
+    assert isinstance(policy, Hermes)
+    return policy
+
+
+def test_without_a_gpu_hot_ones_are_striped_for_the_cpu() -> None:
+    policy, work = without_gpu(), Workload(32, 512, 64)
+    decode, prefill = (policy.deploy(work, phase) for phase in ("decode", "prefill"))
+    assert (decode.attention, decode.qkv, decode.out) == ("ndp", "cpu", "cpu") and not decode.expert_slots
+    assert prefill.attention == "cpu" and not prefill.stream_ahead
+    states = policy.begin("decode", decode, popularity())
+    counts = np.random.default_rng(0).integers(0, 3, 64)
+    for layer, state in enumerate(states):
+        hot = state.layout == STRIPED
+        assert 0 < hot.sum() < 64 and not state.slots
+        # What the program puts there is, on the whole, the most popular.
+        assert popularity()[layer][hot].mean() > 2 * popularity()[layer][~hot].mean()
+        plan = ask(policy, layer, counts, states)
+        state.check(plan, counts, DIMMS)
+        for one in plan.order:
+            assert plan.domain[one] == (CPU if hot[one] else FIRST_DIMM + state.layout[one])
+    prompts = ask(policy, 0, counts, states, "prefill")
+    assert set(prompts.domain[counts > 0].tolist()) == {CPU} and not prompts.fetch
+    assert not policy.background(step_of(states, 0, counts, phase="prefill"))
+
+
+def test_the_program_without_a_limit_is_the_best_of_all() -> None:
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        dimm_ns, cpu_ns = rng.uniform(5, 50, 7), rng.uniform(5, 50, 7)
+        found = place_layer(cpu_ns, dimm_ns, 3, None)
+        best = best_of_all(cpu_ns, dimm_ns, 3, 7, 0.0)
+        assert found.bound_ns <= best * (1 + 2e-3) and best <= found.ns * (1 + 1e-9) <= 4 / 3 * best + 1e-6
+
+
+def test_without_a_gpu_what_gets_hot_trades_places() -> None:
+    policy = without_gpu(remap="off")
+    states = policy.begin("decode", Deployment(32, 32), popularity())
+    state = states[0]
+    before = int((state.layout == STRIPED).sum())
+    cold = np.nonzero(state.layout != STRIPED)[0]
+    risen = cold[np.argsort(policy._state[0][cold], kind="stable")[:2]].tolist()
+    homes = state.layout[risen].tolist()
+    counts = np.zeros(64, np.int64)
+    counts[risen] = 20
+    assert not background(policy, states, counts, 0, 0.0), "the link had no time"
+    for step in range(1, 9):
+        moves = background(policy, states, counts, step, 1e9)
+        for one in moves:
+            assert isinstance(one, Relayout) and state.layout[one.expert] != one.target
+        carry_out(state, *moves)
+        assert (state.layout == STRIPED).sum() == before
+    assert (state.layout[risen] == STRIPED).all()
+    assert set(homes) <= set(state.layout.tolist()), "others took their homes"
 
 
 def test_where_it_cannot_run() -> None:

@@ -21,18 +21,19 @@ from support.chaos_backend import ChaosBackend
 from support.every_policy import (
     EXPERTS,
     LAYERS,
+    MACHINES,
     NDP,
-    NEEDS_NDP,
     PHASES,
     PLAIN,
     VARIANTS,
     WORK,
     deployed,
+    refusal,
     small_cost,
     some_counts,
 )
 from support.policies import Told, altered, residents
-from trimoe.domains import STRIPED
+from trimoe.domains import CPU, SPLIT, STRIPED
 from trimoe.errors import InputError
 from trimoe.executor.loop import Executor
 from trimoe.placement import Keep, LayerPlan, Move, PlacementError, Prefetch, Relayout, Residency, Ticket
@@ -49,6 +50,11 @@ class Watched:
 
     def plan(self, step: LayerStep) -> LayerPlan:
         plan = self.policy.plan(step)
+        domains = {*self.cost.domains, *((SPLIT,) if self.cost.profile.ndp else ())}
+        if getattr(self.policy.options, "cpu", True) is False:
+            domains -= {CPU}
+        assert set(plan.domain[step.counts > 0].tolist()) <= domains, "a domain that there is not"
+        assert self.cost.profile.gpu or not plan.fetch
         assert not self.twice or look_of(self.policy.plan(step)) == look_of(plan)
         self.log.append(look_of(plan))
         return plan
@@ -130,16 +136,17 @@ class Run:
             assert ((state.layout >= STRIPED) & (state.layout < max(1, self.places))).all()
 
 
-@pytest.mark.parametrize("profile", [NDP, PLAIN])
+@pytest.mark.parametrize("profile", MACHINES)
 @pytest.mark.parametrize(("name", "variant"), VARIANTS, ids=lambda one: one if isinstance(one, str) else "")
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_every_policy_keeps_the_rules(
     name: str, variant: dict[str, str], profile: str, data: st.DataObject
 ) -> None:
-    if name in NEEDS_NDP and small_cost(profile).profile.ndp is None:
-        with pytest.raises(InputError, match="NDP"):
+    if why := refusal(name, profile, variant):
+        with pytest.raises(InputError, match=why) as error:
             make_policy(name, small_cost(profile), variant).deploy(WORK, "decode")
+        assert "\n" not in str(error.value)
         return
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     popularity = rng.gamma(0.5, 100, (LAYERS, EXPERTS))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from support.policies import altered, ask, cost_of, policy_of, random_counts, states_of, step_of
-from trimoe.domains import FIRST_DIMM, GPU
-from trimoe.placement import Residency
-from trimoe.policies import Loads
+from trimoe.cost import CostModel
+from trimoe.domains import CPU, FIRST_DIMM, GPU, IDLE
+from trimoe.placement import LayerPlan, Residency
+from trimoe.policies import Loads, make_policy
 from trimoe.policies.monde import gpu_bytes
 from trimoe.policies.placing import IdleTime, balanced_homes, split_makespans
 
@@ -23,8 +26,35 @@ def test_the_published_machine_moves_six_percent() -> None:
 
 def test_bandwidths_are_the_machines() -> None:
     policy = policy_of("monde", model="deepseek-v2")
-    assert policy.pcie_gbps == 64
+    assert policy.away_gbps == 64
     assert policy.memory_gbps == pytest.approx(16 * 4 * 35.16, rel=0.01), "16 DIMMs of four ranks"
+
+
+def test_without_a_gpu_the_hottest_go_to_the_cpu() -> None:
+    """By the same formula, with one channel for PCIe; alpha finds the best split there, too."""
+    cost = CostModel(cost_of().profile.with_dimms(16), cost_of().shape)
+    rng, loads = np.random.default_rng(5), Loads(cost)
+    given: Any = make_policy("monde", cost, {"alpha": "64"})
+    tuned: Any = make_policy("monde", cost)
+    assert given.away_gbps == pytest.approx(38.4 * 0.716)
+    states = states_of(given)
+    assert not any(one.slots for one in states)
+    for layer in range(6):
+        counts, state = random_counts(rng, cost, 2000), states[layer]
+        order = [int(e) for e in np.argsort(-counts, kind="stable") if counts[e]]
+        plan = ask(given, layer, counts, state)
+        state.check(plan, counts, 16)
+        share = 64 * given.away_gbps / (given.away_gbps + given.memory_gbps)
+        assert plan.on(CPU) == tuple(order[: int(share * len(order))]) and not plan.fetch
+        found = ask(tuned, layer, counts, state)
+        tuned.background(step_of(states, layer, counts))
+        tuned.alpha.clear()
+        splits = []
+        for k in range(len(order) + 1):
+            domain = np.where(counts > 0, FIRST_DIMM + state.layout.astype(np.int32), IDLE)
+            domain[order[:k]] = CPU
+            splits.append(loads.of_plan(LayerPlan(domain, tuple(order)), counts, state).makespan_ns)
+        assert loads.of_plan(found, counts, state).makespan_ns == pytest.approx(min(splits))
 
 
 @pytest.mark.parametrize(("alpha", "moved"), [(1.0, 2), (4.0, 11), (64.0, 100)])
@@ -101,7 +131,7 @@ def test_makespans_of_every_split_are_those_of_the_plans() -> None:
     found = split_makespans(loads, np.zeros(len(cost.resources)), gpu, ndp)
     policy = policy_of("monde")
     for k in (0, 1, 5, len(order)):
-        policy.alpha["decode"] = (k + 0.5) / len(order) * (1 + policy.memory_gbps / policy.pcie_gbps)
+        policy.alpha["decode"] = (k + 0.5) / len(order) * (1 + policy.memory_gbps / policy.away_gbps)
         plan = ask(policy, 0, counts, state)
         assert len(plan.fetch) == k
         assert found[k] == pytest.approx(loads.of_plan(plan, counts, state).makespan_ns)

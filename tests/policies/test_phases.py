@@ -35,7 +35,8 @@ def plans_of(
         policy.begin(phase, deployments[phase], popularity)
     tokens = {"prefill": WORK.batch * WORK.input, "decode": WORK.batch}
     counts = {phase: [some_counts(rng, tokens[phase]) for _ in range(LAYERS)] for phase in PHASES}
-    homes = np.arange(EXPERTS) % policy.cost.resources.n_dimms if name in NEEDS_NDP else STRIPED
+    on_dimms = name in {*NEEDS_NDP, "trimoe"}
+    homes = np.arange(EXPERTS) % policy.cost.resources.n_dimms if on_dimms else STRIPED
     residencies = [Residency(EXPERTS, slots=9, resident=range(8), layout=homes) for _ in range(LAYERS)]
     executor = Executor(policy, residencies, ScriptedBackend(len(policy.cost.resources)))
     found = []

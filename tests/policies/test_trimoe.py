@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from support.policies import ask, carry_out, step_of
 from trimoe.cost import CostModel, load_model_shape
-from trimoe.domains import FIRST_DIMM, GPU, STRIPED
+from trimoe.domains import CPU, FIRST_DIMM, GPU, STRIPED
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile
 from trimoe.placement import Prefetch, Progress, Relayout, Residency, Ticket
@@ -60,7 +60,9 @@ class Loop:
             state.check(plan, row, self.n_dimms)
             self.step_ns += self.loads.of_plan(plan, row, state).makespan_ns
             carry_out(state, *plan.keep)
-            tickets += self.begin(layer, self.policy.background(idle_step(self.states, layer, row, idle_ns)))
+            resources = len(self.policy.cost.resources)
+            idle = step_of(self.states, layer, row, idle_ns=idle_ns, resources=resources)
+            tickets += self.begin(layer, self.policy.background(idle))
         self.under_way.append(tickets)
         for ticket in self.under_way.pop(0):
             self.states[ticket.layer].commit(ticket)
@@ -101,12 +103,6 @@ def test_prefill_is_the_gpus_alone() -> None:
     assert not policy.background(step_of([state], 0, counts, phase="prefill", idle_ns=1e12))
 
 
-def test_it_needs_dimms_with_cores() -> None:
-    plain = CostModel(load_profile("a100-8452y"), load_model_shape("qwen3-30b-a3b"))
-    with pytest.raises(InputError, match="a machine with DIMM-NDPs for trimoe; got a100-8452y"):
-        trimoe(plain)
-
-
 def test_a_prefill_that_does_not_fit_ahead_is_still_prefill() -> None:
     """DeepSeek-V3 in int8 fits the host; two layers of its experts are too much beside the rest of it."""
     big = load_profile("h100-8470-ndp16").with_values({"memory.capacity_bytes": 2**41}, "more of it")
@@ -144,7 +140,7 @@ def test_auto_takes_the_fastest_attention() -> None:
 @pytest.mark.parametrize(
     ("profile", "model", "options", "work", "complaint"),
     [
-        ("h100-8452y", "qwen3-30b-a3b", {}, WORK, "DIMM-NDP"),
+        ("h100-8452y", "qwen3-30b-a3b", {"attention": "ndp"}, WORK, "DIMM-NDPs for attention=ndp"),
         ("h100-8470-ndp16", "deepseek-v2", {"slots": "100"}, WORK, "trimoe.slots"),
         ("h100-8470-ndp16", "deepseek-v3", {}, WORK, "host memory"),
         ("h100-8470-ndp16", "qwen3-30b-a3b", {"refine": "maybe"}, WORK, "trimoe.refine"),
@@ -156,6 +152,78 @@ def test_what_cannot_be_is_one_line(
     with pytest.raises(InputError, match=complaint) as error:
         trimoe(machine(profile, model), **options).deploy(work, "decode")
     assert "\n" not in str(error.value)
+
+
+# --- machines that lack a domain ------------------------------------------------------------------
+
+
+@functools.cache
+def lacking(dimms: int) -> CostModel:
+    """A CPU, with so many DIMMs beside it, and no GPU."""
+    return CostModel(machine().profile.with_dimms(dimms), machine().shape)
+
+
+def test_without_a_gpu_the_cpu_attends_and_prompts_are_planned() -> None:
+    for dimms, attentions in ((16, {"cpu", "ndp"}), (0, {"cpu"})):
+        policy = trimoe(lacking(dimms))
+        for phase in ("prefill", "decode"):
+            deployment = policy.deploy(WORK, phase)
+            assert deployment.batch == 64 and not deployment.stream_ahead and not deployment.expert_slots
+            assert (deployment.qkv, deployment.out) == ("cpu", "cpu") and deployment.attention in attentions
+            assert deployment.kv_on_gpu == deployment.dense_on_gpu == 0
+            counts = np.random.default_rng(1).poisson(drawn(1, 1, tokens=4096)[0])
+            state = policy.begin(phase, deployment, drawn(1))[0]
+            used = set(ask(policy, 0, counts, state, phase).domain[counts > 0].tolist())
+            assert used & {CPU} and GPU not in used and (len(used) > 5) == (dimms > 0)
+        with pytest.raises(InputError, match="a machine with a GPU for attention=gpu"):
+            trimoe(lacking(dimms), attention="gpu").deploy(WORK, "decode")
+        with pytest.raises(InputError, match=r"trimoe\.slots up to 0"):
+            trimoe(lacking(dimms), slots="1").deploy(WORK, "decode")
+    layouts = [policy.begin(phase, deployment, drawn(1))[0].layout for phase in ("prefill", "decode")]
+    assert (layouts[0] == layouts[1]).all(), "experts lie where they lie"
+
+
+def test_no_domain_at_all_is_one_line() -> None:
+    with pytest.raises(InputError, match=r"no GPU with trimoe\.cpu=off; try trimoe\.cpu=on") as error:
+        trimoe(lacking(0), cpu="off")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("cost", "options", "striped", "kinds"),
+    [
+        (lacking(16), {}, {True, False}, {"relayout", "rebalance"}),
+        (lacking(16), {"cpu": "off", "eta": "0.1"}, {False}, {"rebalance"}),
+        (machine("h100-8452y"), {}, {True}, {"prefetch"}),
+        (machine("h100-8452y"), {"cpu": "off"}, {True}, {"prefetch"}),
+        (lacking(0), {}, {True}, set()),
+    ],
+)
+def test_what_there_is_to_move(
+    cost: CostModel, options: dict[str, str], striped: set[bool], kinds: set[str]
+) -> None:
+    deployment = DECODE if cost.profile.gpu else Deployment(64, 64)
+    loop = Loop(trimoe(cost, **options), drawn(1), deployment=deployment)
+    # Beside the CPU a prefetch pays once compute bounds it; alone, once some experts stay idle.
+    tokens = 512 if options else 16384
+    assert {bool(one) for state in loop.states for one in state.layout == STRIPED} == striped
+    found = set()
+    for step in range(6):
+        before = [state.layout.copy() for state in loop.states]
+        for one in loop.step(drawn(20 + step // 3, tokens=tokens).astype(int)):
+            ends = (before[one.layer][one.expert], getattr(one, "target", None))
+            moved = "relayout" if STRIPED in ends else "rebalance"
+            found.add("prefetch" if isinstance(one, Prefetch) else moved)
+    assert found == kinds
+    assert bool(loop.policy.report()) == bool(kinds)
+
+
+def test_dimms_alone_run_what_is_striped_too() -> None:
+    policy = trimoe(lacking(16), cpu="off", striped_on_dimms="never")
+    counts, state = np.full(128, 3), Residency(128)
+    plan = ask(policy, 0, counts, state)
+    state.check(plan, counts, 16)
+    assert (plan.domain >= FIRST_DIMM).all()
 
 
 # --- first states ---------------------------------------------------------------------------------

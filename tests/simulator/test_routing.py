@@ -115,7 +115,7 @@ def test_choices_that_were_skipped_go_to_the_others() -> None:
     moe = shape.moe
     ids = np.full((len(moe.moe_layers), 8, shape.topk), -1, np.int16)
     ids[:, :, 0] = 3
-    meta = TraceMeta("trimoe-tiny", moe.experts, shape.topk, moe.moe_layers, "recorded", prefill_steps=1)
+    meta = TraceMeta("trimoe-tiny", moe.experts, shape.topk, moe.moe_layers, "generated", prefill_steps=1)
     step, request = np.repeat(np.arange(2), 4), np.tile(np.arange(4), 2)
     trace = Trace(meta, ids, np.zeros(ids.shape, np.float32), step, request)
     found = trace_routing(trace, shape, replace(WORK, batch=10))

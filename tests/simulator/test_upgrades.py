@@ -105,7 +105,7 @@ def test_measured_tables_are_halved_and_a_first_gpu_is_named() -> None:
 
 def test_what_would_be_absurd_says_so() -> None:
     wide = load_profile("h100-8470-ndp16").with_values(
-        {"ndp.dimms_per_channel": 16, "ndp.dimms": 128, "memory.channels": 8}, "a test"
+        {"ndp.dimms_per_channel": 256, "ndp.dimms": 2048, "memory.channels": 8}, "a test"
     )
     found = by_name(wide)["dimm-ndp"]
-    assert found.profile is None and "ndp.dimms_per_channel; got 17" in found.why_not
+    assert found.profile is None and "ndp.dimms_per_channel; got 257" in found.why_not

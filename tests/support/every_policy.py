@@ -1,4 +1,7 @@
-"""All systems and their variants, on a small model and a GPU that has room for about half of its experts."""
+"""All systems and their variants, on a small model and a GPU that has room for about half of its experts.
+
+Machines with any of a GPU and DIMM-NDPs; with `trimoe.cpu=off` the CPU computes no experts either.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,15 @@ from trimoe.policies import Deployment, Policy, Workload, make_policy, policy_na
 LAYERS, EXPERTS, TOPK = 4, 24, 8
 WORK = Workload(24, 32, 16)
 NDP, PLAIN = "h100-8470-ndp16", "a6000-5220r10"
-NEEDS_NDP = {"trimoe", "monde", "hermes", "edge-ndp"}
+NDP_ALONE, CPU_ALONE = f"{NDP} without a GPU", f"{PLAIN} without a GPU"
+MACHINES = (NDP, PLAIN, NDP_ALONE, CPU_ALONE)
+NEEDS_NDP = {"monde", "hermes", "edge-ndp"}
+NEEDS_NO_GPU = {*NEEDS_NDP, "trimoe", "n-cpu-moe"}
 # Every stage of these in its other position, beside the defaults.
 VARIANTS: list[tuple[str, dict[str, str]]] = [
     *((name, {}) for name in policy_names()),
+    ("trimoe", {"cpu": "off"}),
+    ("trimoe", {"striped_on_dimms": "always", "search": "off", "eta": "1"}),
     ("fiddler", {"objective": "max", "cache": "lru"}),
     ("hybrimoe", {"schedule": "released", "prefetch": "scores", "cache": "lfu"}),
     ("hybrimoe", {"ratio": "0.25", "tail": "on", "cache": "ema", "auto_off": "off"}),
@@ -36,8 +44,24 @@ PHASES = ("prefill", "decode")
 def small_cost(profile: str) -> CostModel:
     shape = load_model_shape("qwen3-30b-a3b")
     moe = replace(shape.moe, layers=LAYERS, moe_layers=tuple(range(LAYERS)), experts=EXPERTS)
-    machine = load_profile(profile).with_values({"gpu.memory_bytes": 1_000_000_000}, "a small GPU")
+    name, without, _ = profile.partition(" without")
+    machine = load_profile(name)
+    if without:
+        machine = machine.with_dimms(machine.ndp.dimms if machine.ndp else 0)
+    else:
+        machine = machine.with_values({"gpu.memory_bytes": 1_000_000_000}, "a small GPU")
     return CostModel(machine, replace(shape, moe=moe, vocabulary=20_000), "bf16")
+
+
+def refusal(name: str, profile: str, variant: dict[str, str]) -> str:
+    """What a system says of a machine that lacks what it is built on; empty where it runs there."""
+    machine = small_cost(profile).profile
+    if name in NEEDS_NDP and not machine.ndp:
+        return f"a machine with DIMM-NDPs for {name}"
+    if name not in NEEDS_NO_GPU and not machine.gpu:
+        return "a machine with a GPU"
+    nobody = variant.get("cpu") == "off" and not (machine.gpu or machine.ndp)
+    return "a domain that computes experts" if nobody else ""
 
 
 @functools.cache

@@ -53,18 +53,21 @@ class ReferencePlanner:
 
     def _options(self, active: list[int], counts: Ints, resident: Ints, layout: Ints) -> list[list[Option]]:
         loads, n_dimms = Loads(self.cost), self.cost.resources.n_dimms
+        has_gpu = self.cost.profile.gpu is not None
         home = np.zeros(n_dimms, np.float32)
         for one in active:
             place, tokens = int(layout[one]), int(counts[one])
-            if place != STRIPED and not resident[one]:
+            if n_dimms and place != STRIPED and not resident[one]:
                 row = loads.expert(FIRST_DIMM + place, tokens, place)
                 home[place] += np.float32(row[self.cost.resources.dimm(place)])
         emptiest = np.argsort(home, kind="stable").tolist()
         result = []
         for index, one in enumerate(active):
             place, tokens = int(layout[one]), int(counts[one])
-            fetch = 0.0 if resident[one] else loads.fetch(place)
-            options = [Option(GPU, self._row(loads.expert(GPU, tokens, STRIPED) + fetch))]
+            options = []
+            if has_gpu:
+                fetch = 0.0 if resident[one] else loads.fetch(place)
+                options.append(Option(GPU, self._row(loads.expert(GPU, tokens, STRIPED) + fetch)))
             if self.with_cpu:
                 options.append(Option(CPU, self._row(loads.expert(CPU, tokens, place))))
             if place == STRIPED and len(active) <= self.striped_on_dimm_up_to:
@@ -72,7 +75,7 @@ class ReferencePlanner:
                 options.append(
                     Option(FIRST_DIMM + dimm, self._row(loads.expert(FIRST_DIMM + dimm, tokens, STRIPED)))
                 )
-            elif place != STRIPED:
+            elif place != STRIPED and n_dimms:
                 options.append(
                     Option(FIRST_DIMM + place, self._row(loads.expert(FIRST_DIMM + place, tokens, place)))
                 )

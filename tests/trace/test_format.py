@@ -6,6 +6,7 @@ import json
 import os
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,14 @@ def small_trace(**changes: Any) -> Trace:
     step = np.repeat(np.arange(3, dtype=np.int32), [5, 2, 1])
     request = np.array([0, 0, 0, 1, 1, 0, 1, 0], np.int32)
     return Trace(meta, ids, rng.random((3, 8, 3), dtype=np.float32), step, request)
+
+
+def scored_trace() -> Trace:
+    """That one with scores as a softmax gives them, those of skipped choices too."""
+    trace = small_trace()
+    logits = 3 * np.random.default_rng(1).standard_normal((3, 8, 16))
+    scores = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    return replace(trace, scores=scores.astype(np.float32))
 
 
 def same(one: Trace, other: Trace) -> bool:
@@ -65,6 +74,68 @@ def test_the_order_of_rows_does_not_matter(tmp_path: Path) -> None:
     table = pq.read_table(path)
     pq.write_table(table.take(pa.array(np.random.default_rng(0).permutation(table.num_rows))), path)
     assert same(read_trace(path), trace)
+
+
+def test_scores_are_kept_to_six_bits(tmp_path: Path) -> None:
+    """In any order of rows; the rest of the file is what it is without them, which a reader may not know."""
+    trace, path = scored_trace(), tmp_path / "a.parquet"
+    write_trace(trace, path)
+    table = pq.read_table(path)
+    pq.write_table(table.take(pa.array(np.random.default_rng(0).permutation(table.num_rows))), path)
+    found = read_trace(path)
+    assert same(found, trace) and found.scores is not None and trace.scores is not None
+    assert found.scores.dtype == np.float32 and found.scores.shape == (3, 8, 16)
+    np.testing.assert_allclose(found.scores, trace.scores, rtol=2**-6, atol=2**-20)
+    assert (found.scores != trace.scores).mean() > 0.9
+    assert table.drop_columns(["scores"]).schema.names == [
+        "step",
+        "layer",
+        "token",
+        "request",
+        "ids",
+        "weights",
+    ]
+    again = tmp_path / "b.parquet"
+    write_trace(found, again)
+    assert np.array_equal(read_trace(again).scores, found.scores)  # type: ignore[arg-type]
+
+
+def test_scores_follow_the_phases() -> None:
+    trace = scored_trace()
+    assert trace.scores is not None
+    for part, keep in ((trace.prefill(), trace.step < 1), (trace.decode(), trace.step >= 1)):
+        np.testing.assert_array_equal(part.scores, trace.scores[:, keep])
+    assert small_trace().decode().scores is None
+
+
+@pytest.mark.parametrize(
+    ("bad", "fragment"),
+    [
+        (np.nan, "router probabilities of 0 to 1; got nan"),
+        (np.inf, "router probabilities of 0 to 1; got inf"),
+        (1.25, "router probabilities of 0 to 1; got 1.25"),
+        (-0.5, "router probabilities of 0 to 1; got -0.5"),
+        ("half", "fixed_size_list<element: halffloat>[16] in "),
+        ("type", "fixed_size_list<element: halffloat>[16] in "),
+    ],
+)
+def test_files_with_wrong_scores_are_one_line(bad: Any, fragment: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write_trace(scored_trace(), path)
+    table = pq.read_table(path)
+    scores = table["scores"].combine_chunks().flatten().to_numpy(zero_copy_only=False).copy()
+    width = 16
+    if bad == "half":
+        scores, width = scores.reshape(-1, 16)[:, :8].ravel(), 8
+    elif bad == "type":
+        scores = scores.astype(np.float32)
+    else:
+        scores[37] = bad
+    column = pa.FixedSizeListArray.from_arrays(pa.array(scores), width)
+    pq.write_table(table.set_column(table.schema.get_field_index("scores"), "scores", column), path)
+    with pytest.raises(InputError) as caught:
+        read_trace(path)
+    assert fragment in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_counts_and_phases_against_plain_loops() -> None:
@@ -226,7 +297,7 @@ def test_no_rows_and_a_column_twice(tmp_path: Path) -> None:
 def test_any_mutation_is_read_or_one_line(tmp_path: Path) -> None:
     """Most of them behind the data, where the names and types are."""
     path, rng = tmp_path / "a.parquet", random.Random(0)
-    write_trace(small_trace(), path)
+    write_trace(scored_trace(), path)
     good = path.read_bytes()
     for _ in range(300):
         raw = bytearray(good)
@@ -254,6 +325,8 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         ("ids", trace.ids[:, :7]),
         ("ids", trace.ids - 2),
         ("weights", np.where(trace.weights > 0.5, np.nan, trace.weights)),
+        ("scores", np.zeros((3, 8, 3), np.float32)),
+        ("scores", np.full((3, 8, 16), 2, np.float32)),
         ("step", trace.step + 1),
         ("step", trace.step * 2),
         ("meta", small_trace().meta.__class__(**{**vars(trace.meta), "prefill_steps": 4})),

@@ -29,6 +29,7 @@ from trimoe.cli.options import (
     MaxNewTokensOption,
     MeasureOption,
     ModelFolderArgument,
+    NdpDimmsOption,
     SeedOption,
     SetOption,
     TemperatureOption,
@@ -70,9 +71,7 @@ def generate(
         bool, typer.Option("--verify", help="Check every byte of experts packed before; else some of them.")
     ] = False,
     measure: MeasureOption = True,
-    ndp_dimms: Annotated[
-        int, typer.Option(min=0, max=256, help="Emulated DIMM-NDPs that run cold experts; 0 for none.")
-    ] = 0,
+    ndp_dimms: NdpDimmsOption = 0,
     cold_tokens: Annotated[
         int, typer.Option(min=0, help="Most tokens in a step of an expert that DIMM-NDPs run as a cold one.")
     ] = 4,

@@ -39,6 +39,7 @@ __all__ = [
     "MeasureOption",
     "ModelFolderArgument",
     "ModelOption",
+    "NdpDimmsOption",
     "PhaseOption",
     "PlotOption",
     "SeedOption",
@@ -89,6 +90,15 @@ HardwareOption = Annotated[
         "--hardware",
         help="Hardware profile: one that trimoe has, this-machine (see `trimoe calibrate`), or a JSON file.",
         autocompletion=completion.profiles,
+    ),
+]
+NdpDimmsOption = Annotated[
+    int,
+    typer.Option(
+        "--ndp-dimms",
+        min=0,
+        max=256,
+        help="Emulated DIMM-NDPs beside the CPU, and no GPU; 0: none are emulated.",
     ),
 ]
 ModelOption = Annotated[

@@ -72,6 +72,8 @@ class Executor:
         self.prefetched = self.relaid = 0
         self.ended = dict.fromkeys(Progress, 0)
         self._deadlines: list[Ticket] = []
+        self._known = ("", 0, 0)
+        self._times: tuple[float, Floats, Floats] = (0.0, np.zeros(0), np.zeros(0))
         self._waiting: list[tuple[Ticket, Progress]] = []  # arrived, but a step needs whom they replace
         self._n_dimms = policy.cost.resources.n_dimms
         self._places = policy.cost.profile.n_dimms
@@ -86,31 +88,45 @@ class Executor:
         foresight: Foresight = _NOTHING,
         scores: npt.NDArray[np.float32] | None = None,
         requests: Ints | None = None,
+        chosen: Ints | None = None,
     ) -> LayerPlan:
         """The router of a layer has chosen: what the policy says, once it is under way.
 
         Arguments as the fields of `LayerStep`. Raises PlacementError where the policy breaks a rule.
         """
-        backend, residency = self.backend, self.residencies[layer]
+        self.prepare(phase, step, layer)
+        return self.carry_out(*self.ask(counts, foresight, scores, requests, chosen))
+
+    def prepare(self, phase: str, step: int, layer: int) -> None:
+        """All of a layer's question that is known before its router has chosen."""
         self.settle()
-        asked = LayerStep(
-            phase,
-            step,
-            layer,
-            counts,
-            self.residencies,
-            backend.now_ns,
-            backend.free_at_ns(),
-            backend.idle_ns(),
-            foresight,
-            scores,
-            requests,
-        )
-        plan = self.policy.plan(asked)
+        backend = self.backend
+        self._known = (phase, step, layer)
+        self._times = (backend.now_ns, backend.free_at_ns(), backend.idle_ns())
+
+    def ask(
+        self,
+        counts: Ints,
+        foresight: Foresight = _NOTHING,
+        scores: npt.NDArray[np.float32] | None = None,
+        requests: Ints | None = None,
+        chosen: Ints | None = None,
+    ) -> tuple[LayerStep, LayerPlan]:
+        """The question that was prepared, and the policy's answer. Changes nothing.
+
+        Apart from the rest, because a machine has the work begin before it does all else.
+        """
+        known = (*self._known, counts, self.residencies, *self._times)
+        asked = LayerStep(*known, foresight, scores, requests, chosen)
+        return asked, self.policy.plan(asked)
+
+    def carry_out(self, asked: LayerStep, plan: LayerPlan) -> LayerPlan:
+        """Holds an answer to the rules, then has it done; PlacementError where it breaks one."""
+        backend, layer, residency = self.backend, asked.layer, asked.residency
         streamed = backend.arriving(layer)
-        # A policy may name what is streamed anyway, or not.
-        plan = replace(plan, fetch=tuple(one for one in plan.fetch if one not in streamed))
-        residency.check(plan, counts, self._n_dimms, streamed)
+        if streamed:  # a policy may name what comes anyway, or not
+            plan = replace(plan, fetch=tuple(one for one in plan.fetch if one not in streamed))
+        residency.check(plan, asked.counts, self._n_dimms, streamed)
         coming = (residency.bringing(one) for one in plan.fetch)
         joined = [ticket for ticket in coming if ticket is not None]
         kept = [residency.reserve(layer, one) for one in plan.keep]

@@ -9,7 +9,7 @@ import numpy as np
 
 from trimoe.arrays import Floats, Ints
 from trimoe.cost import Clock, CostModel, Task
-from trimoe.domains import CPU, FIRST_DIMM, GPU, SPLIT
+from trimoe.domains import CPU, FIRST_DIMM, GPU
 from trimoe.placement import Keep, LayerPlan, Progress, Relayout, Residency, Ticket
 from trimoe.placement.moves import DEMAND
 from trimoe.policies import Deployment, LayerDone, LayerStep, Loads
@@ -225,8 +225,8 @@ class ModelClock:
         """What a layer's experts occupy each domain with."""
         res, total = self.cost.resources, load.total
         found = {CPU: float(total[res.cpu]), GPU: float(load.gpu[res.gpu])}
-        on_dimms = {FIRST_DIMM + one: float(total[res.dimm(one)]) for one in range(res.n_dimms)}
-        return {**found, **on_dimms, SPLIT: max(on_dimms.values(), default=0.0)}
+        found |= {FIRST_DIMM + one: float(total[res.dimm(one)]) for one in range(res.n_dimms)}
+        return found
 
     def _count(self, plan: LayerPlan, load: PlanLoad, state: Residency, streamed: int) -> None:
         on_gpu = plan.domain == GPU

@@ -34,6 +34,7 @@ __all__ = [
 
 CALIBRATED = "this-machine"  # what `trimoe calibrate` writes by default
 _FOLDER = Path(__file__).with_name("profiles")
+_NDP_OF = "h100-8470-ndp16"  # whose DIMMs are like those that `trimoe.ndp.Fleet` emulates by default
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,21 @@ class Profile:
                 )
             node[leaf] = {"value": value, "assumption": reason}
         return parse_profile(raw, f"profile {self.name}")
+
+    def with_dimms(self, dimms: int) -> Profile:
+        """This machine with a core in so many emulated DIMMs, which are all of its memory, and no GPU.
+
+        0: with neither. InputError for DIMMs that its channels cannot have equally many of.
+        """
+        name = f"{self.name}, no GPU" + (f", {dimms} emulated DIMM-NDPs" if dimms else "")
+        raw = {key: one for key, one in self.as_dict().items() if key not in ("gpu", "pcie", "ndp")}
+        raw["name"] = name
+        if dimms:
+            channels = self.memory.channels
+            values: dict[str, Any] = {"dimms": dimms, "dimms_per_channel": max(1, dimms // channels)}
+            ndp = {leaf: node["value"] for leaf, node in load_profile(_NDP_OF).raw["ndp"].items()} | values
+            raw["ndp"] = {leaf: {"value": value, "assumption": "emulated"} for leaf, value in ndp.items()}
+        return parse_profile(raw, f"profile {name}")
 
 
 def profile_names() -> tuple[str, ...]:

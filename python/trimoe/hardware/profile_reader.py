@@ -35,7 +35,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "channels": (1, 256),
     "channel_gbps": (0.1, 1e4),
     "dimms": (1, 4096),
-    "dimms_per_channel": (1, 16),
+    "dimms_per_channel": (1, 256),  # a calibrated machine's channels count as one
     "ranks": (1, 64),
     "tflops": (1e-3, 1e3),
     "buffer_kib": (1, 1 << 30),

@@ -42,7 +42,10 @@ class CachingOptions(OnePassOptions):
     cache: str = cache_option("none")
     cache_alpha: float = option(0.0, "weight of the last step in mrs, ema; 0: 0.5, 0.3", low=0, high=1)
     cache_top: int = option(
-        0, "busiest experts of a step that count in mrs (12 in its code); 0: all", low=0, high=65536
+        0,
+        "best experts that count in mrs (12 in its code); 0: of scores 2 K, of tokens all",
+        low=0,
+        high=65536,
     )
 
 
@@ -73,7 +76,9 @@ class Caching(Policy):
             moe.experts,
             alpha=options.cache_alpha,
             top=options.cache_top,
+            topk=cost.shape.topk,
         )
+        self.wants_scores = options.cache == "mrs"
         self._taught = False
         self._renew()
 
@@ -108,7 +113,7 @@ class Caching(Policy):
     def kept(self, step: LayerStep, fetched: Sequence[int]) -> tuple[Keep, ...]:
         """What of a step's fetches stays; the step is noted."""
         self.note(step, fetched)
-        return self.cache.keep(step.layer, step.counts, step.residency, fetched)
+        return self.cache.keep(step.layer, self._used(step), step.residency, fetched)
 
     def note(self, step: LayerStep, fetched: Sequence[int]) -> None:
         """A step's question, for `learn` to count; who is on the way already costs no copy."""
@@ -123,7 +128,12 @@ class Caching(Policy):
             active = np.nonzero(asked.counts)[0]
             hits = int(asked.resident[active].sum())
             self.cache.seen(step.layer, hits, len(active) - hits, asked.copies * self.cost.expert_bytes)
-        self.cache.use(step.layer, step.counts)
+        self.cache.use(step.layer, self._used(step))
+
+    def _used(self, step: LayerStep) -> Ints | Floats:
+        """What the cache learns from: scores, where it asks for them and they are known."""
+        known = step.scores if self.wants_scores else None
+        return step.counts if known is None else known
 
     def _renew(self) -> None:
         """Another phase: nothing is counted or under way yet."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from trimoe.cost import CostModel
 from trimoe.cost.layer_ops import ELEMENT_BYTES, kv_bytes
@@ -15,6 +16,7 @@ __all__ = [
     "Workload",
     "check_fits",
     "gpu_ledger",
+    "gpu_or_cpu",
     "gpu_room",
     "host_ledger",
     "spare_slots",
@@ -85,6 +87,15 @@ class Deployment:
     def slots(self, moe_layer: int) -> int:
         """Experts that GPU memory holds in the i-th MoE layer."""
         return self.slots_of[moe_layer] if self.slots_of else self.expert_slots
+
+
+def gpu_or_cpu(cost: CostModel, deployment: Deployment) -> Deployment:
+    """The deployment itself; on a machine without a GPU, with the CPU and host memory in its place."""
+    if cost.profile.gpu:
+        return deployment
+    changes: dict[str, Any] = {"kv_on_gpu": 0.0, "dense_on_gpu": 0.0, "stream_ahead": False}
+    changes |= {one: "cpu" for one in ("qkv", "attention", "out") if getattr(deployment, one) == "gpu"}
+    return replace(deployment, **changes)
 
 
 def gpu_ledger(cost: CostModel, deployment: Deployment, work: Workload, phase: str) -> Mapping[str, float]:

@@ -3,6 +3,9 @@
 Tensor parallel: each DIMM has a slice of every matrix, so that a small batch loads all of them alike. The
 busiest experts move to the GPU while it would still end before the DIMMs. Which experts the GPU holds needs
 no data set: those that the prompts activated most, or the first step where no prompts were seen.
+
+The source has a GPU. Ours: on a machine without one the busiest move to the CPU, by the same rule; nothing is
+held or prefetched, for the CPU reads host memory as it is.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from trimoe.policies.loads import Loads
 from trimoe.policies.needs import need
 from trimoe.policies.one_pass import OnePassOptions, one_pass
 from trimoe.policies.options import option
-from trimoe.policies.placing import IdleTime, Times, hits_and_misses, placed
+from trimoe.policies.placing import IdleTime, Times, gpu_or_cpu_domain, hits_and_misses, placed
 from trimoe.policies.policy import Policy, most_popular
 from trimoe.policies.step import LayerStep
 
@@ -32,24 +35,28 @@ __all__ = ["EdgeNdp"]
 class EdgeNdpOptions(OnePassOptions):
     """See `option`."""
 
-    balance: bool = option(True, "move busy experts to the GPU; off: it runs only what it holds")
+    balance: bool = option(
+        True, "move busy experts to the GPU (the CPU without one); off: it runs only what it holds"
+    )
     prefetch: bool = option(True, "hold what the prompts activated most in GPU memory; off: nothing")
 
 
 class EdgeNdp(Policy):
-    """Tensor-parallel DIMMs and a GPU."""
+    """Tensor-parallel DIMMs and a GPU, or the CPU."""
 
     name, about = "edge-ndp", "every expert split over all DIMMs, the busiest moved to the GPU"
     OptionsType, slices = EdgeNdpOptions, True
 
     def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(cost, settings)
-        need(cost, self.name, gpu=True, ndp=True)
-        self._loads, self._fetch_ns = Loads(cost), Times(cost).fetch_ns()
+        need(cost, self.name, ndp=True)
+        self._loads, self._taker = Loads(cost), gpu_or_cpu_domain(cost)
+        self._fetch_ns = Times(cost).fetch_ns() if self._taker == GPU else 0.0
         self._idle = IdleTime(2 * self._fetch_ns)
         self._hot: dict[int, Floats] = {}  # activations that decide, by layer
         resources = cost.resources
-        self._engines = np.array([resources.gpu, resources.h2d])
+        engines = [resources.gpu, resources.h2d] if self._taker == GPU else [resources.cpu]
+        self._engines = np.array(engines)
         self._others = np.setdiff1d(np.arange(len(resources)), self._engines)
 
     def deploy(self, work: Workload, phase: str) -> Deployment:
@@ -67,12 +74,13 @@ class EdgeNdp(Policy):
         return found
 
     def plan(self, step: LayerStep) -> LayerPlan:
-        """Hits on the GPU, and the busiest others as long as the GPU ends before the DIMMs."""
+        """Hits on the GPU, and the busiest others as long as it (or the CPU) ends before the DIMMs."""
         counts = step.counts
         hits, missing = hits_and_misses(counts, step.residency.resident)
         n = self._moved(hits, missing, counts) if self.options.balance and missing else 0
-        fetched = missing[:n]
-        return placed(len(counts), {GPU: [*hits, *fetched], SPLIT: missing[n:]}, fetched)
+        moved = missing[:n]
+        fetched = moved if self._taker == GPU else ()
+        return placed(len(counts), {self._taker: [*hits, *moved], SPLIT: missing[n:]}, fetched)
 
     def background(self, step: LayerStep) -> Sequence[Move]:
         """Remembers activations; fills the next layer with its hot experts while PCIe has nothing to do."""
@@ -104,13 +112,13 @@ class EdgeNdp(Policy):
         return actions
 
     def _moved(self, hits: list[int], missing: list[int], counts: Ints) -> int:
-        """How many of the busiest leave the DIMMs: while T_GPU with one more < T_NDP without it."""
-        loads, tokens = self._loads, counts.tolist()
+        """How many of the busiest leave the DIMMs: while T_GPU (T_CPU) with one more < T_NDP without it."""
+        loads, taker, tokens = self._loads, self._taker, counts.tolist()
         base = sum((loads.expert(GPU, tokens[e], STRIPED) for e in hits), np.zeros(len(self.cost.resources)))
-        gpu = np.array([loads.expert(GPU, tokens[e], STRIPED) + loads.fetch(STRIPED) for e in missing])
+        away = np.array([loads.brought(taker, tokens[e], STRIPED) for e in missing])
         ndp = np.array([loads.expert(SPLIT, tokens[e], STRIPED) for e in missing])
-        # Row k: k + 1 experts moved. A fetch keeps the DIMMs busy as well.
+        # Row k: k + 1 experts moved. Reading one for the GPU or the CPU keeps the DIMMs busy as well.
         left = ndp.sum(axis=0) - np.cumsum(ndp, axis=0)
-        total = base + np.cumsum(gpu, axis=0) + left
+        total = base + np.cumsum(away, axis=0) + left
         ahead = total[:, self._engines].max(axis=1) < total[:, self._others].max(axis=1)
         return len(missing) if ahead.all() else int(ahead.argmin())

@@ -79,6 +79,12 @@ class Loads:
             row = self._fetch[layout] = self.row(self.cost.fetch_parts(layout))
         return row
 
+    def brought(self, domain: int, tokens: int, layout: int) -> Floats:
+        """An expert on the CPU, or on the GPU with its fetch."""
+        if domain != GPU:
+            return self.expert(domain, tokens, layout)
+        return self.expert(GPU, tokens, STRIPED) + self.fetch(layout)
+
     def of_plan(self, plan: LayerPlan, counts: Ints, state: Residency) -> PlanLoad:
         """The whole layer."""
         n = len(self.cost.resources)

@@ -1,8 +1,8 @@
 """MoE-Infinity (2401.14361): experts on the GPU only; prefetch and cache by traces of earlier activations.
 
-A trace is the matrix of a step's activations, layers by experts. While a step runs, the stored trace that is
-nearest so far (cosine, layer by layer) predicts the layers to come, the nearer ones with more weight:
-1 - (x - l) / (L + 1). The paper's traces are of single sequences, here they are of batches.
+A trace is the matrix of a sequence's activations, layers by experts. While a step runs, the stored trace that
+is nearest to each sequence so far (cosine, layer by layer) predicts the layers to come, the nearer ones with
+more weight: 1 - (x - l) / (L + 1). Where it is not known whose tokens come, traces are of whole steps.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from trimoe.arrays import Floats, Ints
 from trimoe.cost import CostModel
@@ -24,9 +23,11 @@ from trimoe.policies.one_pass import one_pass
 from trimoe.policies.options import option
 from trimoe.policies.placing import hits_and_misses, placed
 from trimoe.policies.prefetching import Prefetching, PrefetchingOptions
+from trimoe.policies.sequences import Sequences
 from trimoe.policies.step import LayerStep
+from trimoe.policies.trace_store import TraceStore
 
-__all__ = ["MoEInfinity", "TraceStore"]
+__all__ = ["MoEInfinity"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class MoEInfinityOptions(PrefetchingOptions):
 
     cache: str = cache_option("activation")
     prefetch: bool = option(True, "bring predicted experts of later layers to the GPU")
-    traces: int = option(32, "steps whose activations are remembered", low=1, high=4096)
+    traces: int = option(32, "sequences (or steps) whose activations are remembered", low=1, high=4096)
+    requests: bool = option(True, "traces of sequences where tokens' owners are known; off: of steps")
 
 
 class MoEInfinity(Prefetching):
@@ -46,7 +48,11 @@ class MoEInfinity(Prefetching):
 
     def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(cost, settings)
-        self.traces = self._new_store()
+        moe = cost.shape.moe
+        sizes = len(moe.moe_layers), moe.experts
+        self.traces = TraceStore(self.options.traces, *sizes)
+        self.sequences = Sequences(self.traces, *sizes)
+        self.wants_requests = self.options.requests
 
     def deploy(self, work: Workload, phase: str) -> Deployment:
         """Experts in all the GPU memory that is left."""
@@ -71,24 +77,39 @@ class MoEInfinity(Prefetching):
     def learn(self, step: LayerStep) -> None:
         """The trace of this step, too; what it predicts tells the next layer's cache whom to hold."""
         super().learn(step)
-        self.traces.see(step.layer, step.counts)
-        self._expect(step.layer, step.layer + 1)
-        if step.layer == len(step.residencies) - 1:
+        if step.requests is None or step.chosen is None:
+            self.traces.see(step.layer, step.counts)
+        else:
+            self._see_sequences(step, step.requests, step.chosen)
+        self._expect(step, step.layer + 1)
+        if step.layer == len(step.residencies) - 1 and step.requests is None:
             self.traces.end_step()
 
-    def _expect(self, seen: int, layer: int) -> None:
-        """Tells a later layer's cache what is predicted, layers up to `seen` known."""
+    def _see_sequences(self, step: LayerStep, requests: Ints, chosen: Ints) -> None:
+        if step.layer == 0:
+            for ended in self.sequences.begin_step(step.phase, requests):
+                for cache, tokens in zip(self.cache.layers, ended, strict=False):
+                    if isinstance(cache, Activation):
+                        cache.forget(tokens)
+        self.sequences.see(step.layer, requests, chosen)
+
+    def _predict(self, step: LayerStep) -> tuple[Floats, float]:
+        known = self.traces if step.requests is None else self.sequences
+        return known.predict(step.layer)
+
+    def _expect(self, step: LayerStep, layer: int) -> None:
+        """Tells a later layer's cache what is predicted."""
         cache = self.cache.layers[layer] if layer < len(self.cache.layers) else None
         if isinstance(cache, Activation):
-            predicted, likeness = self.traces.predict(seen)
-            cache.expect(predicted[layer - seen - 1], likeness)
+            predicted, likeness = self._predict(step)
+            cache.expect(predicted[layer - step.layer - 1], likeness)
 
     def prefetches(self, step: LayerStep) -> Sequence[Prefetch]:
         """The likeliest of all later layers first."""
         later = len(step.residencies) - step.layer - 1
         if not self.options.prefetch or not later:
             return ()
-        predicted, likeness = self.traces.predict(step.layer)
+        predicted, likeness = self._predict(step)
         if likeness <= 0:
             return ()
         decay = 1 - np.arange(1, later + 1) / (len(step.residencies) + 1)
@@ -109,7 +130,7 @@ class MoEInfinity(Prefetching):
                 break
             layer, out = step.layer + 1 + row, -1
             if free[row] <= 0:
-                self._expect(step.layer, layer)
+                self._expect(step, layer)
                 likelier = np.nonzero(predicted[row] >= predicted[row, expert])[0].tolist()
                 out = self.cache.victim(layer, left[row], likelier)
                 if out < 0:
@@ -120,65 +141,9 @@ class MoEInfinity(Prefetching):
             moves.append(Prefetch(layer, expert, out))
         return moves
 
-    def _new_store(self) -> TraceStore:
-        moe = self.cost.shape.moe
-        return TraceStore(self.options.traces, len(moe.moe_layers), moe.experts)
-
 
 def _highest(values: Floats, n: int) -> list[int]:
     """Positions of the n highest, highest first, of equals the first first."""
     some = np.arange(len(values)) if n >= len(values) else np.sort(np.argpartition(-values, n)[:n])
     found: list[int] = some[np.argsort(-values[some], kind="stable")].tolist()
     return found
-
-
-class TraceStore:
-    """Activations of earlier steps, and which of them the present one is like.
-
-    Args:
-        most: traces that are kept; the oldest go.
-        layers, experts: MoE layers, and E.
-
-    Attributes:
-        filled: traces that are there.
-    """
-
-    def __init__(self, most: int, layers: int, experts: int) -> None:
-        self._shares: Floats = np.zeros((most, layers, experts))  # each row sums to 1, or is 0
-        self._units: npt.NDArray[np.float32] = np.zeros((most, layers, experts), np.float32)
-        self.filled, self._next = 0, 0
-        self._cosines: Floats = np.zeros(most)
-        self._seen = 0
-        self._now: Floats = np.zeros((layers, experts))
-
-    def add(self, counts: Floats | Ints) -> None:
-        """A whole step [layers, E]."""
-        rows = counts.astype(np.float64)
-        slot = self._next
-        self._shares[slot] = rows / np.maximum(rows.sum(axis=1, keepdims=True), 1e-12)
-        self._units[slot] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-        self._next = (slot + 1) % len(self._shares)
-        self.filled = max(self.filled, slot + 1)
-
-    def see(self, layer: int, counts: Ints) -> None:
-        """A layer of the present step; layer 0 begins it anew."""
-        if layer == 0:
-            self._cosines[:], self._seen = 0.0, 0
-            self._now[:] = 0.0
-        row = counts.astype(np.float32)
-        norm = float(np.linalg.norm(row))
-        if norm > 0 and self.filled:
-            self._cosines[: self.filled] += self._units[: self.filled, layer] @ row / norm
-        self._seen += 1
-        self._now[layer] = counts
-
-    def end_step(self) -> None:
-        """The present step becomes a trace."""
-        self.add(self._now)
-
-    def predict(self, layer: int) -> tuple[Floats, float]:
-        """Shares [later layers, E] of the nearest trace (the oldest of equals), and its mean cosine."""
-        if not self.filled or not self._seen:
-            return np.zeros((len(self._now) - layer - 1, self._now.shape[1])), 0.0
-        nearest = int(self._cosines[: self.filled].argmax())
-        return self._shares[nearest, layer + 1 :], float(self._cosines[nearest]) / self._seen

@@ -3,6 +3,9 @@
 How much goes is a formula: H = alpha * BW_PCIe / (BW_MD + BW_PCIe) * bytes of all activated experts, where
 BW_MD is what the memory's own cores read. alpha tunes itself. Its memory is a CXL device; here it is the
 DIMMs, each of which holds whole experts: nothing stays in GPU memory.
+
+The source has a GPU. Ours: on a machine without one the hottest go to the CPU, by the same formula with what
+it reads over an expert's channel in the place of PCIe.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from trimoe.policies.loads import Loads
 from trimoe.policies.needs import need
 from trimoe.policies.one_pass import OnePassOptions, one_pass
 from trimoe.policies.options import option
-from trimoe.policies.placing import balanced_homes, busiest_first, split_makespans
+from trimoe.policies.placing import balanced_homes, busiest_first, gpu_or_cpu_domain, split_makespans
 from trimoe.policies.policy import Policy
 from trimoe.policies.step import LayerStep
 
@@ -35,7 +38,12 @@ _MOST = 64.0
 class MoNDEOptions(OnePassOptions):
     """See `option`."""
 
-    alpha: float = option(0.0, "factor of the bytes that go to the GPU; 0: tunes itself", low=0, high=_MOST)
+    alpha: float = option(
+        0.0,
+        "factor of the bytes that go to the GPU (or CPU); 0: tunes itself",
+        low=0,
+        high=_MOST,
+    )
 
 
 class MoNDE(Policy):
@@ -46,10 +54,10 @@ class MoNDE(Policy):
 
     def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(cost, settings)
-        need(cost, self.name, gpu=True, ndp=True)
-        assert cost.profile.pcie is not None
-        self._loads = Loads(cost)
-        self.pcie_gbps = cost.profile.pcie.h2d_gbps
+        need(cost, self.name, ndp=True)
+        self._loads, self._taker = Loads(cost), gpu_or_cpu_domain(cost)
+        pcie = cost.profile.pcie
+        self.away_gbps = pcie.h2d_gbps if pcie else cost.profile.memory.stream_gbps
         self.memory_gbps = 1e9 / max(ns for _, ns in cost.near_parts(0.0, 1e9))
         self.alpha: dict[str, float] = {}  # by phase; tuned, unless it is given
 
@@ -68,19 +76,19 @@ class MoNDE(Policy):
         return [Residency(len(one), layout=one) for one in homes]
 
     def plan(self, step: LayerStep) -> LayerPlan:
-        """The busiest experts up to H bytes on the GPU."""
+        """The busiest experts up to H bytes on the GPU, or the CPU."""
         counts, state = step.counts, step.residency
         active = np.nonzero(counts)[0]
         order = busiest_first(active, counts)
         size = self.cost.expert_bytes
         alpha = self.options.alpha or self.alpha.get(step.phase) or self._best_alpha(order, counts, state)
-        moved = gpu_bytes(alpha, self.pcie_gbps, self.memory_gbps, size * len(order))
+        moved = gpu_bytes(alpha, self.away_gbps, self.memory_gbps, size * len(order))
         first = order[: int(moved // size)]
         domain = np.full(len(counts), IDLE, np.int32)
         domain[active] = self._homes(state)[active] + FIRST_DIMM
-        domain[first] = GPU
-        fetch = tuple(one for one in first if not state.resident[one])
-        return LayerPlan(domain, tuple(order), fetch)
+        domain[first] = self._taker
+        fetch = [one for one in first if not state.resident[one]] if self._taker == GPU else []
+        return LayerPlan(domain, tuple(order), tuple(fetch))
 
     def background(self, step: LayerStep) -> Sequence[Move]:
         """Nothing moves; alpha nears the one with which this layer would have ended first."""
@@ -103,10 +111,10 @@ class MoNDE(Policy):
             return 1.0
         loads, tokens, layouts = self._loads, counts.tolist(), state.layout.tolist()
         homes = self._homes(state).tolist()
-        gpu = np.array([loads.expert(GPU, tokens[e], STRIPED) + loads.fetch(layouts[e]) for e in order])
+        away = np.array([loads.brought(self._taker, tokens[e], layouts[e]) for e in order])
         ndp = np.array([loads.expert(FIRST_DIMM + homes[e], tokens[e], layouts[e]) for e in order])
-        best = int(split_makespans(loads, np.zeros(gpu.shape[1]), gpu, ndp).argmin())
-        one = gpu_bytes(1.0, self.pcie_gbps, self.memory_gbps, float(len(order)))
+        best = int(split_makespans(loads, np.zeros(away.shape[1]), away, ndp).argmin())
+        one = gpu_bytes(1.0, self.away_gbps, self.memory_gbps, float(len(order)))
         return min(_MOST, (best + 0.5) / one)
 
 

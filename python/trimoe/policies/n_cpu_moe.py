@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from trimoe.errors import InputError
 from trimoe.placement import LayerPlan
-from trimoe.policies.deployment import Deployment, Workload, check_fits, gpu_room
+from trimoe.policies.deployment import Deployment, Workload, check_fits, gpu_or_cpu, gpu_room
 from trimoe.policies.forecast import all_on_cpu
 from trimoe.policies.options import Options, option
 from trimoe.policies.policy import Policy
@@ -40,18 +40,8 @@ class NCpuMoe(Policy):
         requests = self.options.micro_batch or (
             max(1, 2048 // work.input) if phase == "prefill" else work.batch
         )
-        where = "gpu" if self.cost.profile.gpu else "cpu"
-        base = Deployment(
-            work.batch,
-            min(requests, work.batch),
-            coalesced=False,
-            qkv=where,
-            attention=where,
-            out=where,
-            kv_on_gpu=float(where == "gpu"),
-            dense_on_gpu=float(where == "gpu"),
-            pipelined=False,
-        )
+        base = Deployment(work.batch, min(requests, work.batch), coalesced=False, pipelined=False)
+        base = gpu_or_cpu(self.cost, base)
         n = self.options.n
         if n < 0:
             check_fits(self.cost, base, work, phase)

@@ -1,7 +1,8 @@
 """The deployment of systems that put a batch through the model at once, with attention on the GPU.
 
 GPU memory holds the dense weights first, then the KV cache as far as it goes, then experts. Prompts go in
-rounds of as many requests as a number of tokens allows; each round goes through all layers.
+rounds of as many requests as a number of tokens allows; each round goes through all layers. Without a GPU the
+CPU and host memory take its place.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from trimoe.cost import CostModel
-from trimoe.policies.deployment import Deployment, Workload, check_fits, gpu_room
+from trimoe.policies.deployment import Deployment, Workload, check_fits, gpu_or_cpu, gpu_room
+from trimoe.policies.needs import need
 from trimoe.policies.options import Options, option
 
 __all__ = ["OnePassOptions", "one_pass"]
@@ -58,6 +60,7 @@ def one_pass(
             stream_ahead=stream_ahead,
             pipelined=False,
         )
+        whole = gpu_or_cpu(cost, whole)
         room = gpu_room(cost, whole, work, phase) - given
         if room >= 0 or requests == 1:
             break
@@ -74,7 +77,8 @@ def one_pass(
 
 def _kv_share(cost: CostModel, whole: Deployment, work: Workload, phase: str, kv: str) -> float:
     """Of the KV cache, what GPU memory holds beside all else; what it takes there grows evenly with it."""
-    if kv != "auto":
+    need(cost, "kv=gpu", gpu=kv == "gpu")
+    if kv != "auto" or not cost.profile.gpu:
         return float(kv == "gpu")
     none, all_there = (gpu_room(cost, replace(whole, kv_on_gpu=share), work, phase) for share in (0.0, 1.0))
     if all_there >= 0:

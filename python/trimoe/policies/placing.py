@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from trimoe.arrays import Floats, Ints
 from trimoe.cost import CostModel
-from trimoe.domains import GPU, IDLE, STRIPED
+from trimoe.domains import CPU, GPU, IDLE, STRIPED
 from trimoe.placement import Keep, LayerPlan
 from trimoe.policies.loads import Loads
 
@@ -18,6 +18,7 @@ __all__ = [
     "Times",
     "balanced_homes",
     "busiest_first",
+    "gpu_or_cpu_domain",
     "hits_and_misses",
     "placed",
     "split_makespans",
@@ -82,6 +83,11 @@ def placed(
         domain[list(ones)] = where
         order.extend(ones)
     return LayerPlan(domain, tuple(order), tuple(fetch), tuple(keep))
+
+
+def gpu_or_cpu_domain(cost: CostModel) -> int:
+    """Who takes from the DIMMs what is hot: the GPU, or the CPU of a machine without one."""
+    return GPU if cost.profile.gpu else CPU
 
 
 def busiest_first(experts: Ints, counts: Ints) -> list[int]:

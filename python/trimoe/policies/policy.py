@@ -32,8 +32,8 @@ class Policy(ABC):
 
     Attributes:
         slices: whether DIMMs compute a slice each of every expert that lies on all of them (`SPLIT`).
-        wants_scores, wants_requests: whether steps should hold these. looks_ahead: layers that foresight is
-            wanted for.
+        wants_scores, wants_requests: whether steps should hold these, as far as they are known.
+        looks_ahead: layers that foresight is wanted for.
 
     Raises:
         InputError: an option is unknown or has no such value, or the machine lacks what the system needs.

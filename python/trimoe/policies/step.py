@@ -44,7 +44,8 @@ class LayerStep:
     0, MoE layers only. counts: [E], tokens of each expert. residencies: of all layers. now_ns: on the
     executor's clock; free_at_ns: [resources], when each will have done what it was given so far; idle_ns:
     [resources], what each had nothing to do for since the layer before. scores: [T, E], router probabilities
-    of all experts, and requests: [T], whom a token belongs to, where the policy asks and they are known.
+    of all experts, where the policy wants them and they are known; requests: [T], whom a token belongs to,
+    and chosen: [T, K], the experts that it takes (-1: none), where it wants requests and they are known.
     """
 
     phase: str
@@ -58,6 +59,7 @@ class LayerStep:
     foresight: Foresight
     scores: npt.NDArray[np.float32] | None = None
     requests: Ints | None = None
+    chosen: Ints | None = None
 
     @classmethod
     def alone(

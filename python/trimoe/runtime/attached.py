@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
 import weakref
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ from trimoe.policies import Foresight, NoForesight, Policy, Workload
 from trimoe.policies.deployment import check_fits
 from trimoe.runtime.driver import Driver
 from trimoe.runtime.expert_homes import ExpertHomes, fleet_of
+from trimoe.runtime.foresight import RouterForesight
+from trimoe.runtime.router_notes import RouterNotes
 from trimoe.runtime.telemetry import Telemetry
 
 __all__ = ["Attached", "DimmWarning", "attach"]
@@ -53,7 +57,7 @@ def attach(
         policy: that decides, for this model alone.
         work: to deploy for; batch: requests at once.
         popularity: [MoE layers, E], tokens in other prompts; None: all experts are alike.
-        foresight: what is known of later layers.
+        foresight: what is known of later layers; None: what their routers say of this layer's hidden states.
         arithmetic: of the DIMMs: "host", the same bits as without them, or "core", the emulated core's.
         keep: whether to remember every interval, for timelines.
 
@@ -61,7 +65,7 @@ def attach(
         InputError: a model without stored experts, of another shape, or that does not fit on that machine; a
             format that its DIMMs do not compute.
     """
-    return Attached(model, policy, work, popularity, foresight or NoForesight(), arithmetic, keep)
+    return Attached(model, policy, work, popularity, foresight, arithmetic, keep)
 
 
 class Attached:
@@ -78,7 +82,7 @@ class Attached:
         policy: Policy,
         work: Workload,
         popularity: Floats | None,
-        foresight: Foresight,
+        foresight: Foresight | None,
         arithmetic: str,
         keep: bool,
     ) -> None:
@@ -90,45 +94,57 @@ class Attached:
         if popularity is None:
             popularity = np.ones((len(modules), cost.shape.moe.experts))
         self.policy, self._handles = policy, [module.handle for module in modules]
-        self._finalizer = weakref.finalize(self, _give_back, modules)
-        layers = [module.layer for module in modules]
-        self.homes: ExpertHomes | None = None
-        if cost.profile.ndp is not None:
-            spread = "split" if policy.slices else "striped"
-            self.homes = ExpertHomes(layers, fleet_of(cost.profile.ndp), spread=spread, arithmetic=arithmetic)
-        if cost.profile.gpu is not None:
-            for handle in self._handles:
-                _runtime.attach_stand_in(handle, [GPU])
+        listening = contextlib.ExitStack()
+        self._finalizer = weakref.finalize(self, _give_back, modules, listening)
+        try:
+            self.homes = self._add_domains(modules, arithmetic)
+            if foresight is None:
+                foresight = _foresight(model, policy, listening)
+            known = _known(model, policy, work, listening)
+        except BaseException:
+            self._finalizer()
+            raise
         self.telemetry = Telemetry(self._handles, keep=keep)
         self.driver = Driver(
-            policy, work, deployments, popularity, foresight, self.homes, self.telemetry, keep=keep
+            policy, work, deployments, popularity, foresight, known, self.homes, self.telemetry, keep=keep
         )
         for index, module in enumerate(modules):
             # The core keeps whom it asks as long as there is the layer; this object may end before.
             _runtime.set_policy(module.handle, functools.partial(_ask, weakref.ref(self.driver), index))
-            if self.homes is not None:
-                module.runner = functools.partial(_run, weakref.WeakMethod(self.rerun), module.handle)
+            module.runner = functools.partial(_run, weakref.ref(self), module.handle)
+
+    def _add_domains(self, modules: list[StoredExperts], arithmetic: str) -> ExpertHomes | None:
+        profile = self.policy.cost.profile
+        if profile.gpu is not None:
+            for handle in self._handles:
+                _runtime.attach_stand_in(handle, [GPU])
+        if profile.ndp is None:
+            return None
+        spread = "split" if self.policy.slices else "striped"
+        layers = [module.layer for module in modules]
+        return ExpertHomes(layers, fleet_of(profile.ndp), spread=spread, arithmetic=arithmetic)
 
     def close(self) -> None:
         """The model runs on the CPU alone again. Idempotent."""
         self._finalizer()
 
-    def rerun(
-        self,
-        error: _ndp.DimmError,
-        handle: int,
-        hidden: torch.Tensor,
-        topk_ids: torch.Tensor,
-        topk_weights: torch.Tensor,
+    def run(
+        self, handle: int, hidden: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor
     ) -> torch.Tensor:
-        """A call on the CPU alone, after a DIMM has failed in it."""
-        assert self.homes is not None
-        self.homes.failed[error.dimm] = error.code
-        self.driver.use.reruns += 1
-        warnings.warn(
-            f"DIMM {error.dimm}: {error.code}; its experts run on the CPU", DimmWarning, stacklevel=3
-        )
-        return moe_forward(hidden, topk_ids, topk_weights, handle, self._on_cpu)
+        """A call of the op, which asks the policy; on the CPU alone if a DIMM fails in it."""
+        try:
+            result = moe_forward(hidden, topk_ids, topk_weights, handle)
+        except RuntimeError as error:
+            cause = error.__cause__
+            if self.homes is None or not isinstance(cause, _ndp.DimmError):
+                raise
+            self.homes.failed.update(cause.failures)
+            self.driver.use.reruns += 1
+            told = ", ".join(f"DIMM {dimm}: {code}" for dimm, code in sorted(cause.failures.items()))
+            warnings.warn(f"{told}; what they have runs on the CPU", DimmWarning, stacklevel=2)
+            result = moe_forward(hidden, topk_ids, topk_weights, handle, self._on_cpu)
+        self.driver.carry_out()
+        return result
 
     @functools.cached_property
     def _on_cpu(self) -> torch.Tensor:
@@ -145,23 +161,36 @@ def _ask(
 
 
 def _run(
-    rerun: weakref.WeakMethod[Any],
+    attached: weakref.ref[Attached],
     handle: int,
     hidden: torch.Tensor,
     topk_ids: torch.Tensor,
     topk_weights: torch.Tensor,
 ) -> torch.Tensor:
-    try:
+    found = attached()
+    if found is None:
         return moe_forward(hidden, topk_ids, topk_weights, handle)
-    except RuntimeError as error:
-        again = rerun()
-        if again is None or not isinstance(error.__cause__, _ndp.DimmError):
-            raise
-        result: torch.Tensor = again(error.__cause__, handle, hidden, topk_ids, topk_weights)
-        return result
+    return found.run(handle, hidden, topk_ids, topk_weights)
 
 
-def _give_back(modules: list[StoredExperts]) -> None:
+def _foresight(model: Any, policy: Policy, listening: contextlib.ExitStack) -> Foresight:
+    if not policy.looks_ahead:
+        return NoForesight()
+    return listening.enter_context(RouterForesight(model, policy.looks_ahead))
+
+
+def _known(
+    model: Any, policy: Policy, work: Workload, listening: contextlib.ExitStack
+) -> Callable[[], Mapping[str, Any]]:
+    scores, whose_tokens = policy.wants_scores, policy.wants_requests
+    if not scores and not whose_tokens:
+        return dict
+    notes = RouterNotes(model, work.batch, scores=scores, whose_tokens=whose_tokens)
+    return listening.enter_context(notes).known
+
+
+def _give_back(modules: list[StoredExperts], listening: contextlib.ExitStack) -> None:
+    listening.close()
     for module in modules:
         module.runner = None
         _runtime.set_policy(module.handle, None)
@@ -184,6 +213,12 @@ def _modules(model: Any, policy: Policy) -> list[StoredExperts]:
             if stored
             else "no stored experts",
             hint="trimoe.load, and a CostModel of the same model",
+        )
+    if any(module.runner is not None for module in stored):
+        raise InputError(
+            expected="a model that nobody decides for yet",
+            got="one with a policy, or a domain of DIMMs",
+            hint="its close()",
         )
     numbers = {id(layer): number for number, layer in model.trimoe_store.layers.items()}
     return sorted(stored, key=lambda module: numbers[id(module.layer)])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from trimoe.domains import CPU, FIRST_DIMM, SPLIT, STRIPED
 from trimoe.errors import InputError
 from trimoe.executor.engine import Engine
 from trimoe.placement import LayerPlan, Progress, Residency
-from trimoe.policies import Deployment, Foresight, Policy, Workload
+from trimoe.policies import Deployment, Foresight, LayerStep, Policy, Workload
 from trimoe.runtime.expert_homes import ExpertHomes
 from trimoe.runtime.machine_clock import MachineClock
 from trimoe.runtime.policy_use import PolicyUse
@@ -36,6 +37,7 @@ class Driver:
         deployments: by phase.
         popularity: [MoE layers, E], in other prompts.
         foresight: of later layers.
+        known: what else the policy asks for of the layer under way, fields of `LayerStep`.
         homes: of experts on DIMMs, if there are any.
         telemetry: of the layers.
         keep: whether engines, and all intervals, are kept.
@@ -51,6 +53,7 @@ class Driver:
         deployments: Mapping[str, Deployment],
         popularity: Floats,
         foresight: Foresight,
+        known: Callable[[], Mapping[str, Any]],
         homes: ExpertHomes | None,
         telemetry: Telemetry,
         *,
@@ -59,10 +62,12 @@ class Driver:
         self.policy, self.work, self.engines = policy, work, list[Engine]()
         self.use = PolicyUse(policy.name)
         self._deployments, self._popularity, self._foresight = deployments, popularity, foresight
+        self._known = known
         self._homes, self._telemetry, self._keep = homes, telemetry, keep
         self._lock = threading.Lock()
         self._context = 0  # tokens of each request, once the step is done
         self._in_step = False
+        self._answer: tuple[LayerStep, LayerPlan] | None = None  # of a call that is under way
 
     def reset(self) -> None:
         """Counts from here on; `finish` first, or what is under way counts as later."""
@@ -80,27 +85,44 @@ class Driver:
     def decide(self, layer: int, counts: npt.NDArray[np.int64], tokens: int) -> npt.NDArray[np.int32]:
         """The plan of a call of one MoE layer, [E] codes, for the rows of each expert, [E].
 
+        Only what the work waits for: all else is for `carry_out`.
+
         Raises:
             InputError: this is not the layer whose turn it is.
-            PlacementError: the policy breaks a rule.
         """
         with self._lock:
             begun_ns = time.perf_counter_ns()
             if layer == 0:
                 self._begin_step(tokens)
-            if not self._in_step or self.engines[-1].next_moe != layer:
+            if not self._in_step or self._engine.done != layer or self._answer is not None:
                 raise InputError(
                     expected="the MoE layers of one forward pass after the other, in their order",
                     got=f"the one with index {layer}",
                     hint="one thread at a time, or close() of what `attach` returned",
                 )
-            engine, clock = self.engines[-1], self._clock
-            moving_ns = clock.moving_ns
-            plan = engine.layer(self._context, counts, self._foresight)
-            moving_ns = clock.moving_ns - moving_ns
+            asked_ns = time.perf_counter_ns()
+            self._answer = asked, plan = self._engine.executor.ask(counts, self._foresight, **self._known())
+            codes = self._possible(plan, asked.residency)
+            self.use.plan_ns.append(time.perf_counter_ns() - asked_ns)
+            self.use.bookkeeping_ns += asked_ns - begun_ns
+            return codes
+
+    def carry_out(self) -> None:
+        """After the call: what it means for the clock, moves of experts, and the next layer's question.
+
+        Raises:
+            PlacementError: the policy broke a rule.
+        """
+        with self._lock:
+            if self._answer is None:
+                return
+            begun_ns, moving_ns = time.perf_counter_ns(), self._clock.moving_ns
+            answer, self._answer = self._answer, None
+            self._engine.carry_out(*answer)
+            self._engine.prepare(self._context)
+            moving_ns = self._clock.moving_ns - moving_ns
             self.use.moving_ns += moving_ns
-            self.use.plan_ns.append(time.perf_counter_ns() - begun_ns - moving_ns)
-            return self._possible(plan, engine.residencies[layer])
+            self.use.bookkeeping_ns += time.perf_counter_ns() - begun_ns - moving_ns
 
     def _begin_step(self, tokens: int) -> None:
         self._end_step()
@@ -116,6 +138,7 @@ class Driver:
         elif last.steps >= _STEPS and not self._keep:
             last.drain()
             self._begin_engine(phase, last.residencies, each)
+        self._engine.prepare(self._context)
         self._in_step = True
 
     def _begin_engine(self, phase: str, residencies: Sequence[Residency], each: int) -> None:
@@ -125,12 +148,13 @@ class Driver:
         cost, deployment = self.policy.cost, self._deployments[phase]
         self._clock = MachineClock(cost, residencies, self._homes, self._telemetry, keep=self._keep)
         self._ended, self._gpu_experts, self._hits = Counter[Progress](), 0, 0
-        engine = Engine(self.policy, phase, deployment, residencies, each, self._clock)
-        self.engines = [*self.engines, engine] if self._keep else [engine]
+        self._engine = Engine(self.policy, phase, deployment, residencies, each, self._clock)
+        self.engines = [*self.engines, self._engine] if self._keep else [self._engine]
 
     def _end_step(self) -> None:
         if self._in_step:
-            self.engines[-1].end_step(self._context)
+            self._answer = None  # of a pass that was left in the middle
+            self._engine.end_step(self._context)
             self._in_step = False
 
     def _count(self) -> None:

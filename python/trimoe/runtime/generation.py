@@ -129,7 +129,7 @@ def generate(
 ) -> Generation:
     """Continues `prompt`; `on_text` gets the prompt once it is accepted, then each piece that is final.
 
-    model: from `trimoe.load`; ndp: its domain of DIMMs, if it has one; attached: a policy that decides for it.
+    model: from `trimoe.load`; ndp: its DIMMs, if it has any; attached: a policy that decides.
     Raises InputError for a prompt that the model cannot take and FailureError when the model yields NaN.
     """
     inputs = _tokenize(model, tokenizer, prompt)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DomainUse", "Telemetry", "domain_name"]
 
+
 def domain_name(code: int) -> str:
     """As people call it."""
     return {CPU: "CPU", GPU: "GPU", SPLIT: "all DIMMs"}.get(code, f"DIMM {code - FIRST_DIMM}")
@@ -82,7 +83,9 @@ class Telemetry:
         record = self._waiting[layer].popleft()
         found: dict[int, float] = {}
         for part in record["domains"]:
-            code, kind, predicted = part["code"], part["kind"], predicted_ns.get(part["code"], 0.0)
+            code, kind = part["code"], part["kind"]
+            on_dimms = (ns for domain, ns in predicted_ns.items() if domain >= FIRST_DIMM)
+            predicted = max(on_dimms, default=0.0) if code == SPLIT else predicted_ns.get(code, 0.0)
             took = predicted if kind == "modelled" else part["took_ns"]
             use = self.uses.setdefault(code, DomainUse(domain_name(code), kind))
             use.experts += part["experts"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from trimoe.trace.counts import draw_counts, generate_counts
 from trimoe.trace.generator import GeneratorSpec
 from trimoe.trace.presets import find_preset
 from trimoe.trace.routing import Trace
+from trimoe.trace.tokens import Tokens, replayed
 
 __all__ = ["Routing", "RoutingSpec", "generated_routing", "trace_routing"]
 
@@ -32,13 +34,22 @@ class Routing:
     """Tokens of experts.
 
     prefill: [MoE layers, E], of all prompts. decode: [steps, MoE layers, E]. calibration: [MoE layers, E], of
-    other prompts to the same model. about: where they come from, for reports.
+    other prompts to the same model. about: where they come from, for reports. prompt_tokens, decode_tokens:
+    whose counts these are, of a recorded trace.
     """
 
     prefill: Ints
     decode: Ints
     calibration: Floats
     about: dict[str, Any]
+    prompt_tokens: Tokens | None = None
+    decode_tokens: Sequence[Tokens] | None = None
+
+    def tokens(self, phase: str, step: int) -> Tokens | None:
+        """Of a simulated step, where they are known one by one."""
+        if phase == "prefill" or self.decode_tokens is None:
+            return self.prompt_tokens
+        return self.decode_tokens[step]
 
 
 @dataclass(frozen=True)
@@ -98,8 +109,9 @@ def _preset_of(shape: ModelShape) -> str:
 def trace_routing(trace: Trace, shape: ModelShape, work: Workload, seed: int = 0) -> Routing:
     """Routing as in a trace of this model, for the workload's batch.
 
-    Half of the trace's requests are the calibration set; the popularity of the others, step by step, is drawn
-    from for as many requests as the workload has.
+    Half of the trace's requests are the calibration set. The others, if the trace is a recorded one, are the
+    workload's, token by token, each as often as it takes. Of a generated one, whose requests have no tastes
+    of their own, their popularity is drawn from, step by step, for as many requests as the workload has.
 
     Raises:
         InputError: the trace is of another model, or has no decode steps or only one request.
@@ -116,6 +128,12 @@ def trace_routing(trace: Trace, shape: ModelShape, work: Workload, seed: int = 0
     if not steps:
         raise InputError(expected="a trace with decode steps", got="prefill only", hint="--max-new-tokens 32")
     rng = np.random.default_rng([seed, 5])
+    about = {"source": trace.meta.source, "model": trace.meta.model, "steps": len(steps), "seed": seed}
+    calibration = _counts(trace, calibrates).astype(float)
+    if trace.meta.source == "recorded":
+        prompts, decoded = replayed(trace, requests[1::2], work.batch, work.input, rng)
+        found = np.stack([one.counts() for one in decoded])
+        return Routing(prompts.counts(), found, calibration, about, prompts, decoded)
 
     def counts(keep: npt.NDArray[np.bool_]) -> Floats:
         return _counts(trace, keep).astype(float)
@@ -126,9 +144,8 @@ def trace_routing(trace: Trace, shape: ModelShape, work: Workload, seed: int = 0
         return draw_counts(_at_most_one(p), tokens, shape.topk, rng)
 
     decode = [drawn(counts(ours & (trace.step == step)), work.batch) for step in steps]
-    about = {"source": trace.meta.source, "model": trace.meta.model, "steps": len(steps), "seed": seed}
     prefill = drawn(counts(ours & first), work.batch * work.input)
-    return Routing(prefill, np.stack(decode), counts(calibrates), about)
+    return Routing(prefill, np.stack(decode), calibration, about)
 
 
 def _counts(trace: Trace, keep: npt.NDArray[np.bool_]) -> Ints:

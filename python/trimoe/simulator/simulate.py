@@ -130,14 +130,17 @@ def _run(
     rng, guesses = (np.random.default_rng([PHASES.index(phase), seed]) for seed in (6, 7))
     tokens = batch * engine.new_tokens
     for step, context in enumerate(contexts):
-        of_step = counts[step]
-        if batch < work.batch:
+        of_step, one_by_one = counts[step], routing.tokens(phase, step)
+        if batch < work.batch and one_by_one is not None:
+            one_by_one = one_by_one.of(batch)
+            of_step = one_by_one.counts()
+        elif batch < work.batch:
             # One round's requests, as they come: a part of what all of them chose.
             p = of_step / (work.batch * engine.new_tokens)
             of_step = draw_counts(p, tokens, topk, rng)
         ahead = engine.policy.looks_ahead
         foresight = DrawnForesight(options.foresight, of_step, routing.calibration, ahead, guesses)
-        engine.step(context, of_step, foresight, on_layer)
+        engine.step(context, of_step, foresight, on_layer, one_by_one)
     engine.finish()
 
 

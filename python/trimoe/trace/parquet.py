@@ -24,7 +24,8 @@ __all__ = ["FORMAT_VERSION", "check_output", "check_parquet", "read_trace", "wri
 FORMAT_VERSION = 1
 _KEY = b"trimoe.trace"
 _INTS = {"step": "int32", "layer": "int32", "token": "int32", "request": "int32"}
-_LISTS = {"ids": "int16", "weights": "float"}
+_LISTS = {"ids": "int16", "weights": "float", "scores": "halffloat"}  # the last only where there are any
+_SCORE_BITS = 6  # kept of a score, as many as it is good for where logits are bf16; others cost a third more
 
 
 def check_parquet() -> None:
@@ -50,16 +51,16 @@ def write_trace(trace: Trace, path: Path) -> int:
     check_parquet()
     import pyarrow.parquet as pq
 
+    table = _table(trace)
     with whole_file.whole_file(path) as file:
         # Of weights in bf16, half the bytes are zero: apart from the others they cost nothing.
         pq.write_table(
-            _table(trace),
+            table,
             file,
             compression="zstd",
             use_dictionary=list(_INTS),
             column_encoding={
-                "ids.list.element": "BYTE_STREAM_SPLIT",
-                "weights.list.element": "BYTE_STREAM_SPLIT",
+                f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in _LISTS if name in table.schema.names
             },
         )
     return path.stat().st_size
@@ -82,8 +83,8 @@ def _read(path: Path) -> Trace:
     with open_input(path, f"a trace file at {path}", "`trimoe trace record`") as file:
         table = pq.read_table(file)
     meta = _read_meta(path, table.schema.metadata or {})
-    layers, topk = len(meta.layers), meta.topk
-    columns = _columns(path, table, topk)
+    layers = len(meta.layers)
+    columns = _columns(path, table, meta)
     position = np.searchsorted(meta.layers, columns["layer"]).clip(0, layers - 1)
     if not (np.asarray(meta.layers)[position] == columns["layer"]).all() or table.num_rows % layers:
         raise _unreadable(path, f"rows of the layers {list(meta.layers)}", "other rows")
@@ -96,20 +97,32 @@ def _read(path: Path) -> Trace:
     lengths = np.diff(begins, append=len(step))
     if not (token == np.arange(len(step)) - np.repeat(begins, lengths)).all():
         raise _unreadable(path, "tokens that count up from 0 in each step", "gaps")
-    shape = (layers, len(step), topk)
-    return Trace(
-        meta,
-        columns["ids"].reshape(-1, topk)[order].reshape(shape),
-        columns["weights"].reshape(-1, topk)[order].reshape(shape),
-        step,
-        by_layer["request"][0],
-    )
+    lists = {
+        name: columns[name].reshape(len(order), -1)[order].reshape(layers, len(step), -1)
+        for name in _LISTS
+        if name in columns
+    }
+    if "scores" in lists:
+        lists["scores"] = lists["scores"].astype(np.float32)
+    return Trace(meta, step=step, request=by_layer["request"][0], **lists)
+
+
+def _lists(trace: Trace) -> dict[str, Any]:
+    """Column -> [L, N, n], as stored."""
+    lists = {"ids": trace.ids.astype(np.int16), "weights": trace.weights}
+    if trace.scores is None:
+        return lists
+    # Scores are not negative: to round their bits is to round them.
+    bits = trace.scores.astype(np.float16).view(np.uint16)
+    drop = 11 - _SCORE_BITS  # of the 10 that are stored; the first is implied
+    rounded = (bits + np.uint16(1 << (drop - 1))) >> drop << drop
+    return {**lists, "scores": rounded.view(np.float16)}
 
 
 def _table(trace: Trace) -> pyarrow.Table:
     import pyarrow as pa
 
-    layers, tokens, topk = trace.ids.shape
+    layers, tokens, _ = trace.ids.shape
     begins = np.flatnonzero(np.diff(trace.step, prepend=-1))
     token = np.arange(tokens) - np.repeat(begins, trace.step_tokens)
     columns = {
@@ -120,9 +133,10 @@ def _table(trace: Trace) -> pyarrow.Table:
     }
     order = np.argsort(columns["step"], kind="stable")
     arrays = {name: pa.array(column[order].astype(np.int32)) for name, column in columns.items()}
-    for name, values in (("ids", trace.ids.astype(np.int16)), ("weights", trace.weights)):
-        flat = np.ascontiguousarray(values.reshape(-1, topk)[order]).reshape(-1)
-        arrays[name] = pa.FixedSizeListArray.from_arrays(pa.array(flat), topk)
+    for name, values in _lists(trace).items():
+        width = values.shape[-1]
+        flat = np.ascontiguousarray(values.reshape(-1, width)[order]).reshape(-1)
+        arrays[name] = pa.FixedSizeListArray.from_arrays(pa.array(flat), width)
     text = json.dumps({"version": FORMAT_VERSION, "rows": layers * tokens, **trace.meta.as_dict()})
     return pa.table(arrays).replace_schema_metadata({_KEY: text.encode()})
 
@@ -148,9 +162,13 @@ def _read_meta(path: Path, metadata: dict[bytes, bytes]) -> TraceMeta:
         raise _unreadable(path, "metadata as this version has it", str(sorted(facts))) from None
 
 
-def _columns(path: Path, table: pyarrow.Table, topk: int) -> dict[str, Any]:
+def _columns(path: Path, table: pyarrow.Table, meta: TraceMeta) -> dict[str, Any]:
     """Column -> array, lists flattened; InputError for other columns, types or missing values."""
-    wanted = {**_INTS, **{name: f"fixed_size_list<element: {kind}>[{topk}]" for name, kind in _LISTS.items()}}
+    widths = {"ids": meta.topk, "weights": meta.topk}
+    if "scores" in table.schema.names:
+        widths["scores"] = meta.experts
+    lists = {name: f"fixed_size_list<element: {_LISTS[name]}>[{width}]" for name, width in widths.items()}
+    wanted = {**_INTS, **lists}
     found = {name: str(table.schema.field(name).type) for name in wanted if name in table.schema.names}
     wrong = {name: found.get(name, "none") for name in wanted if found.get(name) != wanted[name]}
     if wrong:

@@ -73,6 +73,8 @@ class Trace:
 
     ids: [L, N, K] int16, experts 0 to E - 1, or NO_EXPERT. weights: [L, N, K] float32, the router's.
     step: [N] int32, ascending from 0 without gaps. request: [N] int32, the request that a token belongs to.
+    scores: [L, N, E] float32, what the router thinks of every expert, those that were not chosen included;
+    each is 0 to 1, and of a softmax router a token's add up to 1; None where nobody recorded them.
     Raises InputError where these do not fit together.
     """
 
@@ -81,6 +83,7 @@ class Trace:
     weights: npt.NDArray[np.float32]
     step: Ints
     request: Ints
+    scores: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         meta, shape = self.meta, self.ids.shape
@@ -96,6 +99,8 @@ class Trace:
             raise _broken(f"expert ids of -1 (none) to {meta.experts - 1}", str(bad))
         if not np.isfinite(self.weights).all():
             raise _broken("finite router weights", "NaN or infinity")
+        if self.scores is not None:
+            _check_scores(self.scores, (*want[:2], meta.experts))
         if meta.prefill_steps > self.steps:
             raise _broken(f"at most {self.steps} prefill steps", str(meta.prefill_steps))
 
@@ -167,11 +172,21 @@ class Trace:
             self.weights[:, keep],
             self.step[keep] - first,
             self.request[keep],
+            None if self.scores is None else self.scores[:, keep],
         )
 
 
 def _span(layers: Sequence[int]) -> str:
     return f"{len(layers)}, the first {layers[0]}, the last {layers[-1]}" if len(layers) else "none"
+
+
+def _check_scores(scores: npt.NDArray[np.float32], want: tuple[int, ...]) -> None:
+    if scores.shape != want:
+        raise _broken(f"router probabilities of shape {want}", str(scores.shape))
+    low, high = float(scores.min()), float(scores.max())
+    if not 0 <= low <= high <= 1:  # not with a NaN either
+        bad = low if low < 0 else high
+        raise _broken("router probabilities of 0 to 1", f"{bad:.3g}")
 
 
 def _broken(expected: str, got: str) -> InputError:

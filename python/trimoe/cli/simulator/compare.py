@@ -10,6 +10,7 @@ from trimoe.cli.options import (
     HardwareOption,
     JsonOption,
     ModelOption,
+    NdpDimmsOption,
     PhaseOption,
     PlotOption,
     SeedOption,
@@ -45,6 +46,7 @@ def compare(
     systems: SystemsOption = "all",
     model: ModelOption = "deepseek-v2",
     hardware: HardwareOption = "h100-8470-ndp16",
+    ndp_dimms: NdpDimmsOption = 0,
     batch: BatchOption = 512,
     input_tokens: InputOption = 512,
     output_tokens: OutputOption = 128,
@@ -69,6 +71,7 @@ def compare(
     Examples:
       trimoe compare --model deepseek-v2 --hardware h100-8470-ndp16 --batch 512 --plot bars.png
       trimoe compare --systems coxmoe,moe-lightning,flexgen --model mixtral-8x7b --hardware h100-8452y
+      trimoe compare --model qwen3-30b-a3b --hardware h100-8452y --ndp-dimms 16
       trimoe compare --systems hybrimoe,ktransformers --phase decode --batch 1 --hardware a6000-5220r10
     """
     from trimoe.cli.plot import check_output
@@ -82,6 +85,7 @@ def compare(
     given = Given.read(
         model=model,
         hardware=hardware,
+        ndp_dimms=ndp_dimms,
         batch=batch,
         input_tokens=input_tokens,
         output_tokens=output_tokens,

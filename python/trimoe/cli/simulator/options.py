@@ -97,6 +97,7 @@ class Given:
         *,
         model: str,
         hardware: str,
+        ndp_dimms: int,
         batch: int,
         input_tokens: int,
         output_tokens: int,
@@ -112,7 +113,7 @@ class Given:
         from trimoe.policies import Workload
 
         found = settings_of(settings)
-        profile = profile_of(hardware, profile_settings)
+        profile = profile_of(hardware, ndp_dimms, profile_settings)
         cost = CostModel(profile, load_model_shape(model), weights)
         work = Workload(batch, input_tokens, output_tokens)
         drawn = routing_of(cost.shape, work, steps, trace, routing)
@@ -148,11 +149,13 @@ def settings_of(texts: Sequence[str] | None) -> dict[str, dict[str, str]]:
     return found
 
 
-def profile_of(hardware: str, settings: Sequence[str] | None) -> Profile:
-    """The machine with the figures of `--profile-set`; InputError for one that there is not."""
+def profile_of(hardware: str, ndp_dimms: int, settings: Sequence[str] | None) -> Profile:
+    """The machine as `--ndp-dimms` and `--profile-set` have it; InputError for one that there is not."""
     from trimoe.hardware.profile import load_profile
 
     profile = load_profile(hardware)
+    if ndp_dimms:
+        profile = profile.with_dimms(ndp_dimms)
     if not settings:
         return profile
     return profile.with_values(dict(map(_figure, settings)), "given on the command line")

@@ -12,6 +12,7 @@ from trimoe.cli.options import (
     HardwareOption,
     JsonOption,
     ModelOption,
+    NdpDimmsOption,
     SeedOption,
     SetOption,
     ShapeOption,
@@ -62,6 +63,7 @@ _BATCHES = (1, 4, 16, 64, 256, 1024)
 def plan(
     model: ModelOption = "deepseek-v2",
     hardware: HardwareOption = "h100-8470-ndp16",
+    ndp_dimms: NdpDimmsOption = 0,
     batch: Annotated[
         int | None,
         typer.Option(min=1, help=BATCH_HELP, show_default="the best of 1, 4, 16, 64, 256, 1024"),
@@ -104,7 +106,7 @@ def plan(
     from trimoe.simulator.upgrades import upgrades
 
     names, found_settings = systems_of(systems), settings_of(settings)
-    profile, sizes = profile_of(hardware, profile_settings), load_model_shape(model)
+    profile, sizes = profile_of(hardware, ndp_dimms, profile_settings), load_model_shape(model)
     batches = (batch,) if batch is not None else _BATCHES
     routing = RoutingSpec(preset, shape, skew, drift, static, seed)
 

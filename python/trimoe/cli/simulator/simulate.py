@@ -15,6 +15,7 @@ from trimoe.cli.options import (
     HardwareOption,
     JsonOption,
     ModelOption,
+    NdpDimmsOption,
     PhaseOption,
     SeedOption,
     SetOption,
@@ -70,6 +71,7 @@ def simulate(
     ] = "trimoe",
     model: ModelOption = "deepseek-v2",
     hardware: HardwareOption = "h100-8470-ndp16",
+    ndp_dimms: NdpDimmsOption = 0,
     batch: BatchOption = 512,
     input_tokens: InputOption = 512,
     output_tokens: OutputOption = 128,
@@ -117,6 +119,7 @@ def simulate(
       trimoe simulate --system trimoe --model deepseek-v2 --batch 512
       trimoe simulate --system trimoe --set trimoe.refine=off --profile-set ndp.tflops=0.25
       trimoe simulate --system coxmoe --model mixtral-8x7b --hardware h100-8452y --batch 1024
+      trimoe simulate --system trimoe --model qwen3-30b-a3b --hardware t4 --ndp-dimms 12
       trimoe simulate --system hybrimoe --model qwen3-30b-a3b --hardware a6000-5220r10 --batch 1
       trimoe simulate --batch 256 --timeline run.json --plot layer.png
     """
@@ -132,6 +135,7 @@ def simulate(
     given = Given.read(
         model=model,
         hardware=hardware,
+        ndp_dimms=ndp_dimms,
         batch=batch,
         input_tokens=input_tokens,
         output_tokens=output_tokens,

@@ -13,7 +13,7 @@ from trimoe.cli.render import human_bytes, print_facts
 if TYPE_CHECKING:
     from trimoe.trace import Trace
 
-__all__ = ["OutputOption", "print_written", "trace_app", "trace_facts"]
+__all__ = ["OutputOption", "print_written", "scores_text", "trace_app", "trace_facts"]
 
 trace_app = typer.Typer(no_args_is_help=True, help="Record, measure and generate routing traces.")
 
@@ -23,7 +23,13 @@ OutputOption = Annotated[Path, output_option("Trace to write, a Parquet file; an
 def trace_facts(trace: Trace) -> dict[str, Any]:
     """What a trace is of, as plain data for JSON."""
     facts = {**trace.meta.as_dict(), "steps": trace.steps, "tokens": trace.tokens}
-    return {**facts, "requests": len(set(trace.request.tolist()))}
+    return {**facts, "requests": len(set(trace.request.tolist())), "scores": trace.scores is not None}
+
+
+def scores_text(trace: Trace) -> str:
+    """Whether the router's scores are there, for people."""
+    why = trace.meta.details.get("scores")
+    return f"of every expert, {why}" if trace.scores is not None else str(why or "none")
 
 
 def print_written(trace: Trace, path: Path, file_bytes: int) -> None:
@@ -36,6 +42,7 @@ def print_written(trace: Trace, path: Path, file_bytes: int) -> None:
             "experts": f"{meta.topk} of {meta.experts} in {len(meta.layers)} layers",
             "steps": f"{meta.prefill_steps} prefill, {trace.steps - meta.prefill_steps} decode",
             "tokens": str(trace.tokens),
+            "router's scores": scores_text(trace),
             "size": human_bytes(file_bytes),
         },
     )

@@ -37,6 +37,13 @@ def record(
     temperature: TemperatureOption = 0.8,
     top_k: CandidatesOption = 50,
     seed: SeedOption = 0,
+    scores: Annotated[
+        bool,
+        typer.Option(
+            help="Also keep what the router thinks of every expert: most of the file, about 1.5 bytes for "
+            "each expert, layer and token."
+        ),
+    ] = True,
     fmt: Annotated[str, FORMAT_OPTION] = "auto",
     group: Annotated[int, GROUP_OPTION] = 0,
     activations: Annotated[str, ACTIVATIONS_OPTION] = "auto",
@@ -53,7 +60,7 @@ def record(
     Examples:
       trimoe trace record --output trace.parquet
       trimoe trace record --prompt "And God said" --prompt "import os" --output trace.parquet
-      trimoe trace record /models/Qwen3-30B-A3B --prompts prompts.txt --output qwen.parquet
+      trimoe trace record /models/Qwen3-30B-A3B --prompts prompts.txt --no-scores --output qwen.parquet
     """
     if not math.isfinite(temperature):
         raise InputError(expected="a finite --temperature", got=str(temperature), hint="0.8")
@@ -75,7 +82,7 @@ def record(
     sampling = Sampling(max_new_tokens, temperature, top_k, seed)
     name = "trimoe-tiny" if model == SHIPPED_MODEL else None
     with progress_steps("recording", len(texts) * max_new_tokens, enabled=not json_output) as advance:
-        trace = record_trace(loaded, tokenizer, texts, sampling, name=name, on_step=advance)
+        trace = record_trace(loaded, tokenizer, texts, sampling, name=name, scores=scores, on_step=advance)
     file_bytes = write_trace(trace, output)
     if json_output:
         print_json({**trace_facts(trace), "output": str(output), "file_bytes": file_bytes})

@@ -11,7 +11,7 @@ from trimoe.cli.options import JsonOption, PhaseOption, PlotOption
 from trimoe.cli.plot import check_output
 from trimoe.cli.render import human_number, print_facts, print_json, print_line, print_table
 from trimoe.cli.simulator.options import phases_of
-from trimoe.cli.trace.options import trace_app, trace_facts
+from trimoe.cli.trace.options import scores_text, trace_app, trace_facts
 from trimoe.cli.trace.plots import plot_stats
 
 if TYPE_CHECKING:
@@ -102,10 +102,8 @@ def _check_model(trace: Trace, folder: Path) -> None:
 def _print(trace: Trace, phase: str, found: TraceStats) -> None:
     meta = trace.meta
     shape = f"{meta.topk} of {meta.experts} experts, {len(meta.layers)} layers"
-    print_facts(
-        f"{meta.model} ({meta.source})",
-        {"shape": shape, "phase": phase, "tokens per step": f"{found.tokens_per_step:.1f}"},
-    )
+    facts = {"shape": shape, "phase": phase, "tokens per step": f"{found.tokens_per_step:.1f}"}
+    print_facts(f"{meta.model} ({meta.source})", {**facts, "router's scores": scores_text(trace)})
     print_line()
     _print_skew(found)
     print_line()

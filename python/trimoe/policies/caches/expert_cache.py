@@ -51,19 +51,23 @@ class ExpertCache:
     Args:
         name: one of `CACHES`; "none": nothing is ever kept.
         layers, experts: MoE layers, and E.
-        alpha, top: as for `make_layer_cache`.
+        alpha, top, topk: as for `make_layer_cache`.
 
     Attributes:
         layers: each one's cache; empty for "none". count: hits and misses so far.
     """
 
-    def __init__(self, name: str, layers: int, experts: int, *, alpha: float = 0.0, top: int = 0) -> None:
+    def __init__(
+        self, name: str, layers: int, experts: int, *, alpha: float = 0.0, top: int = 0, topk: int = 0
+    ) -> None:
         kept = range(layers) if name != "none" else range(0)
-        self.layers: list[LayerCache] = [make_layer_cache(name, experts, alpha=alpha, top=top) for _ in kept]
+        self.layers: list[LayerCache] = [
+            make_layer_cache(name, experts, alpha=alpha, top=top, topk=topk) for _ in kept
+        ]
         self.count = HitCount.of(layers)
 
     def use(self, layer: int, used: Used) -> None:
-        """A step's tokens or scores [E] of a layer."""
+        """A step's tokens [E] or scores [T, E] of a layer."""
         if self.layers:
             self.layers[layer].use(used)
 

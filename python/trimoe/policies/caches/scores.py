@@ -1,6 +1,7 @@
 """What holding an expert is worth, one layer at a time: every cache is a score, and the least leaves first.
 
-`used` is what a step says of each expert [E]: its tokens, or the router's scores; 0 where nobody chose it.
+`used` is what a step says of each expert [E]: its tokens, 0 where nobody chose it. `mrs` takes the router's
+scores [T, E] in their place, where there are any.
 """
 
 from __future__ import annotations
@@ -61,24 +62,31 @@ class Lfu(LayerCache):
 
 
 class Mrs(LayerCache):
-    """HybriMoE's (2504.05897): S = alpha * TopP(s) + (1 - alpha) * S, s the share of a step.
+    """HybriMoE's (2504.05897): S = alpha * TopP(s) + (1 - alpha) * S, s the router's scores.
+
+    The paper has one token in a step; of several, each has its own TopP, and s is their mean. Where scores
+    are not known, s is the share of a step's tokens.
 
     Args:
         experts: E.
         alpha: 0.5 in its code.
-        top: p, how many of the highest s count, 12 in its code; 0: all. The paper's p, twice the activated,
-            cuts nothing off counts, of which nobody but the activated has any.
+        top: p, how many of the highest s count, 12 in its code. 0: the paper's, of scores twice the
+            activated; of tokens all, as nobody but the activated has any.
+        topk: K, the activated; 0: all scores count.
     """
 
-    def __init__(self, experts: int, alpha: float = 0.5, top: int = 0) -> None:
+    def __init__(self, experts: int, alpha: float = 0.5, top: int = 0, topk: int = 0) -> None:
         super().__init__(experts)
-        self.alpha, self.top = alpha, top
+        self.alpha, self.top, self.topk = alpha, top, topk
 
     def after(self, used: Used) -> Floats:
         """All others decay."""
-        share = _share(used)
-        if self.top:
-            share[np.argsort(-share, kind="stable")[self.top :]] = 0.0
+        if used.ndim == 2:
+            share = _top_scores(used, self.top or 2 * self.topk)
+        else:
+            share = _share(used)
+            if self.top:
+                share[np.argsort(-share, kind="stable")[self.top :]] = 0.0
         found: Floats = self.alpha * share + (1 - self.alpha) * self.scores
         return found
 
@@ -111,6 +119,11 @@ class Activation(LayerCache):
         self._expected = np.zeros_like(self._tokens)
         self.scores = _share(self._tokens)
 
+    def forget(self, tokens: Floats) -> None:
+        """A sequence has ended: its tokens [E] count no more."""
+        self._tokens = np.maximum(self._tokens - tokens, 0.0)
+        self.scores = _share(self._tokens) + self._expected
+
     def expect(self, shares: Floats, likeness: float) -> None:
         """A prediction [E] for the next use, taken from sequences that were alike (cosine, 0 to 1)."""
         self._expected = likeness * shares
@@ -126,8 +139,10 @@ CACHES: dict[str, type[LayerCache]] = {
 }
 
 
-def make_layer_cache(name: str, experts: int, *, alpha: float = 0.0, top: int = 0) -> LayerCache:
-    """A cache by name. alpha, top: of those that have them; 0: their own.
+def make_layer_cache(
+    name: str, experts: int, *, alpha: float = 0.0, top: int = 0, topk: int = 0
+) -> LayerCache:
+    """A cache by name. alpha, top: of those that have them; 0: their own. topk: experts that a token takes.
 
     Raises:
         InputError: there is no such cache.
@@ -136,7 +151,7 @@ def make_layer_cache(name: str, experts: int, *, alpha: float = 0.0, top: int = 
     if kind is None:
         raise InputError(expected=f"a cache out of {', '.join(CACHES)}", got=name, hint=nearest(name, CACHES))
     if kind is Mrs:
-        return Mrs(experts, alpha or 0.5, top)
+        return Mrs(experts, alpha or 0.5, top, topk)
     if kind is Ema:
         return Ema(experts, alpha or 0.3)
     return kind(experts)
@@ -146,3 +161,14 @@ def _share(used: Used) -> Floats:
     total = float(used.sum())
     found: Floats = used / total if total > 0 else np.zeros(len(used))
     return found
+
+
+def _top_scores(scores: Used, top: int) -> Floats:
+    """[T, E] -> [E], the mean over tokens of each one's `top` highest shares, all others 0; 0: of all."""
+    found = scores.astype(np.float64)
+    found /= np.maximum(found.sum(axis=1, keepdims=True), 1e-30)
+    if 0 < top < found.shape[1]:
+        lowest = np.argpartition(-found, top - 1, axis=1)[:, top:]
+        np.put_along_axis(found, lowest, 0.0, axis=1)
+    mean: Floats = found.mean(axis=0) if len(found) else np.zeros(found.shape[1])
+    return mean

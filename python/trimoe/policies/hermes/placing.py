@@ -38,7 +38,7 @@ class HermesPlacement:
 
 
 def place_layer(
-    gpu_ns: Floats, dimm_ns: Floats, n_dimms: int, slots: int, *, sync_ns: float = 0.0
+    gpu_ns: Floats, dimm_ns: Floats, n_dimms: int, slots: int | None, *, sync_ns: float = 0.0
 ) -> HermesPlacement:
     """Places one layer's experts.
 
@@ -46,7 +46,7 @@ def place_layer(
         gpu_ns: [E], expected time of each on the GPU in a step.
         dimm_ns: [E], on a DIMM.
         n_dimms: that there are.
-        slots: experts that GPU memory has room for.
+        slots: experts that GPU memory has room for; None: no limit, where the CPU computes in its place.
         sync_ns: that results take to the GPU, once each way.
 
     Raises:
@@ -74,12 +74,12 @@ def balanced(ns: Floats, loads: Floats) -> Ints:
 
 
 def _hot(
-    gpu_ns: Floats, dimm_ns: Floats, n_dimms: int, slots: int, sync_ns: float
+    gpu_ns: Floats, dimm_ns: Floats, n_dimms: int, slots: int | None, sync_ns: float
 ) -> tuple[Ints, float, bool]:
     n = len(gpu_ns)
-    if slots >= n:
+    if slots is not None and slots >= n:
         return np.ones(n, np.bool_), 0.0, True
-    if slots <= 0:
+    if slots is not None and slots <= 0:
         whole = float(dimm_ns.sum()) / n_dimms
         return np.zeros(n, np.bool_), max(whole, float(dimm_ns.max(initial=0.0))), True
     scale = max(float(dimm_ns.max()), 1.0)
@@ -95,10 +95,11 @@ def _hot(
     for one, ns in zip(hot, dimm_ns.tolist(), strict=True):
         # A cold expert keeps its DIMM at least as long as itself.
         program.row({longest: -1.0, one: -ns / scale}, high=-ns / scale)
-    program.row(dict.fromkeys(hot, 1.0), high=float(slots))
+    if slots is not None:
+        program.row(dict.fromkeys(hot, 1.0), high=float(slots))
     found = program.solve(max_nodes=_MOST_NODES, gap=_GOOD_ENOUGH)
     if found is None:  # no point within the limit: the hottest, as many as there is room for
-        picks = np.zeros(n, np.bool_)
-        picks[np.argsort(-(dimm_ns / n_dimms - gpu_ns), kind="stable")[:slots]] = True
-        return picks, 0.0, False
+        picks, gains_ns = np.zeros(n, np.bool_), dimm_ns / n_dimms - gpu_ns
+        picks[np.argsort(-gains_ns, kind="stable")[:slots]] = True
+        return picks if slots is not None else gains_ns > 0, 0.0, False
     return found.values[hot[0] :] > 0.5, found.bound * scale, found.optimal

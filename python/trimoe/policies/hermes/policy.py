@@ -7,6 +7,10 @@ and are active or not, experts cost by their tokens. One counts as active with a
 its layer, and the remap weighs time and moves no expert that would turn the pair over. Which experts run is
 known from the router, so that the paper's predictor (98 % right) has only the state left, not the parents in
 the layer before. Prompts run on the GPU, everything streamed.
+
+The source has a GPU. Ours: on a machine without one the CPU does what the GPU would. Hot experts are striped
+over the DIMMs, for the CPU to read at the full rate, as many as the program says; one that gets hot trades
+places with one that no longer is, over the link between DIMMs. Prompts run on the CPU.
 """
 
 from __future__ import annotations
@@ -19,14 +23,15 @@ import numpy as np
 from trimoe.arrays import Floats, Ints
 from trimoe.cost import CostModel
 from trimoe.cost.layer_ops import hidden_bytes
-from trimoe.domains import FIRST_DIMM, GPU, IDLE, STRIPED
+from trimoe.domains import CPU, FIRST_DIMM, GPU, IDLE, STRIPED
 from trimoe.errors import InputError
 from trimoe.placement import LayerPlan, Move, Prefetch, Relayout, Residency
-from trimoe.policies.deployment import Deployment, Workload, with_slots
-from trimoe.policies.forecast import halves, streamed
+from trimoe.policies.deployment import Deployment, Workload, gpu_or_cpu, with_slots
+from trimoe.policies.forecast import all_on_cpu, halves, streamed
 from trimoe.policies.hermes.placing import place_layer
 from trimoe.policies.needs import need
 from trimoe.policies.options import Options, option
+from trimoe.policies.placing import gpu_or_cpu_domain
 from trimoe.policies.policy import Policy
 from trimoe.policies.searching import halved
 from trimoe.policies.step import LayerStep
@@ -42,7 +47,7 @@ class HermesOptions(Options):
     """See `option`."""
 
     partition: bool = option(True, "place by the program; off: the most popular on the GPU, homes in turn")
-    adjust: bool = option(True, "experts move to GPU memory as they get hot")
+    adjust: bool = option(True, "experts move to GPU memory as they get hot (without a GPU: to the CPU)")
     hot: int = option(10, "state above which an expert is hot (T_h)", low=0, high=_HOTTEST)
     active: float = option(
         1.0, "tokens, in means of the layer, from which an expert counts as active", low=0.0, high=100.0
@@ -52,23 +57,23 @@ class HermesOptions(Options):
 
 
 class Hermes(Policy):
-    """Hot on the GPU, cold on DIMM-NDPs."""
+    """Hot on the GPU (the CPU without one), cold on DIMM-NDPs."""
 
     name, about = "hermes", "hot experts on the GPU by a program, cold ones and attention on DIMM-NDPs"
     OptionsType = HermesOptions
 
     def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(cost, settings)
-        self._streams: dict[str, bool] = {}  # by phase
+        need(cost, self.name, ndp=True)
+        self._taker = gpu_or_cpu_domain(cost)
 
     def deploy(self, work: Workload, phase: str) -> Deployment:
         """The largest batch that fits; prompts in the largest micro-batches."""
-        need(self.cost, self.name, gpu=True, ndp=True)
         error: InputError | None = None
         for batch in halved(work.batch):
             for base in _phase(phase, batch):
                 try:
-                    return with_slots(self.cost, base, work, phase)
+                    return with_slots(self.cost, gpu_or_cpu(self.cost, base), work, phase)
                 except InputError as one:
                     error = one
         assert error is not None
@@ -76,13 +81,12 @@ class Hermes(Policy):
 
     def begin(self, phase: str, deployment: Deployment, popularity: Floats) -> list[Residency]:
         """Every expert has a home DIMM, by the program; the state starts from the calibration."""
-        self._streams[phase] = deployment.stream_ahead
         experts, dimms = self.cost.shape.moe.experts, self.cost.resources.n_dimms
         tokens = deployment.batch * self.cost.shape.topk
         # One token more for each: an expert that the calibration did not meet is rare, not free.
         known = popularity + 1.0
         expected = known / known.sum(1, keepdims=True) * tokens
-        if not deployment.stream_ahead:  # else nothing is learnt
+        if phase == "decode":  # of prompts nothing is learnt
             self._state = self._first_state(expected)
             self._busy_ns = np.zeros_like(expected)
         if not self.options.partition:
@@ -91,33 +95,37 @@ class Hermes(Policy):
             return [
                 Residency(experts, slots=one.slots, resident=one.resident, layout=layout) for one in plain
             ]
-        sync_ns = max(
-            ns for _, ns in self.cost.transfer_parts("h2d", hidden_bytes(self.cost.shape, deployment.batch))
-        )
+        if self._taker == CPU:
+            placed = [place_layer(*self._expected_ns(row), dimms, None) for row in expected]
+            return [Residency(experts, layout=np.where(one.hot, STRIPED, one.home)) for one in placed]
+        n_bytes = hidden_bytes(self.cost.shape, deployment.batch)
+        sync_ns = max(ns for _, ns in self.cost.transfer_parts("h2d", n_bytes))
         found = []
         for layer, row in enumerate(expected):
-            gpu_ns, dimm_ns = self._expected_ns(row)
             slots = deployment.slots(layer)
-            one = place_layer(gpu_ns, dimm_ns, dimms, slots, sync_ns=sync_ns)
+            one = place_layer(*self._expected_ns(row), dimms, slots, sync_ns=sync_ns)
             found.append(Residency(experts, slots=slots, resident=one.hot, layout=one.home))
         return found
 
     def plan(self, step: LayerStep) -> LayerPlan:
-        """Residents on the GPU, all others at home; a striped one, which has none, is fetched."""
+        """Residents on the GPU, all others at home; a striped one, which has none, is fetched.
+
+        Without a GPU, striped ones on the CPU.
+        """
         counts, state = step.counts, step.residency
-        if self._streams[step.phase]:
-            return streamed(counts, state)
+        if step.phase == "prefill":
+            return streamed(counts, state) if self._taker == GPU else all_on_cpu(counts, state)
         active = np.nonzero(counts)[0]
         domain = np.full(len(counts), IDLE, np.int32)
         home = state.layout[active].astype(np.int32)
-        on_gpu = state.resident[active] | (home == STRIPED)
-        domain[active] = np.where(on_gpu, GPU, FIRST_DIMM + home)
-        fetch = active[on_gpu & ~state.resident[active]]
-        return LayerPlan(domain, tuple(active.tolist()), tuple(fetch.tolist()))
+        hot = state.resident[active] | (home == STRIPED)
+        domain[active] = np.where(hot, self._taker, FIRST_DIMM + home)
+        fetch = active[hot & ~state.resident[active]].tolist() if self._taker == GPU else []
+        return LayerPlan(domain, tuple(active.tolist()), tuple(fetch))
 
     def background(self, step: LayerStep) -> Sequence[Move]:
         """Hot experts to the GPU while its copy engine idles; DIMMs evened out once a window."""
-        if self._streams[step.phase]:
+        if step.phase == "prefill":
             return ()
         self._learn(step)
         moves: list[Move] = []
@@ -149,22 +157,40 @@ class Hermes(Policy):
 
     def _adjust(self, step: LayerStep) -> list[Move]:
         """The hottest first, into free slots and then in the place of the coldest that are not hot."""
-        layer, state, heat = step.layer, step.residency, self._state[step.layer]
+        state, heat = step.residency, self._state[step.layer]
         pending = np.zeros(len(heat), np.bool_)
         pending[list(state.pending)] = True
-        staying, _ = state.becoming
-        rising = np.nonzero((heat > self.options.hot) & ~state.resident & ~pending)[0]
-        falling = np.nonzero((heat <= self.options.hot) & state.resident & staying & ~pending)[0]
+        striped = state.layout == STRIPED
+        here, staying = (state.resident, state.becoming[0]) if self._taker == GPU else (striped, striped)
+        rising = np.nonzero((heat > self.options.hot) & ~here & ~pending)[0]
+        falling = np.nonzero((heat <= self.options.hot) & here & staying & ~pending)[0]
         victims = falling[np.argsort(heat[falling], kind="stable")].tolist()
+        hottest = rising[np.lexsort((rising, -step.counts[rising], -heat[rising]))].tolist()
+        return (self._fetched if self._taker == GPU else self._traded)(step, hottest, victims)
+
+    def _fetched(self, step: LayerStep, rising: list[int], victims: list[int]) -> list[Move]:
+        layer, state = step.layer, step.residency
         free = state.free
         left_ns = float(step.idle_ns[self.cost.resources.h2d])
         moves: list[Move] = []
-        for one in rising[np.lexsort((rising, -step.counts[rising], -heat[rising]))].tolist():
+        for one in rising:
             left_ns -= max(ns for _, ns in self.cost.fetch_parts(int(state.layout[one])))
             if left_ns < 0 or (free <= 0 and not victims):
                 break
             moves.append(Prefetch(layer, one, -1 if free > 0 else victims.pop(0)))
             free -= 1
+        return moves
+
+    def _traded(self, step: LayerStep, rising: list[int], victims: list[int]) -> list[Move]:
+        """Of host memory alone: one is striped for the CPU, and another takes its home."""
+        layer, left_ns = step.layer, float(step.idle_ns[self.cost.resources.link])
+        moves: list[Move] = []
+        for one, other in zip(rising, victims, strict=False):
+            home = int(step.residency.layout[one])
+            left_ns -= _link_ns(self.cost, home, STRIPED) + _link_ns(self.cost, STRIPED, home)
+            if left_ns < 0:
+                break
+            moves += [Relayout(layer, one, STRIPED), Relayout(layer, other, home)]
         return moves
 
     def _remap(self, step: LayerStep, taken: set[int]) -> list[Move]:
@@ -194,9 +220,9 @@ class Hermes(Policy):
         """[E], of each expert in a step: how likely it runs times what it takes then."""
         likely = 1 - np.exp(-tokens)
         met = np.maximum(1, np.rint(tokens / np.maximum(likely, 1e-9))).astype(np.int64).tolist()
-        gpu = [self.cost.expert_ns(GPU, one, resident=True) for one in met]
+        hot = [self.cost.expert_ns(self._taker, one, resident=self._taker == GPU) for one in met]
         dimm = [self.cost.expert_ns(FIRST_DIMM, one, 0) for one in met]
-        return likely * np.array(gpu), likely * np.array(dimm)
+        return likely * np.array(hot), likely * np.array(dimm)
 
 
 def _phase(phase: str, batch: int) -> list[Deployment]:

@@ -26,34 +26,43 @@ class ExpectedTimes:
     """What experts take alone in nanoseconds, of expected tokens that need be no whole number.
 
     Args:
-        cost: of the model on the machine, which has a GPU and DIMM-NDP.
+        cost: of the model on the machine.
         cpu: whether the CPU is a domain.
 
     Attributes:
-        n_dimms: of the machine. host_ns, host_dimm_ns: reading a striped expert: time of every channel, and
+        n_dimms: with a core. host_ns, host_dimm_ns: reading a striped expert: time of every channel, and
             what every DIMM loses.
     """
 
     def __init__(self, cost: CostModel, *, cpu: bool) -> None:
-        self._cpu = np.array([cost.expert_ns(CPU, one) for one in _NODES]) if cpu else None
-        self._dimm = np.array([cost.expert_ns(FIRST_DIMM, one, 0) for one in _NODES])
-        self._fetched_ns = cost.expert_ns(GPU, 1)
         self.n_dimms = cost.resources.n_dimms
+        self._fetched_ns = cost.expert_ns(GPU, 1) if cost.profile.gpu else None
+        # Beside the GPU the CPU; where neither is there, a DIMM that gathers the expert.
+        host = CPU if cpu else FIRST_DIMM
+        alone = cpu or self._fetched_ns is None
+        self._host = np.array([cost.expert_ns(host, one) for one in _NODES]) if alone else None
+        home = FIRST_DIMM if self.n_dimms else CPU
+        self._home = np.array([cost.expert_ns(home, one, 0) for one in _NODES])
         parts = dict(cost.host_parts(cost.expert_bytes))
         self.host_ns = parts[cost.resources.channel(0)]
-        self.host_dimm_ns = parts[cost.resources.dimm(0)]
+        self.host_dimm_ns = parts[cost.resources.dimm(0)] if self.n_dimms else 0.0
 
     def on_dimm(self, expected: Floats) -> Floats:
-        """Localized, on its DIMM."""
-        return _of(self._dimm, expected)
+        """Localized, on its DIMM; where that has no core, on the CPU."""
+        return _of(self._home, expected)
 
     def on_host(self, expected: Floats) -> Floats:
         """Striped: CPU and GPU side by side, each with what it does sooner; at least the channels' time."""
-        ns = np.full(len(expected), self._fetched_ns) * _active(expected)
-        if self._cpu is not None:
-            cpu_ns = _of(self._cpu, expected)
-            ns = np.divide(cpu_ns * ns, cpu_ns + ns, out=np.zeros_like(ns), where=ns > 0)
-        return np.maximum(ns, self.host_ns * _active(expected))
+        likely = _active(expected)
+        own_ns = _of(self._host, expected) if self._host is not None else None
+        if self._fetched_ns is not None:
+            ns = np.full(len(expected), self._fetched_ns) * likely
+            if own_ns is not None:
+                ns = np.divide(own_ns * ns, own_ns + ns, out=np.zeros_like(ns), where=ns > 0)
+        else:
+            assert own_ns is not None
+            ns = own_ns
+        return np.maximum(ns, self.host_ns * likely)
 
 
 def ridge_tokens(cost: CostModel) -> float:

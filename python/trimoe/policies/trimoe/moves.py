@@ -63,11 +63,14 @@ class Moves:
         self.accuracy = DecisionAccuracy()
         self._rows: dict[tuple[int, int], tuple[Floats, Floats]] = {}
         self._credit_ns = np.zeros(len(cost.resources))
-        pairs = [(0, STRIPED), *([(0, 1)] if cost.resources.n_dimms > 1 else [])]
+        pairs = [(0, STRIPED), (0, 1)][: cost.resources.n_dimms]
         moves = [self._row(*pair)[0] for pair in pairs]
-        fetches = [self._row(layout, _TO_GPU)[0] for layout in (0, STRIPED)]
-        self._most_credit_ns = float(max(row.max() for row in moves + fetches))
-        self._least_link_ns = float(min(row[cost.resources.link] for row in moves))
+        fetches = [self._row(layout, _TO_GPU)[0] for layout in (0, STRIPED)] if cost.profile.gpu else []
+        self._most_credit_ns = max((float(row.max()) for row in moves + fetches), default=0.0)
+        # Where there is nothing to move between, no time is enough.
+        never = float("inf")
+        self._least_link_ns = min((float(row[cost.resources.link]) for row in moves), default=never)
+        self._least_fetch_ns = float(fetches[-1].max()) if fetches else never
         self._calls = np.zeros(ema.expected.shape, np.int16)
 
     def after(self, step: LayerStep) -> Sequence[Move]:
@@ -82,7 +85,7 @@ class Moves:
         self._credit_ns = np.minimum(self._credit_ns, self._most_credit_ns) + step.idle_ns
         # Without time on their engine no candidates need be weighed.
         may_move = self._credit_ns[self.cost.resources.link] >= self._least_link_ns
-        may_fetch = self._credit_ns[self.cost.resources.h2d] >= self._row(STRIPED, _TO_GPU)[0].max()
+        may_fetch = self._credit_ns[self.cost.resources.h2d] >= self._least_fetch_ns
         moves: list[Move] = []
         if rules.prefetch and may_fetch:
             moves += self._begin(layer, prefetches(layer), line)

@@ -2,6 +2,11 @@
 
 TriMoE (arXiv 2603.01058): every layer of every decode step is planned anew, greedily and then by moves and
 swaps that relieve the busiest resource; averages of past counts drive prefetches and layouts between steps.
+
+The paper has all three domains. Ours: any of them will do, and those that a machine lacks are no choice.
+Without DIMM cores all experts are warm, with nothing else all are cold; without a GPU prompts are planned as
+decode steps are. While the CPU is a choice, no plan takes longer than the CPU alone: placed one by one, an
+expert adds to the makespan at most its own time there, and no later stage makes a plan worse.
 """
 
 from __future__ import annotations
@@ -14,10 +19,10 @@ import numpy as np
 
 from trimoe.arrays import Floats
 from trimoe.cost import CostModel
+from trimoe.errors import InputError
 from trimoe.placement import LayerPlan, Move, Residency
 from trimoe.policies.deployment import Deployment, Workload
 from trimoe.policies.forecast import streamed
-from trimoe.policies.needs import need
 from trimoe.policies.options import Options, option
 from trimoe.policies.policy import Policy, most_popular
 from trimoe.policies.step import LayerStep
@@ -42,7 +47,8 @@ class TriMoEOptions(Options):
     cpu: bool = option(True, "the CPU computes experts; off: only the GPU and the DIMMs do")
     striped_on_dimms: str = option(
         "few",
-        "a DIMM may gather a striped expert over the link and run it; few: where at most 16 are active",
+        "a DIMM may gather a striped expert over the link and run it; few: where at most 16 are active, or "
+        "nobody else can",
         choices=("never", "few", "always"),
     )
     prefetch: bool = option(True, "bring hot experts to the GPU between steps")
@@ -85,7 +91,7 @@ class TriMoE(Policy):
 
     Attributes:
         moves: the background work of the decode deployment, with the averages and their accuracy; None before
-            its `begin`.
+            its `begin`, and on a machine with nothing to move between.
     """
 
     name, about = "trimoe", "hot experts on the GPU, warm on the CPU, cold on the DIMMs (TriMoE)"
@@ -93,15 +99,26 @@ class TriMoE(Policy):
 
     def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(cost, settings)
-        need(cost, self.name, gpu=True, ndp=True)
         own = self.options
         self.moves: Moves | None = None
+        self._has_gpu, self._has_dimms = cost.profile.gpu is not None, cost.resources.n_dimms > 0
+        has_host = self._has_gpu or own.cpu
+        if not (has_host or self._has_dimms):
+            raise InputError(
+                expected="a domain that computes experts: a GPU, DIMM-NDPs, or the CPU",
+                got=f"{cost.profile.name} with trimoe.cpu=off",
+                hint="trimoe.cpu=on",
+            )
+        if self._has_dimms and has_host:
+            self._line = own.eta * ridge_tokens(cost)
+        else:  # all experts are warm, or all are cold
+            self._line = float("inf") if self._has_dimms else -float("inf")
+        up_to = {"never": 0, "few": _FEW, "always": _MANY}
         self._times = ExpectedTimes(cost, cpu=own.cpu)
-        self._line = own.eta * ridge_tokens(cost)
         self._planner = make_planner(
             cost,
             with_cpu=own.cpu,
-            striped_on_dimm_up_to={"never": 0, "few": _FEW, "always": _MANY}[own.striped_on_dimms],
+            striped_on_dimm_up_to=up_to[own.striped_on_dimms] if has_host else _MANY,
             greedy=own.greedy,
             rounds=own.rounds if own.refine else 0,
             pairs=_PAIRS if own.swaps else 0,
@@ -111,7 +128,7 @@ class TriMoE(Policy):
         )
 
     def deploy(self, work: Workload, phase: str) -> Deployment:
-        """Prefill on the GPU alone; decode with the fastest attention."""
+        """Prefill on the GPU alone, if there is one; decode with the fastest attention."""
         own = self.options
         if phase == "prefill":
             share = max(0.0, own.kv_on_gpu)  # unless asked for, none: its place is the experts'
@@ -124,26 +141,27 @@ class TriMoE(Policy):
         """The most popular experts in GPU memory, warm ones striped, cold ones spread over the DIMMs.
 
         For prefill all count as striped: a layer's experts stream through the GPU together, and those of
-        different DIMMs side by side fill the bus as a striped one does.
+        different DIMMs side by side fill the bus as a striped one does. Without a GPU they lie as for decode.
         """
-        if phase == "prefill":
+        if phase == "prefill" and self._has_gpu:
             return super().begin(phase, deployment, popularity)
         n_layers, experts = popularity.shape
         own = self.options
         teach(self._planner, self.cost, np.arange(1, min(deployment.batch, _TAUGHT_AHEAD) + 1))
         expected = _per_step(popularity, deployment.batch * self.cost.shape.topk)
-        ema = EmaPredictor(n_layers, experts, own.alpha)
-        ema.seed(expected)
-        rules = MoveRules(
-            own.prefetch, own.relayout, own.rebalance, self._line, own.hysteresis, own.horizon, own.gap
-        )
-        self.moves = Moves(self.cost, self._times, ema, rules)
+        if phase == "decode" and (self._has_gpu or self._has_dimms):
+            ema = EmaPredictor(n_layers, experts, own.alpha)
+            ema.seed(expected)
+            rules = MoveRules(
+                own.prefetch, own.relayout, own.rebalance, self._line, own.hysteresis, own.horizon, own.gap
+            )
+            self.moves = Moves(self.cost, self._times, ema, rules)
         return [self._first_state(index, deployment.slots(index), row) for index, row in enumerate(expected)]
 
     def plan(self, step: LayerStep) -> LayerPlan:
-        """The decision of `csrc/plan`; in prefill all on the GPU."""
+        """The decision of `csrc/plan`; in prefill all on the GPU, if there is one."""
         counts, state = step.counts, step.residency
-        if step.phase == "prefill":
+        if step.phase == "prefill" and self._has_gpu:
             return streamed(counts, state)
         found = self._planner.decide(counts, state.resident, state.layout)
         if found is None:
@@ -168,7 +186,7 @@ class TriMoE(Policy):
         line = self._line or balanced_line(
             times, expected, resident, times.on_dimm(expected), times.on_host(expected)
         )
-        layout = lay_out(times, expected, resident, line, first=index % times.n_dimms)
+        layout = lay_out(times, expected, resident, line, first=index % max(1, times.n_dimms))
         return Residency(len(expected), slots=slots, resident=resident, layout=layout)
 
 
