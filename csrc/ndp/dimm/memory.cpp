@@ -1,6 +1,7 @@
 #include "ndp/dimm/memory.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "common/error.h"
@@ -21,12 +22,27 @@ std::shared_ptr<std::byte> zeroed_lines(int64_t bytes) {
 }
 
 int64_t Memory::gap_for(int64_t bytes) const {
-  int64_t from = 0;
-  for (const auto& [address, region] : regions_) {
-    if (address - from >= bytes) return from;
-    from = round_up(address + region.bytes, kLineBytes);
+  const auto fits = [&](const auto& gap) { return gap.second >= bytes; };
+  const auto first = std::find_if(gaps_.begin(), gaps_.end(), fits);
+  return first == gaps_.end() ? -1 : first->first;
+}
+
+void Memory::free(int64_t from, int64_t end) {
+  if (from == end) return;
+  const auto after = gaps_.find(end);
+  if (after != gaps_.end()) {
+    end += after->second;
+    gaps_.erase(after);
   }
-  return capacity_ - from >= bytes ? from : -1;
+  const auto next = gaps_.lower_bound(from);
+  if (next != gaps_.begin()) {
+    const auto before = std::prev(next);
+    if (before->first + before->second == from) {
+      before->second = end - before->first;
+      return;
+    }
+  }
+  gaps_.emplace(from, end - from);
 }
 
 int64_t Memory::find_gap(int64_t bytes) const {
@@ -38,6 +54,9 @@ int64_t Memory::find_gap(int64_t bytes) const {
 
 int64_t Memory::add(Region region) {
   const int64_t address = find_gap(region.bytes);
+  const auto gap = gaps_.extract(address);
+  const int64_t end = address + gap.mapped(), next = round_up(address + region.bytes, kLineBytes);
+  if (next < end) gaps_.emplace(next, end - next);
   used_ += region.bytes;
   regions_.emplace(address, std::move(region));
   return address;
@@ -63,6 +82,7 @@ std::shared_ptr<const void> Memory::release(int64_t address) {
   const auto end = static_cast<uint64_t>(address + found->second.bytes);
   std::erase_if(poisoned_, [&](uint64_t one) { return one >= static_cast<uint64_t>(address) && one < end; });
   used_ -= found->second.bytes;
+  free(address, std::min(round_up(address + found->second.bytes, kLineBytes), capacity_));
   return regions_.extract(found).mapped().data;
 }
 

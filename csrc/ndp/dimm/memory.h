@@ -16,7 +16,7 @@ std::shared_ptr<std::byte> zeroed_lines(int64_t bytes);
 
 class Memory {
  public:
-  explicit Memory(int64_t capacity) : capacity_(capacity) {}
+  explicit Memory(int64_t capacity) : capacity_(capacity) { free(0, capacity); }
 
   // Zeroed. Throws Error when there is no gap of so many bytes, as those below do.
   int64_t allocate(int64_t bytes);
@@ -47,14 +47,17 @@ class Memory {
   };
   using Regions = std::map<int64_t, Region>;
 
-  int64_t gap_for(int64_t bytes) const;  // its address, -1 for none
+  int64_t gap_for(int64_t bytes) const;  // the address of the first, -1 for none
   int64_t find_gap(int64_t bytes) const;
+  void free(int64_t from, int64_t end);
   int64_t add(Region region);
   Regions::const_iterator find(uint64_t address, int64_t bytes) const;
 
   int64_t capacity_;
   int64_t used_ = 0;
   Regions regions_;
+  // Where nothing is, by address; never two beside each other. They begin with a line.
+  std::map<int64_t, int64_t> gaps_;
   std::vector<uint64_t> poisoned_;
 };
 

@@ -6,6 +6,7 @@ loop is the same, so that a policy that works in the simulator works on a machin
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -65,17 +66,18 @@ class Executor:
 
     Attributes:
         prefetched, relaid: experts whose move was queued and not cancelled. ended: moves by how they ended.
+        background_ns: real time that the policy took to think of moves.
     """
 
     def __init__(self, policy: Policy, residencies: Sequence[Residency], backend: Backend) -> None:
         self.policy, self.residencies, self.backend = policy, residencies, backend
-        self.prefetched = self.relaid = 0
+        self.prefetched = self.relaid = self.background_ns = 0
         self.ended = dict.fromkeys(Progress, 0)
         self._deadlines: list[Ticket] = []
         self._known = ("", 0, 0)
         self._times: tuple[float, Floats, Floats] = (0.0, np.zeros(0), np.zeros(0))
         self._waiting: list[tuple[Ticket, Progress]] = []  # arrived, but a step needs whom they replace
-        self._n_dimms = policy.cost.resources.n_dimms
+        self._n_dimms, self._has_gpu = policy.cost.resources.n_dimms, policy.cost.profile.gpu is not None
         self._places = policy.cost.profile.n_dimms
 
     def layer(
@@ -126,7 +128,7 @@ class Executor:
         streamed = backend.arriving(layer)
         if streamed:  # a policy may name what comes anyway, or not
             plan = replace(plan, fetch=tuple(one for one in plan.fetch if one not in streamed))
-        residency.check(plan, asked.counts, self._n_dimms, streamed)
+        residency.check(plan, asked.counts, self._n_dimms, streamed, gpu=self._has_gpu)
         coming = (residency.bringing(one) for one in plan.fetch)
         joined = [ticket for ticket in coming if ticket is not None]
         kept = [residency.reserve(layer, one) for one in plan.keep]
@@ -134,7 +136,10 @@ class Executor:
         backend.submit(asked, plan, kept, joined)
         # The layer waits for them: they are no longer too late.
         self._deadlines = [one for one in self._deadlines if one not in joined]
-        for move in self.policy.background(asked):
+        begun_ns = time.perf_counter_ns()
+        moves = self.policy.background(asked)
+        self.background_ns += time.perf_counter_ns() - begun_ns
+        for move in moves:
             self._begin(move)
         return plan
 

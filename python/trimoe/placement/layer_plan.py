@@ -41,4 +41,5 @@ class LayerPlan:
 
     def on(self, domain: int) -> tuple[int, ...]:
         """The experts of a domain, in order."""
-        return tuple(one for one in self.order if self.domain[one] == domain)
+        where = self.domain.tolist()
+        return tuple(one for one in self.order if where[one] == domain)

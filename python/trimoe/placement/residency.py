@@ -144,19 +144,26 @@ class Residency:
         """Whether the effect of a move may hold already: whom it replaces the current step does not need."""
         return ticket.evict not in self._in_use
 
-    def check(self, plan: LayerPlan, counts: Ints, n_dimms: int, there: Collection[int] = ()) -> None:
+    def check(
+        self, plan: LayerPlan, counts: Ints, n_dimms: int, there: Collection[int] = (), *, gpu: bool = True
+    ) -> None:
         """PlacementError unless a plan keeps all rules.
 
         Every active expert is placed once, none without tokens is; a DIMM runs its own; what is on the GPU is
-        there or fetched, what is there already is not; slots suffice. there: in GPU memory for this step.
+        there or fetched, what is there already is not; slots suffice. there: in GPU memory for this step;
+        gpu, n_dimms: what the machine has.
         """
-        placed = set(np.nonzero(plan.domain != IDLE)[0].tolist())
+        experts, active, domain = len(self._resident), counts > 0, plan.domain
+        must("every active expert placed, no other", np.array_equal(domain != IDLE, active))
+        named = (*plan.order, *plan.fetch)
+        must("experts of the layer", all(0 <= one < experts for one in named))
+        times = np.bincount(np.array(plan.order, np.int64), minlength=experts)
+        must("each active expert once in the order", np.array_equal(times, active))
+        on_gpu = self._resident.copy()
+        on_gpu[[*plan.fetch, *there]] = True
+        self._check_domains(domain, n_dimms, on_gpu, gpu)
         fetched, kept = set(plan.fetch), {one.expert for one in plan.keep}
-        resident = set(np.nonzero(self._resident)[0].tolist())
-        must("every active expert placed, no other", set(np.nonzero(counts)[0].tolist()) == placed)
-        must("each active expert once in the order", sorted(plan.order) == sorted(placed))
-        self._check_domains(plan, n_dimms, resident | fetched | set(there))
-        must("no fetch of what is there", not fetched & resident)
+        must("no fetch of what is there", not self._resident[list(fetched)].any())
         must("no fetch twice", len(fetched) == len(plan.fetch))
         must("only fetched experts kept, each once", kept <= fetched and len(kept) == len(plan.keep))
         evicted = [one.evict for one in plan.keep if one.evict >= 0]
@@ -164,25 +171,20 @@ class Residency:
         must("room for what is kept", all(self.can_keep(one) for one in plan.keep))
         must("at most as many residents as slots", len(kept) - len(evicted) <= max(0, self.free))
         deferred = dict(plan.deferred)
-        on_cpu = set(plan.on(CPU))
         must(
             "deferred tokens of CPU experts, each once",
             len(deferred) == len(plan.deferred)
-            and all(one in on_cpu and 0 < n <= counts[one] for one, n in deferred.items()),
+            and all(domain[one] == CPU and 0 < n <= counts[one] for one, n in deferred.items()),
         )
 
-    def _check_domains(self, plan: LayerPlan, n_dimms: int, on_gpu: Collection[int]) -> None:
-        where, homes = plan.domain.tolist(), self._layout.tolist()
-        known = {CPU, GPU, *range(FIRST_DIMM, FIRST_DIMM + n_dimms), *((SPLIT,) if n_dimms else ())}
-        must("domains of the machine", all(where[one] in known for one in plan.order))
-        must("GPU experts in GPU memory or fetched", set(plan.on(GPU)) <= set(on_gpu))
-        must(
-            "experts on the DIMM that holds them",
-            all(
-                where[one] < FIRST_DIMM or homes[one] in (STRIPED, where[one] - FIRST_DIMM)
-                for one in plan.order
-            ),
-        )
+    def _check_domains(self, domain: Ints, n_dimms: int, on_gpu: Bools, gpu: bool) -> None:
+        dimm = domain - FIRST_DIMM
+        known = (domain == IDLE) | (domain == CPU) | ((dimm >= 0) & (dimm < n_dimms))
+        known |= (domain == GPU) & gpu | (domain == SPLIT) & (n_dimms > 0)
+        must("domains of the machine", bool(known.all()))
+        must("GPU experts in GPU memory or fetched", bool(on_gpu[domain == GPU].all()))
+        home = (dimm < 0) | (self._layout == STRIPED) | (self._layout == dimm)
+        must("experts on the DIMM that holds them", bool(home.all()))
 
     def _may_arrive(self, expert: int, evict: int) -> bool:
         experts = len(self._resident)

@@ -128,6 +128,12 @@ class Attached:
         """The model runs on the CPU alone again. Idempotent."""
         self._finalizer()
 
+    def __enter__(self) -> Attached:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def run(
         self, handle: int, hidden: torch.Tensor, topk_ids: torch.Tensor, topk_weights: torch.Tensor
     ) -> torch.Tensor:

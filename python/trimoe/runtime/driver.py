@@ -116,13 +116,16 @@ class Driver:
         with self._lock:
             if self._answer is None:
                 return
-            begun_ns, moving_ns = time.perf_counter_ns(), self._clock.moving_ns
+            executor, clock = self._engine.executor, self._clock
+            begun_ns = time.perf_counter_ns()
+            moving_ns, thinking_ns = clock.moving_ns, executor.background_ns
             answer, self._answer = self._answer, None
             self._engine.carry_out(*answer)
             self._engine.prepare(self._context)
-            moving_ns = self._clock.moving_ns - moving_ns
+            moving_ns, thinking_ns = clock.moving_ns - moving_ns, executor.background_ns - thinking_ns
             self.use.moving_ns += moving_ns
-            self.use.bookkeeping_ns += time.perf_counter_ns() - begun_ns - moving_ns
+            self.use.background_ns += thinking_ns
+            self.use.bookkeeping_ns += time.perf_counter_ns() - begun_ns - moving_ns - thinking_ns
 
     def _begin_step(self, tokens: int) -> None:
         self._end_step()

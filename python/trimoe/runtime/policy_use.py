@@ -16,15 +16,16 @@ __all__ = ["PolicyUse"]
 class PolicyUse:
     """Since the last reset.
 
-    off: what the system would have done and does not here, as it changes results. plan_ns: of each decision.
-    bookkeeping_ns: of the loop and the cost core's clock, before and after. moves: of experts, by how they
-    ended; moving_ns: real time that they took. gpu_experts: that ran on the GPU; hits: of those, whom GPU
-    memory held before. reruns: calls that the CPU ran again, as a DIMM had failed.
+    off: what the system would have done and does not here, as it changes results. plan_ns: of each decision;
+    background_ns: that it took to think of moves. bookkeeping_ns: of the loop and the cost core's clock.
+    moves: of experts, by how they ended; moving_ns: real time that they took. gpu_experts: that ran on the
+    GPU; hits: of those, whom GPU memory held before. reruns: calls that the CPU ran again, as a DIMM failed.
     """
 
     name: str
     off: set[str] = field(default_factory=set)
     plan_ns: list[int] = field(default_factory=list)
+    background_ns: int = 0
     bookkeeping_ns: int = 0
     moves: Counter[str] = field(default_factory=Counter)
     moving_ns: int = 0
@@ -38,6 +39,7 @@ class PolicyUse:
             "name": self.name,
             "decisions": len(self.plan_ns),
             "plan_ns": statistics.median(self.plan_ns) if self.plan_ns else None,
+            "background_ns": self.background_ns,
             "bookkeeping_ns": self.bookkeeping_ns,
             "moves": {one.value: self.moves[one.value] for one in Progress if one.has_ended},
             "moving_ns": self.moving_ns,

@@ -52,7 +52,9 @@ class Telemetry:
         keep: whether `history` is kept.
 
     Attributes:
-        uses: by code, since the last `reset`. history: every call with what it took by code; kinds: by code.
+        uses: by code, since the last `reset`. to_submit_ns: of every call, from the router's output to the
+            first work that was submitted, the policy included. history: every call with what it took by
+            code; kinds: by code.
     """
 
     def __init__(self, handles: Sequence[int], *, keep: bool) -> None:
@@ -69,6 +71,7 @@ class Telemetry:
     def reset(self) -> None:
         """Counts from here on."""
         self.uses: dict[int, DomainUse] = {}
+        self.to_submit_ns: list[int] = []
 
     def took_ns(self, layer: int, predicted_ns: Mapping[int, float]) -> dict[int, float]:
         """By domain, what the oldest call of a MoE layer took that was not asked for yet.
@@ -81,6 +84,7 @@ class Telemetry:
         if not self._waiting[layer]:  # the call has failed
             return dict(predicted_ns)
         record = self._waiting[layer].popleft()
+        self.to_submit_ns.append(record["submitted_ns"])
         found: dict[int, float] = {}
         for part in record["domains"]:
             code, kind = part["code"], part["kind"]
