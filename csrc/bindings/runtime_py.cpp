@@ -18,22 +18,27 @@ using namespace trimoe::runtime;
 
 namespace {
 
-// The op's library links no Python: what it throws becomes a RuntimeError, and the Python error that is set
-// here its cause.
-void set_cause(const std::exception_ptr& failure) noexcept {
-  if (!Py_IsInitialized() || !PyGILState_GetThisThreadState()) return;  // nobody of Python's calls
-  const py::gil_scoped_acquire locked;
+// What Python is told of a failure: of most nothing, as its text says all.
+void set_error(const std::exception_ptr& failure) {
   try {
     std::rethrow_exception(failure);
   } catch (const PolicyError& error) {
     const auto& cause = *static_cast<const py::object*>(error.cause.get());
     PyErr_SetObject(py::type::of(cause).ptr(), cause.ptr());
   } catch (const ndp::DimmError& error) {
-    try {
-      ndp::set_dimm_error(error);
-    } catch (...) {  // without a cause, then
-    }
-  } catch (...) {  // its text says all
+    ndp::set_dimm_error(error);
+  }
+}
+
+// The op's library links no Python: what it throws becomes a RuntimeError, and the Python error that is set
+// here its cause. NOLINTNEXTLINE(bugprone-exception-escape)
+void set_cause(const std::exception_ptr& failure) noexcept {
+  if (!Py_IsInitialized() || !PyGILState_GetThisThreadState()) return;  // nobody of Python's calls
+  const py::gil_scoped_acquire locked;
+  try {
+    set_error(failure);
+  } catch (...) {
+    return;
   }
 }
 

@@ -132,8 +132,8 @@ class Chunk {
       const auto& expert = rows_.experts[e];
       const auto* bias = reinterpret_cast<const float*>(expert.weights + shape_.down_bias_offset());
       const PanelRun following = e + 1 < rows_.experts.size() ? down_run(rows_.experts[e + 1], task)
-                                 : next < down_tasks()          ? down_run(rows_.experts[0], next)
-                                                                : PanelRun();
+                                 : next < down_tasks()        ? down_run(rows_.experts[0], next)
+                                                              : PanelRun();
       walk_panels(kernel_, down_, down_run(expert, task), following, down_rows_.at(expert.begin),
                   down_rows_.stride, expert.end - expert.begin,
                   [&](int64_t at, const GemmArgs& gemm, int64_t panel) {
@@ -234,7 +234,8 @@ struct Initial {
   }
 };
 
-void run_chunk(const Chunk& chunk, const FfnArgs& args, Initial& initial, const ThreadPool& pool, int workers) {
+void run_chunk(const Chunk& chunk, const FfnArgs& args, Initial& initial, const ThreadPool& pool,
+               int workers) {
   parallel_tasks(pool, workers, chunk.load_tasks(), [&](int64_t task, int64_t) { chunk.load(task); });
   parallel_tasks(
       pool, workers, chunk.gate_up_tasks(), [&](int64_t task, int64_t next) { chunk.gate_up(task, next); },
@@ -278,7 +279,8 @@ int64_t expert_ffn(Layer& layer, const Kernel& kernel, const ThreadPool& pool, c
     rows.take(args, first, tokens);
     const bool serial = std::ssize(rows.tokens) * shape.hidden * shape.inter * 6 < kSerialFlops;
     const int workers = serial ? 1 : pool.max_workers();
-    run_chunk(Chunk(shape, kernel, args, rows, first, tokens, buffers, workers), args, initial, pool, workers);
+    run_chunk(Chunk(shape, kernel, args, rows, first, tokens, buffers, workers), args, initial, pool,
+              workers);
     count(layer, rows, tokens);
     first += tokens;
   }
@@ -301,7 +303,7 @@ int64_t expert_ffn(Layer& layer, const Kernel& kernel, const ThreadPool& pool, c
   routing.assign(router, tokens, layer.shape().experts);
   std::vector<HostExpert> experts;
   all_on_host(layer, routing, experts);
-  return expert_ffn(layer, kernel, pool, {hidden, tokens, router.topk, routing, experts, out});
+  return expert_ffn(layer, kernel, pool, {hidden, tokens, router.topk, routing, experts, out, {}});
 }
 
 }  // namespace trimoe::cpu

@@ -20,13 +20,13 @@ struct HostExpert : Routing::Expert {
 struct FfnArgs {
   RowSource hidden;  // [tokens, H]
   int64_t tokens;
-  int64_t topk;            // of the router: bounds the rows of a chunk of tokens
-  const Routing& routing;  // of all tokens
+  int64_t topk;                         // of the router: bounds the rows of a chunk of tokens
+  const Routing& routing;               // of all tokens
   std::span<const HostExpert> experts;  // to compute, in order of index
   void* out;                            // [tokens, H] contiguous, in the type of hidden
   // What the sums start from, [tokens, H] contiguous; null, or no function: zeros. Asked once, after gate and
   // up of the first chunk: until then others may be at work on it. What it throws ends the call.
-  std::function<const float*()> initial = {};
+  std::function<const float*()> initial;
 };
 
 // Deterministic: the result does not depend on the pool or its number of threads, bit for bit. Returns the

@@ -118,7 +118,7 @@ class Step final : public Ticket {
       all += share.end - share.begin;
       rows += share.code == code ? share.end - share.begin : 0;
     }
-    return {Kind::kEmulated, ns, time_.host_ns * rows / all};
+    return {Kind::kEmulated, ns, all > 0 ? time_.host_ns * rows / all : 0};
   }
 
  private:
@@ -143,7 +143,7 @@ class Step final : public Ticket {
   std::vector<ndp::ExpertJob> jobs_;
   std::vector<std::shared_ptr<const std::byte>> bytes_;  // that the host computes with
   std::vector<Rows> rows_;                               // of experts that cores compute
-  ndp::StepTime time_;
+  ndp::StepTook time_;
   std::future<void> done_;
 };
 

@@ -87,7 +87,7 @@ class Forward {
   // What the host computes for others joins what it has.
   void submit() {
     auto& [host, domains] = use_.division;
-    const size_t own = host_experts_ = host.size();
+    host_experts_ = std::ssize(host);
     for (size_t i = 0; i < domains.size(); ++i) {
       if (domains[i].empty()) continue;
       const Batch batch{*layer_.packed, use_.routing, domains[i], call_.hidden, pool_.max_workers()};
@@ -95,13 +95,13 @@ class Forward {
       if (begun_.size() == 1) record_.submitted_ns = now_ns() - record_.begun_ns;
     }
     for (const Begun& one : begun_) one.ticket->lend(host);
-    if (host.size() > own) std::ranges::sort(host, {}, &cpu::HostExpert::index);
+    if (std::ssize(host) > host_experts_) std::ranges::sort(host, {}, &cpu::HostExpert::index);
     if (begun_.empty()) record_.submitted_ns = now_ns() - record_.begun_ns;
   }
 
   void compute() {
-    cpu::FfnArgs args{call_.hidden, call_.tokens,       call_.router.topk,
-                      use_.routing, use_.division.host, call_.out};
+    cpu::FfnArgs args{
+        call_.hidden, call_.tokens, call_.router.topk, use_.routing, use_.division.host, call_.out, {}};
     if (std::ranges::any_of(begun_, [](const Begun& one) { return one.ticket->computes(); }))
       args.initial = [this] { return sums(); };
     kernels_ns_ = cpu::expert_ffn(*layer_.packed, kernel_, pool_, args);
@@ -130,11 +130,8 @@ class Forward {
         count(share.code, share.end - share.begin, *one.ticket);
         rows -= share.end - share.begin;
       }
-    record_.took.push_back({{Kind::kMeasured, static_cast<double>(kernels_ns_), 0},
-                            kCpuDomain,
-                            std::ssize(use_.division.host),
-                            rows});
-    record_.took.back().experts = static_cast<int64_t>(host_experts_);
+    const Time kernels{Kind::kMeasured, static_cast<double>(kernels_ns_), 0};
+    record_.took.push_back({kernels, kCpuDomain, host_experts_, rows});
     std::ranges::sort(record_.took, {}, &Took::code);
     layer_.wiring->recorder->add(std::move(record_));
   }
@@ -151,7 +148,7 @@ class Forward {
   const ThreadPool& pool_;
   const Call& call_;
   Buffers& use_;
-  size_t host_experts_ = 0;  // the CPU's own
+  int64_t host_experts_ = 0;  // the CPU's own
   int64_t kernels_ns_ = 0;
   Record record_;
   std::vector<Begun> begun_;  // last: these end before what they use

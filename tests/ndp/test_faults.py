@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from support.ndp_core import NUMBERS, Case, bytes_of
@@ -15,6 +14,7 @@ from support.ndp_fleet import (
     EXCLUSIVE,
     Bench,
     clocks,
+    distance,
     expected,
     outcome,
     place,
@@ -62,12 +62,6 @@ def check(fleet: Fleet, experts: list[Any]) -> None:
     for number, dimm in enumerate(stats):
         now = int(fleet.advance(number, 0.0) / clocks("nREFI"))
         assert {sum(one) for one in dimm["refreshes"]} == {now}
-
-
-def distance(result: bytes, wanted: bytes) -> float:
-    """Relative, of results in fp32."""
-    found, exact = (np.frombuffer(one, np.float32).astype(np.float64) for one in (result, wanted))
-    return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
 
 
 def is_alive(fleet: Fleet, dimm: int) -> bool:

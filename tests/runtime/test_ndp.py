@@ -188,6 +188,24 @@ def test_a_lost_dimm_changes_no_text(model: Any, tokenizer: Any, fleet: Fleet) -
     assert found.text == again.text == alone.text
 
 
+def test_an_old_failure_of_a_dimm_hides_no_other_error(model: Any, fleet: Fleet) -> None:
+    domain = NdpDomain(model, fleet)
+    try:
+        fleet.kill(3)
+        layer = model.trimoe_store.layers[0]
+        spec = layer.spec
+        hidden, ids = torch.zeros(1, spec.hidden), torch.tensor([[3]])  # expert 3 of layer 0 is on DIMM 3
+        with pytest.warns(NdpWarning, match="DIMM 3: TIMEOUT"):
+            domain.run(layer.handle, hidden, ids, torch.ones(1, 1))
+        assert fleet.failures() == {3: "TIMEOUT"} and domain.reruns == 1
+        with warnings.catch_warnings(), pytest.raises(RuntimeError, match="hidden of bf16, fp16 or fp32"):
+            warnings.simplefilter("error")
+            domain.run(layer.handle, hidden.int(), ids, torch.ones(1, 1))
+        assert domain.reruns == 1
+    finally:
+        domain.close()
+
+
 def test_experts_may_move_meanwhile(model: Any, tokenizer: Any, fleet: Fleet) -> None:
     sampling = Sampling(16, 0.0)
     alone = generate(model, tokenizer, "In the beginning", sampling)

@@ -159,8 +159,8 @@ def test_a_policy_may_call_the_op(problem: Problem) -> None:
     inner: list[bool] = []
 
     def policy(counts: Any, tokens: int, topk: int) -> Any:
-        inner.append(torch.equal(forward(other, [GPU] * 9), others))
         inner.append(torch.equal(forward(problem, [GPU] * CASE.experts), wanted))
+        inner.append(torch.equal(forward(other, [GPU] * 9), others))
         return np.where(counts > 0, GPU, IDLE)
 
     _runtime.set_policy(problem.layer.handle, policy)

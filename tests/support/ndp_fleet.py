@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from support.ndp_core import Case, Problem, bytes_of, make_problem
@@ -151,6 +152,12 @@ def outcome(fleet: Fleet, jobs: list[tuple[int, Problem]], threads: int = 1) -> 
 def expected(one: Problem, scale: float = 1.0, onto: bytes | None = None) -> bytes:
     """What the functional core says."""
     return bytes(one.run(scale=scale, onto=onto).numpy().tobytes())
+
+
+def distance(result: bytes, wanted: bytes) -> float:
+    """Relative, of results in fp32."""
+    found, exact = (np.frombuffer(one, np.float32).astype(np.float64) for one in (result, wanted))
+    return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
 
 
 def fitting(one: Problem, x_tokens: int) -> Problem:

@@ -38,7 +38,7 @@ struct Location {
 
 // What a step took: emulated nanoseconds, of the slowest DIMM and of each that ran something; and real ones,
 // in which the host emulated and computed the same.
-struct StepTime {
+struct StepTook {
   double ns = 0;
   std::vector<std::pair<int, double>> by_dimm;
   int64_t host_ns = 0;
@@ -85,7 +85,7 @@ class Fleet final : public Peers {
 
   // Runs every job where its expert lies, the DIMMs at once; the parts of a split expert are added in order
   // of the DIMMs. Throws DimmError for the first DIMM that failed; the jobs of the others are done then.
-  StepTime run(std::span<const ExpertJob> jobs, const ThreadPool& pool);
+  StepTook run(std::span<const ExpertJob> jobs, const ThreadPool& pool);
 
   // Over the link, with commit: after a DimmError, which names the DIMM that failed, the expert is where it
   // was. Emulated nanoseconds.
@@ -141,9 +141,8 @@ class Fleet final : public Peers {
     const ExpertJob* job;
     const Held* held;
     float* out;
-    uint32_t number;  // of the slot that it uses
-    std::vector<std::byte> told =
-        {};  // the CFG_EXPERT that comes first: of what another DIMM has the slot of
+    uint32_t number;              // of the slot that it uses
+    std::vector<std::byte> told;  // the CFG_EXPERT that comes first: of what another DIMM has the slot of
   };
   struct Step;
 

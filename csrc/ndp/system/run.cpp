@@ -15,7 +15,7 @@ struct Fleet::Step {
   std::deque<std::vector<float>> partial;  // results of the parts of split experts, in order
   std::set<int> gathers_from;              // DIMMs that have pieces of striped experts
   std::map<int, Status> failed;
-  StepTime time;
+  StepTook time;
 };
 
 void Fleet::add(Step& step, const ExpertJob& job) {
@@ -27,10 +27,10 @@ void Fleet::add(Step& step, const ExpertJob& job) {
   switch (resident.layout) {
     case Layout::kLocalized:
       check(runs == first.dimm, "an expert on the DIMM where it lies", job.dimm, "where(), or migrate()");
-      step.by_dimm[runs].push_back({&job, &first, job.out, first.number});
+      step.by_dimm[runs].push_back({&job, &first, job.out, first.number, {}});
       return;
     case Layout::kStriped: {
-      Task task{&job, &first, job.out, first.number};
+      Task task{&job, &first, job.out, first.number, {}};
       if (runs != first.dimm) {
         task.number = free_slot(runs);
         task.told = config_payload(first.slot);
@@ -43,7 +43,7 @@ void Fleet::add(Step& step, const ExpertJob& job) {
       for (const Held& held : resident.held) {
         if (job.x) step.partial.emplace_back(static_cast<size_t>(job.tokens * resident.shape.hidden));
         step.by_dimm[held.dimm].push_back(
-            {&job, &held, job.x ? step.partial.back().data() : nullptr, held.number});
+            {&job, &held, job.x ? step.partial.back().data() : nullptr, held.number, {}});
       }
   }
 }
@@ -69,7 +69,7 @@ void Fleet::run_gathering(Step& step) {
   for (const int index : concerned) return_ranks(index);
 }
 
-StepTime Fleet::run(std::span<const ExpertJob> jobs, const ThreadPool& pool) {
+StepTook Fleet::run(std::span<const ExpertJob> jobs, const ThreadPool& pool) {
   using Clock = std::chrono::steady_clock;
   const Lock lock(*this);
   Step step;
