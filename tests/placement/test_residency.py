@@ -232,6 +232,9 @@ def test_a_ticket_ends_once() -> None:
     ends(state, done)
     ends(state, cancelled)
     again = state.reserve(0, Prefetch(0, 5))
+    for progress in (Progress.QUEUED, Progress.IN_FLIGHT, Progress.DONE):
+        with pytest.raises(PlacementError, match="released cancelled or failed"):
+            state.release(again, progress)
     ends(state, cancelled)  # the same expert's, and not the one under way
     ends(layer(slots=4), again)  # another layer's
     state.release(again, Progress.CANCELLED)

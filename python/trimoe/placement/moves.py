@@ -60,14 +60,13 @@ class Ticket:
     """A move that a residency has made room for.
 
     move: of the layer with that number; a `Keep` for what a step fetched anyway. priority: of its copy; a
-    demand that joins a prefetch raises it. begun_ns, ended_ns: on the executor's clock, None until then.
+    demand that joins a prefetch raises it. ended_ns: on the executor's clock, None until then.
     """
 
     layer: int
     move: Move | Keep
     priority: int
     progress: Progress = Progress.QUEUED
-    begun_ns: float | None = None
     ended_ns: float | None = None
 
     @property

@@ -18,6 +18,8 @@ from trimoe.placement.rules import must
 
 __all__ = ["Residency"]
 
+_CANCELLED, _FAILED = Progress.CANCELLED, Progress.FAILED
+
 
 class Residency:
     """One MoE layer's experts.
@@ -134,6 +136,7 @@ class Residency:
 
     def release(self, ticket: Ticket, progress: Progress) -> None:
         """The move was cancelled or has failed: all is as before."""
+        must("moves that are released cancelled or failed", progress in (_CANCELLED, _FAILED), progress)
         self._end(ticket, progress)
 
     def use(self, experts: Iterable[int]) -> None:
