@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -61,7 +60,6 @@ class Telemetry:
         self._keep = keep
         self._recorder = _runtime.Recorder()
         self._layers = {handle: index for index, handle in enumerate(handles)}
-        self._waiting: dict[int, deque[Record]] = {index: deque() for index in self._layers.values()}
         for handle in handles:
             _runtime.set_recorder(handle, self._recorder)
         self.reset()
@@ -70,17 +68,18 @@ class Telemetry:
         """Counts from here on."""
         self.uses: dict[int, DomainUse] = {}
 
-    def took_ns(self, layer: int, predicted_ns: Mapping[int, float]) -> dict[int, float]:
-        """By domain, what the oldest call of a MoE layer took that was not asked for yet.
-
-        predicted_ns: by domain; also what a domain took that this machine lacks.
-        """
+    def newest(self, layer: int) -> Record | None:
+        """Of the call of a MoE layer that has just ended; older ones are forgotten. None: it has failed."""
         records, _ = self._recorder.drain()
-        for record in records:
-            self._waiting[self._layers[record["layer"]]].append(record)
-        if not self._waiting[layer]:  # the call has failed
+        return next((one for one in reversed(records) if self._layers[one["layer"]] == layer), None)
+
+    def took_ns(self, record: Record | None, predicted_ns: Mapping[int, float]) -> dict[int, float]:
+        """By domain, what a call took; counts it.
+
+        predicted_ns: by domain; also what a domain took that this machine lacks, and all of a failed call.
+        """
+        if record is None:
             return dict(predicted_ns)
-        record = self._waiting[layer].popleft()
         found: dict[int, float] = {}
         for part in record["domains"]:
             code, kind = part["code"], part["kind"]
