@@ -12,7 +12,7 @@ from torch import nn
 from trimoe.expert_layer import ExpertLayer
 from trimoe.ops import moe_forward
 
-__all__ = ["StoredExperts"]
+__all__ = ["StoredExperts", "stored_experts"]
 
 
 class StoredExperts(nn.Module):
@@ -46,3 +46,10 @@ class StoredExperts(nn.Module):
     def extra_repr(self) -> str:
         """The layer's shape, for print(model)."""
         return str(self.layer.spec)
+
+
+def stored_experts(model: Any) -> list[StoredExperts]:
+    """Those of a model from `trimoe.load`, in the order of its layers; none of any other."""
+    found = [module for module in model.modules() if isinstance(module, StoredExperts)]
+    numbers = {id(layer): number for number, layer in model.trimoe_store.layers.items()} if found else {}
+    return sorted(found, key=lambda module: numbers[id(module.layer)])

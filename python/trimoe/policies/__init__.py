@@ -3,7 +3,7 @@
 from trimoe.policies.deployment import Deployment, Workload
 from trimoe.policies.loads import Loads
 from trimoe.policies.options import parse_settings
-from trimoe.policies.policy import Policy
+from trimoe.policies.policy import Policy, deployed
 from trimoe.policies.step import Foresight, LayerDone, LayerStep, NoForesight
 from trimoe.policies.table import make_policy, policy_names, policy_type
 
@@ -16,6 +16,7 @@ __all__ = [
     "NoForesight",
     "Policy",
     "Workload",
+    "deployed",
     "make_policy",
     "parse_settings",
     "policy_names",

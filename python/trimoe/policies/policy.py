@@ -16,11 +16,11 @@ import numpy as np
 from trimoe.arrays import Floats, Ints
 from trimoe.cost import CostModel
 from trimoe.placement import LayerPlan, Move, Residency, Ticket
-from trimoe.policies.deployment import Deployment, Workload
+from trimoe.policies.deployment import Deployment, Workload, check_fits
 from trimoe.policies.options import Options, parse_options
 from trimoe.policies.step import LayerDone, LayerStep
 
-__all__ = ["Policy", "most_popular"]
+__all__ = ["Policy", "deployed", "most_popular"]
 
 
 class Policy(ABC):
@@ -79,6 +79,14 @@ class Policy(ABC):
     def report(self) -> dict[str, Any]:
         """What it knows of its own decisions in the current phase, as plain data for JSON."""
         return {}
+
+
+def deployed(policy: Policy, work: Workload) -> dict[str, Deployment]:
+    """The offline plans of both phases; InputError where the model does not fit in one."""
+    found = {phase: policy.deploy(work, phase) for phase in ("prefill", "decode")}
+    for phase, deployment in found.items():
+        check_fits(policy.cost, deployment, work, phase)
+    return found
 
 
 def most_popular(counts: Floats | Ints, n: int) -> Ints:

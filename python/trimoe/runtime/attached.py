@@ -6,7 +6,7 @@ import contextlib
 import functools
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,19 +17,17 @@ from trimoe import _ndp, _runtime
 from trimoe.arrays import Floats
 from trimoe.domains import GPU
 from trimoe.errors import InputError
-from trimoe.models.stored_experts import StoredExperts
+from trimoe.models.stored_experts import StoredExperts, stored_experts
 from trimoe.ops import moe_forward
-from trimoe.policies import Foresight, NoForesight, Policy, Workload
-from trimoe.policies.deployment import check_fits
+from trimoe.policies import Foresight, NoForesight, Policy, Workload, deployed
 from trimoe.runtime.driver import Driver
-from trimoe.runtime.expert_homes import ExpertHomes, fleet_of
+from trimoe.runtime.expert_homes import ARITHMETIC, ExpertHomes, fleet_of
 from trimoe.runtime.foresight import RouterForesight
 from trimoe.runtime.router_notes import RouterNotes
 from trimoe.runtime.telemetry import Telemetry
+from trimoe.runtime.trace_router import TraceRouter
 
 __all__ = ["Attached", "DimmWarning", "attach"]
-
-_PHASES = ("prefill", "decode")
 
 
 class DimmWarning(UserWarning):
@@ -43,6 +41,7 @@ def attach(
     *,
     popularity: Floats | None = None,
     foresight: Foresight | None = None,
+    routing: TraceRouter | None = None,
     arithmetic: str = "host",
     keep: bool = False,
 ) -> Attached:
@@ -50,7 +49,8 @@ def attach(
 
     The machine is that of the policy's cost core. Its DIMMs are emulated; a GPU is a stand-in, whose
     arithmetic is the host's and whose time is the cost core's. A step of more tokens than `work.batch` is
-    prefill, any other decode. One forward pass at a time.
+    prefill, any other decode. One forward pass at a time. In code that torch has compiled, and in a deep copy
+    of the model, the op itself asks the policy: there a DIMM that fails is an error, and no call is rerun.
 
     Args:
         model: from `trimoe.load`, of the shape that the policy knows.
@@ -58,14 +58,17 @@ def attach(
         work: to deploy for; batch: requests at once.
         popularity: [MoE layers, E], tokens in other prompts; None: all experts are alike.
         foresight: what is known of later layers; None: what their routers say of this layer's hidden states.
+        routing: that the model runs under, in place of its routers, if it does.
         arithmetic: of the DIMMs: "host", the same bits as without them, or "core", the emulated core's.
         keep: whether to remember every interval, for timelines.
 
     Raises:
         InputError: a model without stored experts, of another shape, or that does not fit on that machine; a
-            format that its DIMMs do not compute.
+            format that its DIMMs do not compute; figures of other experts. The model is as before.
     """
-    return Attached(model, policy, work, popularity, foresight, arithmetic, keep)
+    if arithmetic not in ARITHMETIC:
+        raise InputError(expected=f"arithmetic {' or '.join(ARITHMETIC)}", got=arithmetic, hint="host")
+    return Attached(model, policy, work, popularity, foresight, routing, arithmetic, keep)
 
 
 class Attached:
@@ -83,35 +86,32 @@ class Attached:
         work: Workload,
         popularity: Floats | None,
         foresight: Foresight | None,
+        routing: TraceRouter | None,
         arithmetic: str,
         keep: bool,
     ) -> None:
-        cost = policy.cost
         modules = _modules(model, policy)
-        deployments = {phase: policy.deploy(work, phase) for phase in _PHASES}
-        for phase, deployment in deployments.items():
-            check_fits(cost, deployment, work, phase)
-        if popularity is None:
-            popularity = np.ones((len(modules), cost.shape.moe.experts))
+        deployments = deployed(policy, work)
+        popularity = _popularity(popularity, len(modules), policy.cost.shape.moe.experts)
         self.policy, self._handles = policy, [module.handle for module in modules]
         listening = contextlib.ExitStack()
         self._finalizer = weakref.finalize(self, _give_back, modules, listening)
         try:
             self.homes = self._add_domains(modules, arithmetic)
             if foresight is None:
-                foresight = _foresight(model, policy, listening)
-            known = _known(model, policy, work, listening)
+                foresight = _foresight(model, policy, routing, listening)
+            known = _known(model, policy, work, routing, listening)
+            self.telemetry = Telemetry(self._handles, keep=keep)
+            self.driver = Driver(
+                policy, work, deployments, popularity, foresight, known, self.homes, self.telemetry, keep=keep
+            )
+            for index, module in enumerate(modules):
+                # The core keeps whom it asks as long as there is the layer; this object may end before.
+                _runtime.set_policy(module.handle, functools.partial(_ask, weakref.ref(self.driver), index))
+                module.runner = functools.partial(_run, weakref.ref(self), module.handle)
         except BaseException:
             self._finalizer()
             raise
-        self.telemetry = Telemetry(self._handles, keep=keep)
-        self.driver = Driver(
-            policy, work, deployments, popularity, foresight, known, self.homes, self.telemetry, keep=keep
-        )
-        for index, module in enumerate(modules):
-            # The core keeps whom it asks as long as there is the layer; this object may end before.
-            _runtime.set_policy(module.handle, functools.partial(_ask, weakref.ref(self.driver), index))
-            module.runner = functools.partial(_run, weakref.ref(self), module.handle)
 
     def _add_domains(self, modules: list[StoredExperts], arithmetic: str) -> ExpertHomes | None:
         profile = self.policy.cost.profile
@@ -173,24 +173,36 @@ def _run(
     topk_ids: torch.Tensor,
     topk_weights: torch.Tensor,
 ) -> torch.Tensor:
+    if torch.compiler.is_compiling():  # what follows is no part of a graph; the op asks by itself
+        return moe_forward(hidden, topk_ids, topk_weights, handle)
     found = attached()
     if found is None:
         return moe_forward(hidden, topk_ids, topk_weights, handle)
     return found.run(handle, hidden, topk_ids, topk_weights)
 
 
-def _foresight(model: Any, policy: Policy, listening: contextlib.ExitStack) -> Foresight:
+def _foresight(
+    model: Any, policy: Policy, routing: TraceRouter | None, listening: contextlib.ExitStack
+) -> Foresight:
     if not policy.looks_ahead:
         return NoForesight()
-    return listening.enter_context(RouterForesight(model, policy.looks_ahead))
+    # Hidden states say nothing of a trace.
+    seen = RouterForesight(model, policy.looks_ahead, averages=routing is not None)
+    return listening.enter_context(seen)
 
 
 def _known(
-    model: Any, policy: Policy, work: Workload, listening: contextlib.ExitStack
+    model: Any,
+    policy: Policy,
+    work: Workload,
+    routing: TraceRouter | None,
+    listening: contextlib.ExitStack,
 ) -> Callable[[], Mapping[str, Any]]:
     scores, whose_tokens = policy.wants_scores, policy.wants_requests
     if not scores and not whose_tokens:
         return dict
+    if routing is not None:
+        return functools.partial(routing.known, scores=scores, whose_tokens=whose_tokens)
     notes = RouterNotes(model, work.batch, scores=scores, whose_tokens=whose_tokens)
     return listening.enter_context(notes).known
 
@@ -204,27 +216,38 @@ def _give_back(modules: list[StoredExperts], listening: contextlib.ExitStack) ->
         _runtime.detach(module.handle)
 
 
+def _popularity(given: Floats | None, layers: int, experts: int) -> Floats:
+    if given is not None and np.shape(given) != (layers, experts):
+        raise InputError(
+            expected=f"popularity of {layers} MoE layers and {experts} experts",
+            got=f"shape {np.shape(given)}",
+            hint="tokens of each expert in other prompts",
+        )
+    return np.ones((layers, experts)) if given is None else given
+
+
 def _modules(model: Any, policy: Policy) -> list[StoredExperts]:
     """Of the MoE layers, in order."""
-    shape = policy.cost.shape
-    stored = [module for module in model.modules() if isinstance(module, StoredExperts)]
-    found = [(len(stored), {module.num_experts for module in stored})]
-    wanted = len(shape.moe.moe_layers), shape.moe.experts
-    if found != [(wanted[0], {wanted[1]})]:
-        layers, experts = found[0]
+    cost = policy.cost
+    moe, modules = cost.shape.moe, stored_experts(model)
+    wanted = [(moe.experts, moe.hidden, moe.inter, cost.weights)] * len(moe.moe_layers)
+    specs = [module.layer.spec for module in modules]
+    found = [(spec.experts, spec.hidden, spec.inter, spec.weights) for spec in specs]
+    if found != wanted:
         raise InputError(
-            expected=f"a model from trimoe.load with {wanted[0]} MoE layers of {wanted[1]} experts, "
-            f"as the policy's {shape.name}",
-            got=f"{layers} layers with stored experts, of {sorted(experts)}"
-            if stored
-            else "no stored experts",
+            expected=f"a model from trimoe.load, as the policy's {cost.shape.name}: {_told(wanted)}",
+            got=_told(found),
             hint="trimoe.load, and a CostModel of the same model",
         )
-    if any(module.runner is not None for module in stored):
+    if any(module.runner is not None for module in modules):
         raise InputError(
             expected="a model that nobody decides for yet",
             got="one with a policy, or a domain of DIMMs",
             hint="its close()",
         )
-    numbers = {id(layer): number for number, layer in model.trimoe_store.layers.items()}
-    return sorted(stored, key=lambda module: numbers[id(module.layer)])
+    return modules
+
+
+def _told(layers: Sequence[tuple[int, int, int, str]]) -> str:
+    kinds = sorted({f"{e} {weights} experts of {h} x {i}" for e, h, i, weights in layers})
+    return f"{len(layers)} MoE layers of {' or '.join(kinds)}" if layers else "no stored experts"

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trimoe.arrays import Floats
-from trimoe.domains import CPU, FIRST_DIMM, SPLIT, STRIPED
+from trimoe.domains import CPU, FIRST_DIMM, SPLIT
 from trimoe.errors import InputError
 from trimoe.executor.engine import Engine
 from trimoe.placement import LayerPlan, Progress, Residency
@@ -67,6 +67,7 @@ class Driver:
         self._lock = threading.Lock()
         self._context = 0  # tokens of each request, once the step is done
         self._in_step = False
+        self._whole = True  # False while an answer is carried out, and after that if it was cut off
         self._answer: tuple[LayerStep, LayerPlan] | None = None  # of a call that is under way
 
     def reset(self) -> None:
@@ -77,8 +78,8 @@ class Driver:
     def finish(self) -> None:
         """Ends the step that the model has ended: nothing of it is missing in the figures then."""
         with self._lock:
+            self._end_step()
             if self.engines:
-                self._end_step()
                 self.engines[-1].finish()
                 self._count()
 
@@ -94,6 +95,8 @@ class Driver:
             begun_ns = time.perf_counter_ns()
             if layer == 0:
                 self._begin_step(tokens)
+            elif self._answer is not None and self._answer[0].layer == layer - 1:
+                self._carry_out()  # nobody did after that call: a bare one of the op
             if not self._in_step or self._engine.done != layer or self._answer is not None:
                 raise InputError(
                     expected="the MoE layers of one forward pass after the other, in their order",
@@ -101,9 +104,9 @@ class Driver:
                     hint="one thread at a time, or close() of what `attach` returned",
                 )
             asked_ns = time.perf_counter_ns()
-            self._answer = asked, plan = self._engine.executor.ask(counts, self._foresight, **self._known())
-            codes = self._possible(plan, asked.residency)
-            self.use.plan_ns.append(time.perf_counter_ns() - asked_ns)
+            self._answer = self._engine.executor.ask(counts, self._foresight, **self._known())
+            codes = self._possible(layer, self._answer[1])
+            self.use.decided(time.perf_counter_ns() - asked_ns)
             self.use.bookkeeping_ns += asked_ns - begun_ns
             return codes
 
@@ -114,18 +117,22 @@ class Driver:
             PlacementError: the policy broke a rule.
         """
         with self._lock:
-            if self._answer is None:
-                return
-            executor, clock = self._engine.executor, self._clock
-            begun_ns = time.perf_counter_ns()
-            moving_ns, thinking_ns = clock.moving_ns, executor.background_ns
-            answer, self._answer = self._answer, None
-            self._engine.carry_out(*answer)
-            self._engine.prepare(self._context)
-            moving_ns, thinking_ns = clock.moving_ns - moving_ns, executor.background_ns - thinking_ns
-            self.use.moving_ns += moving_ns
-            self.use.background_ns += thinking_ns
-            self.use.bookkeeping_ns += time.perf_counter_ns() - begun_ns - moving_ns - thinking_ns
+            self._carry_out()
+
+    def _carry_out(self) -> None:
+        if self._answer is None:
+            return
+        executor, clock = self._engine.executor, self._clock
+        begun_ns = time.perf_counter_ns()
+        moving_ns, thinking_ns = clock.moving_ns, executor.background_ns
+        answer, self._answer, self._whole = self._answer, None, False
+        self._engine.carry_out(*answer)
+        self._engine.prepare(self._context)
+        self._whole = True
+        moving_ns, thinking_ns = clock.moving_ns - moving_ns, executor.background_ns - thinking_ns
+        self.use.moving_ns += moving_ns
+        self.use.background_ns += thinking_ns
+        self.use.bookkeeping_ns += time.perf_counter_ns() - begun_ns - moving_ns - thinking_ns
 
     def _begin_step(self, tokens: int) -> None:
         self._end_step()
@@ -133,14 +140,15 @@ class Driver:
         phase, each = ("prefill", -(-tokens // batch)) if tokens > batch else ("decode", 1)
         self._context = each if phase == "prefill" else self._context + each
         last = self.engines[-1] if self.engines else None
-        if last is None or phase == "prefill" or last.phase != phase:
+        if last is None or phase == "prefill" or last.phase != phase or not self._whole:
             residencies = self.policy.begin(phase, self._deployments[phase], self._popularity)
             if self._homes is not None:
                 self._homes.lay_out(residencies)
             self._begin_engine(phase, residencies, each)
-        elif last.steps >= _STEPS and not self._keep:
+        elif len(self._clock.step_ends) >= _STEPS and not self._keep:
             last.drain()
             self._begin_engine(phase, last.residencies, each)
+            self._engine.steps = last.steps  # the policy counts on
         self._engine.prepare(self._context)
         self._in_step = True
 
@@ -152,13 +160,14 @@ class Driver:
         self._clock = MachineClock(cost, residencies, self._homes, self._telemetry, keep=self._keep)
         self._ended, self._gpu_experts, self._hits = Counter[Progress](), 0, 0
         self._engine = Engine(self.policy, phase, deployment, residencies, each, self._clock)
+        self._whole = True
         self.engines = [*self.engines, self._engine] if self._keep else [self._engine]
 
     def _end_step(self) -> None:
         if self._in_step:
-            self._answer = None  # of a pass that was left in the middle
-            self._engine.end_step(self._context)
             self._in_step = False
+            self._carry_out()  # the last call was a bare one, or has failed: it was decided all the same
+            self._engine.end_step(self._context)
 
     def _count(self) -> None:
         """What the last engine has done since this was called before."""
@@ -168,13 +177,13 @@ class Driver:
         self.use.hits += moved.gpu_hits - self._hits
         self._ended, self._gpu_experts, self._hits = ended, moved.gpu_experts, moved.gpu_hits
 
-    def _possible(self, plan: LayerPlan, residency: Residency) -> npt.NDArray[np.int32]:
-        """The plan's codes; on the CPU whatever has bytes on a DIMM that failed."""
+    def _possible(self, layer: int, plan: LayerPlan) -> npt.NDArray[np.int32]:
+        """The plan's codes; on the CPU what DIMMs cannot run since one of them failed."""
         if plan.deferred:
             self.use.off.add("deferral")
         codes = plan.domain.astype(np.int32)
         if self._homes is not None and self._homes.failed:
-            on_dimms = (codes >= FIRST_DIMM) | (codes == SPLIT)
-            whole = np.isin(residency.layout, list(self._homes.failed), invert=True)
-            codes[on_dimms & ~(whole & (residency.layout != STRIPED))] = CPU
+            for expert in np.nonzero((codes >= FIRST_DIMM) | (codes == SPLIT))[0].tolist():
+                if not self._homes.can_run(layer, expert, int(codes[expert])):
+                    codes[expert] = CPU
         return codes

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trimoe import _ndp, _runtime
-from trimoe.domains import STRIPED
+from trimoe.domains import FIRST_DIMM, SPLIT, STRIPED
 from trimoe.errors import InputError
 from trimoe.expert_layer import ExpertLayer
 from trimoe.hardware.profile import NdpProfile
 from trimoe.ndp import Fleet, NdpError
 from trimoe.placement import Relayout, Residency
 
-__all__ = ["NUMBERS", "ExpertHomes", "fleet_of", "place_expert"]
+__all__ = ["ARITHMETIC", "NUMBERS", "ExpertHomes", "fleet_of", "place_expert"]
 
 NUMBERS = ("bf16", "int8", "int4")  # packed formats that an NDP core computes
+ARITHMETIC = ("host", "core")
 
 
 def fleet_of(profile: NdpProfile) -> Fleet:
@@ -76,19 +77,26 @@ class ExpertHomes:
             _runtime.detach(layer.handle)
 
     def lay_out(self, residencies: Sequence[Residency]) -> None:
-        """Everything where a phase begins with it."""
+        """Everything where a phase begins with it; what a failed DIMM has or should get stays where it is."""
         for index, residency in enumerate(residencies):
             for expert, target in enumerate(residency.layout.tolist()):
-                self._move(index, expert, target)
+                self.carry_out(Relayout(index, expert, target))
 
     def carry_out(self, move: Relayout) -> bool:
-        """Moves an expert; False where a DIMM failed, and the expert is where it was."""
+        """Moves an expert; False where a DIMM failed, now or before, and the expert is where it was."""
         try:
             self._move(move.layer, move.expert, move.target)
         except NdpError as error:
             self.failed[error.dimm] = error.code
             return False
         return True
+
+    def can_run(self, layer: int, expert: int, code: int) -> bool:
+        """Whether an expert lies where a plan has it run, and no failed DIMM has a part of it."""
+        lies = self.fleet.where(_ndp.expert_key(self._layers[layer].handle, expert))
+        if lies.layout != "localized":
+            return not self.failed and (code == SPLIT) == (lies.layout == "split")
+        return lies.dimm not in self.failed and code == FIRST_DIMM + lies.dimm
 
     def _move(self, layer: int, expert: int, target: int) -> None:
         key = _ndp.expert_key(self._layers[layer].handle, expert)

@@ -32,6 +32,7 @@ class RouterForesight:
         model: of transformers, its experts run by trimoe.
         ahead: layers after the one under way that it may be asked for.
         alpha: weight of the newest step in averages.
+        averages: whether all layers are foreseen by them.
 
     Attributes:
         averaged: MoE layers, counted from 0, that are foreseen by averages.
@@ -40,10 +41,12 @@ class RouterForesight:
         InputError: as `moe_blocks`.
     """
 
-    def __init__(self, model: Any, ahead: int, alpha: float = 0.3) -> None:
+    def __init__(self, model: Any, ahead: int, alpha: float = 0.3, *, averages: bool = False) -> None:
         self._blocks = list(moe_blocks(model).values())
         self._ahead = ahead
-        self._more = [None if one.router is None else one.router_arguments() for one in self._blocks]
+        self._more = [
+            None if averages or one.router is None else one.router_arguments() for one in self._blocks
+        ]
         self.averaged = frozenset(index for index, more in enumerate(self._more) if more is None)
         experts = max((one.n_experts for one in self._blocks), default=1)
         self._shares = EmaPredictor(max(1, len(self._blocks)), experts, alpha)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimoe import _runtime
 from trimoe.domains import CPU, FIRST_DIMM, GPU, SPLIT
+from trimoe.runtime.policy_use import NEWEST
 
 if TYPE_CHECKING:
     from trimoe._runtime import Record
@@ -52,7 +53,7 @@ class Telemetry:
         keep: whether `history` is kept.
 
     Attributes:
-        uses: by code, since the last `reset`. to_submit_ns: of every call, from the router's output to the
+        uses: by code, since the last `reset`. to_submit_ns: of the last calls, from the router to the
             first work that was submitted, the policy included. history: every call with what it took by
             code; kinds: by code.
     """
@@ -63,7 +64,6 @@ class Telemetry:
         self._keep = keep
         self._recorder = _runtime.Recorder()
         self._layers = {handle: index for index, handle in enumerate(handles)}
-        self._waiting: dict[int, deque[Record]] = {index: deque() for index in self._layers.values()}
         for handle in handles:
             _runtime.set_recorder(handle, self._recorder)
         self.reset()
@@ -71,19 +71,20 @@ class Telemetry:
     def reset(self) -> None:
         """Counts from here on."""
         self.uses: dict[int, DomainUse] = {}
-        self.to_submit_ns: list[int] = []
+        self.to_submit_ns: deque[int] = deque(maxlen=NEWEST)
 
-    def took_ns(self, layer: int, predicted_ns: Mapping[int, float]) -> dict[int, float]:
-        """By domain, what the oldest call of a MoE layer took that was not asked for yet.
-
-        predicted_ns: by domain; also what a domain took that this machine lacks.
-        """
+    def newest(self, layer: int) -> Record | None:
+        """Of the call of a MoE layer that has just ended; older ones are forgotten. None: it has failed."""
         records, _ = self._recorder.drain()
-        for record in records:
-            self._waiting[self._layers[record["layer"]]].append(record)
-        if not self._waiting[layer]:  # the call has failed
+        return next((one for one in reversed(records) if self._layers[one["layer"]] == layer), None)
+
+    def took_ns(self, record: Record | None, predicted_ns: Mapping[int, float]) -> dict[int, float]:
+        """By domain, what a call took; counts it.
+
+        predicted_ns: by domain; also what a domain took that this machine lacks, and all of a failed call.
+        """
+        if record is None:
             return dict(predicted_ns)
-        record = self._waiting[layer].popleft()
         self.to_submit_ns.append(record["submitted_ns"])
         found: dict[int, float] = {}
         for part in record["domains"]:
