@@ -11,10 +11,15 @@ import typer
 
 from trimoe.cli.completion import profiles, systems
 from trimoe.cli.render import human_ns, print_facts, print_line, print_table
+from trimoe.errors import InputError
 
 if TYPE_CHECKING:
+    from trimoe.models.expert_math import Packing
+    from trimoe.policies import Policy
     from trimoe.runtime.attached import Attached
     from trimoe.runtime.generation import Generation
+    from trimoe.runtime.trace_router import TraceRouter
+    from trimoe.trace import Trace
 
 __all__ = [
     "Decisions",
@@ -23,6 +28,7 @@ __all__ = [
     "RunHardwareOption",
     "TimelineOption",
     "print_decisions",
+    "read_routing",
 ]
 
 _THIS = "this-machine"
@@ -54,20 +60,20 @@ RoutingOption = Annotated[
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Decisions:
-    """What is asked for. Without a policy's name it is trimoe's."""
+    """What is asked for: who decides, for which machine; trimoe, where a machine is named and no system."""
 
-    policy: str
-    hardware: str
-    settings: Sequence[str] | None
-    ndp_dimms: int
+    policy: Policy
     arithmetic: str
     timeline: Path | None
 
     @classmethod
     def read(
         cls,
+        model: Path,
+        packing: Packing,
+        output_tokens: int,
         policy: str | None,
         hardware: str | None,
         settings: Sequence[str] | None,
@@ -75,34 +81,46 @@ class Decisions:
         arithmetic: str,
         timeline: Path | None,
     ) -> Decisions | None:
-        """None where nobody is to decide; InputError for what there is not, before anything is loaded."""
-        from trimoe.executor.perfetto import ENDINGS
-        from trimoe.policies import policy_type
-        from trimoe.whole_file import check_output
+        """None where nobody is to decide. Reads only headers.
 
-        if not (policy or hardware or settings or timeline):
-            return None
-        policy_type(policy or "trimoe")
-        if timeline is not None:
-            check_output(timeline, *ENDINGS)
-        return cls(policy or "trimoe", hardware or _THIS, settings, ndp_dimms, arithmetic, timeline)
-
-    def attach(self, model: Any, folder: Path, input_tokens: int, output_tokens: int) -> Attached:
-        """The policy begins to decide for the model; InputError where it cannot for that machine."""
+        Raises:
+            InputError: what there is not, or a policy that cannot decide for that model on that machine.
+        """
         from trimoe.cli.simulator.options import settings_of
         from trimoe.cost import CostModel, load_model_shape
+        from trimoe.executor.perfetto import ENDINGS
         from trimoe.hardware.profile import load_profile
-        from trimoe.policies import Workload, make_policy
+        from trimoe.policies import Workload, deployed, make_policy, policy_type
+        from trimoe.runtime.prediction import predict_spec
+        from trimoe.whole_file import check_output
+
+        if policy is None and hardware is None and timeline is None and not settings:
+            return None
+        name = "trimoe" if policy is None else policy
+        policy_type(name)
+        wanted = settings_of(settings)
+        for other in wanted.keys() - {name}:
+            raise InputError(expected=f"--set {name}.OPTION=VALUE", got=other, hint=f"--policy {other}")
+        if timeline is not None:
+            check_output(timeline, *ENDINGS)
+        profile = load_profile(_THIS if hardware is None else hardware)
+        if ndp_dimms:
+            profile = profile.with_dimms(ndp_dimms)
+        spec = predict_spec(model, packing)
+        cost = CostModel(profile, load_model_shape(str(model)), spec.weights, spec.packing.group)
+        found = make_policy(name, cost, wanted.get(name))
+        deployed(found, Workload(1, 1, output_tokens))
+        return cls(found, arithmetic, timeline)
+
+    def attach(
+        self, model: Any, input_tokens: int, output_tokens: int, routing: TraceRouter | None
+    ) -> Attached:
+        """The policy begins to decide; InputError where the model does not fit with so many tokens."""
+        from trimoe.policies import Workload
         from trimoe.runtime.attached import attach
 
-        profile = load_profile(self.hardware)
-        if self.ndp_dimms:
-            profile = profile.with_dimms(self.ndp_dimms)
-        spec = next(iter(model.trimoe_store.layers.values())).spec
-        cost = CostModel(profile, load_model_shape(folder), spec.weights, spec.packing.group)
-        policy = make_policy(self.policy, cost, settings_of(self.settings).get(self.policy))
-        work = Workload(1, max(1, input_tokens), output_tokens)
-        return attach(model, policy, work, arithmetic=self.arithmetic, keep=self.timeline is not None)
+        work, keep = Workload(1, max(1, input_tokens), output_tokens), self.timeline is not None
+        return attach(model, self.policy, work, routing=routing, arithmetic=self.arithmetic, keep=keep)
 
     def write(self, attached: Attached) -> None:
         """The timeline, if one is wanted."""
@@ -111,6 +129,18 @@ class Decisions:
 
         if self.timeline is not None:
             write_timeline(self.timeline, *timelines(attached.driver.engines, attached.telemetry))
+
+
+def read_routing(path: Path | None, model: Path) -> Trace | None:
+    """The trace that stands in for a model's routers; InputError for one of another model."""
+    from trimoe.cost import load_model_shape
+    from trimoe.trace import read_trace
+
+    if path is None:
+        return None
+    trace, shape = read_trace(path), load_model_shape(str(model))
+    trace.check_model(experts=shape.moe.experts, topk=shape.topk, layers=shape.moe.moe_layers)
+    return trace
 
 
 def print_decisions(result: Generation) -> None:

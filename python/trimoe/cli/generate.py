@@ -20,6 +20,7 @@ from trimoe.cli.decisions import (
     RunHardwareOption,
     TimelineOption,
     print_decisions,
+    read_routing,
 )
 from trimoe.cli.formats import ACTIVATIONS_OPTION, FORMAT_OPTION, GROUP_OPTION, SHIPPED_MODEL, check_format
 from trimoe.cli.options import (
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from trimoe.models.expert_math import Packing
     from trimoe.runtime.generation import Generation, Phase
     from trimoe.runtime.ndp import NdpDomain
-    from trimoe.trace import Trace
 
 __all__ = ["generate", "load_model", "use_threads"]
 
@@ -104,13 +104,17 @@ def generate(
     check_choice("--dtype", dtype, ("auto", "float32", "bfloat16"))
     if not math.isfinite(temperature):
         raise InputError(expected="a finite --temperature", got=str(temperature), hint="0.8")
+    check_choice("--ndp-arithmetic", ndp_arithmetic, ("host", "core"))
     from trimoe.models.expert_math import Packing
-    from trimoe.runtime.prediction import predict_memory
 
     packing = Packing(fmt, group, activations)
     check_format(packing)
-    decisions = Decisions.read(policy, hardware, settings, ndp_dimms, ndp_arithmetic, timeline)
-    trace = _routing(routing)
+    decisions = Decisions.read(
+        model, packing, max_new_tokens, policy, hardware, settings, ndp_dimms, ndp_arithmetic, timeline
+    )
+    trace = read_routing(routing, model)
+    from trimoe.runtime.prediction import predict_memory
+
     prediction = predict_memory(model, packing, dtype)
     from trimoe.hardware.roofline import measure_roofline
     from trimoe.runtime.generation import Sampling
@@ -123,20 +127,40 @@ def generate(
     loaded, tokenizer, ledger = load_model(
         model, dtype, packing, cache, prediction.total_bytes, quiet=json_output, verify=verify
     )
-    store = loaded.trimoe_store
     ndp = attached = None
+    router = TraceRouter(loaded, trace) if trace is not None else None
     if decisions is not None:
-        attached = decisions.attach(loaded, model, len(tokenizer(prompt)["input_ids"]), max_new_tokens)
+        tokens = len(tokenizer(prompt)["input_ids"])
+        attached = decisions.attach(loaded, tokens, max_new_tokens, router)
     elif ndp_dimms:
         ndp = _ndp_domain(loaded, ndp_dimms, cold_tokens, ndp_arithmetic)
     say = (lambda text: None) if json_output else _say
     sampling = Sampling(max_new_tokens, temperature, top_k, seed)
-    with TraceRouter(loaded, trace) if trace is not None else nullcontext():
+    with router or nullcontext():
         result = run(loaded, tokenizer, prompt, sampling, roofline, say, ndp, attached)
     if decisions is not None and attached is not None:
         decisions.write(attached)
     memory = {"weights": prediction.as_dict(), "rss": ledger.as_dict()}
-    load = {
+    load = _load_facts(loaded.trimoe_store)
+    if json_output:
+        facts = {"roofline": roofline.as_dict() if roofline else None, "ndp": ndp.as_dict() if ndp else None}
+        print_json(_as_dict(prompt, result) | {"load": load, "memory": memory} | facts)
+        return
+    print_line("\n")
+    _print_report(result, load, memory)
+
+
+def _as_dict(prompt: str, result: Generation) -> dict[str, Any]:
+    return {
+        "prompt": prompt,
+        "text": result.text,
+        "prefill": result.prefill.as_dict(),
+        "decode": result.decode.as_dict(),
+    }
+
+
+def _load_facts(store: Any) -> dict[str, Any]:
+    return {
         "format": next(iter(store.layers.values())).spec.format_name,
         "source_bytes": store.source_bytes,
         "packed_bytes": store.packed_bytes,
@@ -144,28 +168,6 @@ def generate(
         "duration_ns": store.load_ns,
         "gbps": store.source_bytes / store.load_ns,
     }
-    if json_output:
-        print_json(
-            {
-                "prompt": prompt,
-                "text": result.text,
-                "prefill": result.prefill.as_dict(),
-                "decode": result.decode.as_dict(),
-                "load": load,
-                "memory": memory,
-                "roofline": roofline.as_dict() if roofline else None,
-                "ndp": ndp.as_dict() if ndp else None,
-            }
-        )
-        return
-    print_line("\n")
-    _print_report(result, load, memory)
-
-
-def _routing(path: Path | None) -> Trace | None:
-    from trimoe.trace import read_trace
-
-    return None if path is None else read_trace(path)
 
 
 def _say(text: str) -> None:

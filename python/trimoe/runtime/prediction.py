@@ -19,7 +19,14 @@ from trimoe.models.packed_folder import PackedFolder
 from trimoe.models.rest_tensors import find_rest
 from trimoe.models.weight_parts import is_router
 
-__all__ = ["WORKING_BYTES", "MemoryPrediction", "layer_spec", "other_weight_bytes", "predict_memory"]
+__all__ = [
+    "WORKING_BYTES",
+    "MemoryPrediction",
+    "layer_spec",
+    "other_weight_bytes",
+    "predict_memory",
+    "predict_spec",
+]
 
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _FLOATS = ("F", "BF")  # how the safetensors names of float types begin
@@ -67,11 +74,7 @@ def predict_memory(
             cache, and the kernel can drop mapped pages; where they must be packed, the store looks for room.
     """
     with Checkpoint(path) as checkpoint:
-        folder = PackedFolder.of(checkpoint)
-        if folder is None:
-            specs = [layer_spec(layer, packing) for layer in find_moe_layers(checkpoint).values()]
-        else:
-            specs = list(folder.specs_for(packing).values())
+        specs = _specs(checkpoint, packing)
         packed = sum(spec.layer_bytes for spec in specs)
         other = other_weight_bytes(checkpoint, dtype)
     peak_formats = tuple(sorted({spec.peak_format for spec in specs}))
@@ -84,6 +87,19 @@ def predict_memory(
             hint="closing other programs, or a machine with more memory",
         )
     return prediction
+
+
+def predict_spec(path: str | os.PathLike[str], packing: Packing) -> LayerSpec:
+    """The first MoE layer as it will be packed; reads only headers, errors as `predict_memory`."""
+    with Checkpoint(path) as checkpoint:
+        return _specs(checkpoint, packing)[0]
+
+
+def _specs(checkpoint: Checkpoint, packing: Packing) -> list[LayerSpec]:
+    folder = PackedFolder.of(checkpoint)
+    if folder is not None:
+        return list(folder.specs_for(packing).values())
+    return [layer_spec(layer, packing) for layer in find_moe_layers(checkpoint).values()]
 
 
 def layer_spec(layer: MoeLayerTensors, packing: Packing) -> LayerSpec:
