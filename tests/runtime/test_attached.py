@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import threading
@@ -27,6 +28,7 @@ from trimoe.policies import Workload, policy_names
 from trimoe.runtime import driver
 from trimoe.runtime.attached import Attached, attach
 from trimoe.runtime.generation import Sampling, generate
+from trimoe.runtime.machine_clock import MachineClock
 
 Machines = list[tuple[str, str]]
 EVERYWHERE: Machines = [
@@ -290,6 +292,36 @@ def test_a_pass_that_was_cut_off(
     with torch.inference_mode():
         for _ in range(3):
             model(input_ids=deciders.prompt()[:, :1])
+    assert torch.equal(passes(model), plain)
+    attached.close()
+
+
+def test_an_answer_that_was_cut_off_while_it_was_carried_out(
+    model: Any, plain: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A move is promised, and nobody brings the expert: the phase begins anew."""
+    attached = decided(model, "trimoe")
+    real, cut = MachineClock.begin, list[Any]()
+
+    def begin(self: Any, ticket: Any) -> None:
+        if attached.driver.engines[-1].phase == "decode" and not cut:
+            cut.append(ticket)
+            raise KeyboardInterrupt
+        real(self, ticket)
+
+    monkeypatch.setattr(MachineClock, "begin", begin)
+    draw = torch.Generator().manual_seed(2)
+    with torch.inference_mode():
+        model(input_ids=deciders.prompt())
+        for _ in range(20):
+            with contextlib.suppress(KeyboardInterrupt):
+                model(input_ids=torch.randint(1, 2048, (1, 1), generator=draw))
+    assert cut, "or this tests nothing"
+    engine = attached.driver.engines[-1]
+    assert engine.phase == "decode"
+    for residency in engine.residencies:
+        for expert in list(residency.pending):
+            assert residency.ticket(expert) in engine.model._tickets, "somebody brings it"
     assert torch.equal(passes(model), plain)
     attached.close()
 

@@ -36,7 +36,7 @@ PolicyOption = Annotated[
     str | None,
     typer.Option(
         "--policy",
-        help="System that says where experts run: trimoe, hybrimoe, ...; `trimoe policy options` lists them.",
+        help="System whose policy decides: trimoe, coxmoe, ...; `trimoe policy options` lists them.",
         autocompletion=systems,
     ),
 ]

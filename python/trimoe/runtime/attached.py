@@ -106,8 +106,8 @@ class Attached:
                 policy, work, deployments, popularity, foresight, known, self.homes, self.telemetry, keep=keep
             )
             for index, module in enumerate(modules):
-                # The core keeps whom it asks as long as there is the layer; this object may end before.
-                _runtime.set_policy(module.handle, functools.partial(_ask, weakref.ref(self.driver), index))
+                _runtime.set_policy(module.handle, functools.partial(_ask, self.driver, index))
+                # The model may outlive this object, whose end is that of the policy.
                 module.runner = functools.partial(_run, weakref.ref(self), module.handle)
         except BaseException:
             self._finalizer()
@@ -158,12 +158,9 @@ class Attached:
 
 
 def _ask(
-    driver: weakref.ref[Driver], layer: int, counts: npt.NDArray[np.int64], tokens: int, topk: int
+    driver: Driver, layer: int, counts: npt.NDArray[np.int64], tokens: int, _topk: int
 ) -> npt.NDArray[np.int32]:
-    found = driver()
-    if found is None:  # closing: no call is to fail for that
-        return np.zeros(len(counts), np.int32)
-    return found.decide(layer, counts, tokens)
+    return driver.decide(layer, counts, tokens)
 
 
 def _run(
