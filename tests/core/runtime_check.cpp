@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <future>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -198,22 +199,28 @@ std::shared_ptr<ndp::Fleet> new_fleet() {
   return std::make_shared<ndp::Fleet>(config, 2);
 }
 
-// The CPU begins by waiting for the DIMMs to have ended: only if they run meanwhile does it get on.
+// The DIMMs' thread is held until the CPU has begun, which gets on when they have ended: each needs the
+// other.
 void check_overlap() {
   for (const Arithmetic arithmetic : {Arithmetic::kHost, Arithmetic::kCore}) {
     const Open problem;
     const auto fleet = fleet_of(problem, new_fleet());
     const auto domain = std::make_shared<FleetDomain>(problem.handle, fleet, arithmetic);
     attach(problem.handle, domain->codes(), domain);
+    std::promise<void> cpu_began;
+    const auto held = fleet->worker().run([began = cpu_began.get_future().share()] { began.wait(); });
     Log log;
-    bool is_done = false;
+    int64_t before = -1, meanwhile = -1;
     const NotingPool pool(log, [&] {
+      if (before >= 0) return;
+      before = fleet->counters().steps;
+      cpu_began.set_value();
       using Clock = std::chrono::steady_clock;
       const auto patience = Clock::now() + std::chrono::seconds(60);
-      while (!is_done && Clock::now() < patience) is_done = fleet->counters().steps == 1;
+      while (meanwhile < 1 && Clock::now() < patience) meanwhile = fleet->counters().steps;
     });
     problem.forward(pool, {2, 3, 2, 0, 0, 0});
-    expect(is_done, "DIMMs run while the CPU does");
+    expect(before == 0 && meanwhile == 1, "DIMMs run while the CPU does");
   }
 }
 
