@@ -21,8 +21,10 @@ class Child:
         if self.pid == 0:
             _be_child(work, log)
 
-    def wait(self) -> int:
+    def wait(self, meanwhile: Callable[[], object] | None = None) -> int:
         """Its exit code, once it has ended; the negative number of the signal that ended it."""
+        while meanwhile and not os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            meanwhile()
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     @property
