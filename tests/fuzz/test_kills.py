@@ -224,7 +224,7 @@ def stopped(choose: random.Random, name: str, place: Place, before: Entries, was
     return stop
 
 
-@fuzz(rounds=12)
+@fuzz(rounds=8)
 def test_whole_or_not_at_all(seed: int, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIMOE_CACHE", str(place.folder / "cache"))
     choose = random.Random(seed)

@@ -216,7 +216,7 @@ def _calls(seed: int) -> None:
         _check(p, call)
 
 
-@fuzz(rounds=20)
+@fuzz(rounds=15)
 def test_calls_are_right_or_refused_alike(seed: int, tmp_path: Path) -> None:
     FakeTensorMode(), _problems(), _closed()  # what takes long, once
     child = Child(lambda: _calls(seed), tmp_path / "log")

@@ -122,7 +122,7 @@ def changed_facts(choose: random.Random, raw: bytes) -> bytes:
 
 
 @pytest.mark.filterwarnings("error")  # they would be lines on standard error
-@fuzz(rounds=400)
+@fuzz(rounds=250)
 def test_a_changed_file_is_read_as_it_is_or_refused(seed: int, tmp_path: Path) -> None:
     choose, path = random.Random(seed), tmp_path / "a.parquet"
     write_trace(drawn(choose), path)
