@@ -11,43 +11,10 @@ import torch
 
 import trimoe
 from support.command_line import run_here
-from support.moe_types import moe_types, tiny_config, tiny_model
+from support.moe_types import KNOWN, REFUSED, moe_types, tiny_config, tiny_model
 from trimoe.errors import InputError
 
-OWN_GATE = "its own way to apply the gate"
-REFUSED = {  # as of transformers 5.24; all others of its types load
-    "beam": OWN_GATE,
-    "dbrx": r"ffn\.experts\.mlp\.\w+ of dtype F32, a part of a format",
-    "deepseek_v4": OWN_GATE,
-    "diffusion_gemma": "one stack of experts in a layer",
-    "ernie4_5_vl_moe": "one stack of experts in a layer",
-    "glm5_next": OWN_GATE,
-    "hy_v4": OWN_GATE,
-    "hy_v4_vl": OWN_GATE,
-    "inkling2": OWN_GATE,
-    "inkling2_loop": OWN_GATE,
-    "inkling2_loop_text": OWN_GATE,
-    "inkling2_text": OWN_GATE,
-    "jetmoe": r"self_attention\.experts\.\w+ of dtype F32, a part of a format",
-    "llama4": "expert layers trimoe can take over",
-    "llama4_text": "expert layers trimoe can take over",
-    "longcat_flash": "experts of each layer that have no weights",
-    "muse_spark": "a norm after each expert",
-    "step3p7": "though its config says",
-}
 TYPES = moe_types()
-_OF_5_24 = """
-afmoe aria aria_text axk1 axk2 bailing_hybrid beam cohere2_moe dbrx deepseek_ocr2 deepseek_v2 deepseek_v3
-deepseek_v32 deepseek_v4 diffusion_gemma dots1 dots3_note dots3_note_text ernie4_5_moe ernie4_5_vl_moe
-exaone_moe flex_olmo flint gemma4 gemma4_text glm4_moe glm4_moe_lite glm4v_moe glm5_next glm_moe_dsa
-gpt_oss granitemoe granitemoe_swa granitemoehybrid granitemoeshared hunyuan_v1_moe hy_v3 hy_v4 hy_v4_vl
-inkling2 inkling2_loop inkling2_loop_text inkling2_text inkling_mm_model inkling_text jamba jetmoe
-kimi_linear kolibri1 laguna lara_mini lfm2_moe llama4 llama4_text longcat_flash mellum mimo_v2_flash
-minimax minimax_m2 minimax_m3_vl minimax_m3_vl_text mistral4 mistral_large4 mixtral muse_spark nemotron_h
-olmoe phimoe qwen2_moe qwen3_5_moe qwen3_5_moe_text qwen3_moe qwen3_next qwen3_omni_moe_thinker
-qwen3_vl_moe qwen4_exp qwen4_exp_text sarvam_mla sarvam_moe solar_open step3p7 unlimited_ocr zaya
-"""
-KNOWN = set(_OF_5_24.split())
 
 
 def logits(model: Any) -> torch.Tensor:

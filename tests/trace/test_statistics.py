@@ -238,6 +238,24 @@ def test_what_cannot_be_known_is_none() -> None:
     assert everyone.skew_step["gini"] == 0 and everyone.fit["skew_lognormal"] is None
 
 
+@pytest.mark.filterwarnings("error")
+def test_tokens_that_take_no_expert() -> None:
+    trace = made(layers=2, experts=8, topk=2, steps=4)
+    none = Trace(trace.meta, np.full_like(trace.ids, -1), trace.weights, trace.step, trace.request)
+    assert trace_stats(none).reuse == dict.fromkeys(("active_again", "same_request", "other_request"))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_token_may_take_an_expert_twice() -> None:
+    """No router does, but no trace is refused for it."""
+    trace = made(layers=2, experts=8, topk=2, steps=4)
+    ids = trace.ids.copy()
+    ids[0] = 0
+    twice = Trace(trace.meta, ids, trace.weights, trace.step, trace.request)
+    links = trace_stats(twice).layers
+    assert links is not None and all(np.isfinite(list(links.values())))
+
+
 def test_bad_options() -> None:
     for bad in ({"hot_share": 0.0}, {"hot_share": 1.0}, {"ema_alpha": float("nan")}, {"window": 0}):
         with pytest.raises(InputError):

@@ -93,7 +93,7 @@ class _Part:
 
     def noise(self) -> Floats:
         """What chance makes of each expert's count, as a variance, [E]."""
-        share = self.counts.sum(0) / self.tokens.sum()
+        share = np.minimum(self.counts.sum(0) / self.tokens.sum(), 1)  # a token may take an expert twice
         return np.asarray(share * (1 - share))
 
 
