@@ -13,6 +13,7 @@ from trimoe.trace import PRESETS, ClassRule, GeneratorSpec, StatsOptions, Trace,
 from trimoe.trace.drift import drift_of, hot_sets, popularity_moments, predict, request_reuse
 from trimoe.trace.layer_links import layer_links
 from trimoe.trace.popularity import cold_share, inclusion, logit_correlation, spread
+from trimoe.trace.routing import MAX_EXPERTS, TraceMeta
 from trimoe.trace.skew import class_mix, gini, skew_of
 from trimoe.trace.stats import fit_generator
 
@@ -254,6 +255,14 @@ def test_a_token_may_take_an_expert_twice() -> None:
     twice = Trace(trace.meta, ids, trace.weights, trace.step, trace.request)
     links = trace_stats(twice).layers
     assert links is not None and all(np.isfinite(list(links.values())))
+
+
+def test_more_experts_than_any_model_has() -> None:
+    """A small file may claim them; a table of all pairs would fill the memory."""
+    few = made(layers=2, experts=8, topk=2, steps=4)
+    assert layer_links(few) is not None
+    many = TraceMeta(**{**vars(few.meta), "experts": MAX_EXPERTS})
+    assert trace_stats(Trace(many, few.ids, few.weights, few.step, few.request)).layers is None
 
 
 def test_bad_options() -> None:
