@@ -131,7 +131,7 @@ def test_a_mapped_layer_computes_what_the_packed_one_does() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"experts": 0}, "1 to 2^20 experts"), ({"hidden": -1}, "hidden size of 1 to 2^20"),
-     ({"inter": 2**21}, "intermediate size of 1 to 2^20"), ({"weights": "int3"}, "one of the six"),
+     ({"inter": 2**21}, "intermediate size of 1 to 2^20"), ({"weights": "int3"}, "got int3; try int8"),
      ({"weights": "fp16"}, "weights of fp32, bf16, int8, int4, fp8 or mxfp4; got fp16"),
      ({"activation": "tanh"}, "activation silu"), ({"activation": "swiglu_oai", "gated": False}, "a gate"),
      ({"weights": "int4", "group": 48}, "groups of 32, 64 or 128; got 48"),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support.others import interrupt_after
 from trimoe.errors import FailureError, InputError
 from trimoe.whole_file import check_output, whole_file
 
@@ -29,6 +30,13 @@ def test_an_older_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
         file.write(b"new")
         assert path.read_bytes() == b"old"
     assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupt_as_soon_as_the_file_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_after(monkeypatch, "open")
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:

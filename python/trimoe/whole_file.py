@@ -61,17 +61,17 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     FailureError where the system cannot write it.
     """
     target = target_of(path)
-    part = target.with_name(f".trimoe-{secrets.token_hex(8)}.part")  # nobody else's: O_EXCL
+    part = target.with_name(f".trimoe-{secrets.token_hex(8)}.part")  # nobody else's
     try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             with os.fdopen(descriptor, "wb") as file:
                 with contextlib.suppress(FileNotFoundError):
                     os.fchmod(descriptor, stat.S_IMODE(os.stat(target).st_mode) & 0o777)
                 yield file
             os.replace(part, target)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
+        except BaseException:  # an interrupt may come as soon as the file is there
+            with contextlib.suppress(OSError):
                 os.unlink(part)
             raise
     except OSError as error:

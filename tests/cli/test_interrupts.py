@@ -89,6 +89,10 @@ def result(json_output: JsonOption = False) -> None:
 def late() -> None:
     atexit.register(ctrl_c)
 
+@app.command()
+def after_the_work() -> None:
+    signal.signal = ctrl_c  # the handlers go back
+
 if __name__ == "__main__":
     sys.exit(main())
 """
@@ -148,7 +152,9 @@ def test_what_is_ignored_stays_ignored() -> None:
     assert ended(process) == (143, "in order\n", "trimoe: terminated\n")
 
 
-@pytest.mark.parametrize("command", ["unraisable", "another-error", "result --json", "late"])
+@pytest.mark.parametrize(
+    "command", ["unraisable", "another-error", "result --json", "after-the-work", "late"]
+)
 def test_where_it_is_easily_lost(command: str) -> None:
     assert ended(started(*command.split())) == (130, "", "trimoe: interrupted\n")
 

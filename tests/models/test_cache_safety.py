@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from support.command_line import drop_file_capabilities
-from support.others import give_to
+from support.others import give_to, interrupt_after
 from trimoe.expert_layer import ExpertLayer, LayerSpec
 from trimoe.models.cache import PackedCache
 
@@ -200,6 +200,16 @@ def test_the_file_of_a_dead_writer_goes_and_that_of_another_user_stays(
     give_to(monkeypatch, private_cache / "theirs.part")
     save(cache_of())
     assert sorted(os.listdir(private_cache)) == ["key.experts", "theirs.part"]
+
+
+def test_an_interrupt_as_soon_as_the_file_is_there(
+    private_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private_cache.mkdir(mode=0o700)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, "open", cache_of().path.with_suffix(".part").name)
+        save(cache_of())
+    assert os.listdir(private_cache) == []
 
 
 def test_an_older_file_of_another_user_stays(private_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

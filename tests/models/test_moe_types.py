@@ -11,30 +11,9 @@ import torch
 
 import trimoe
 from support.command_line import run_here
-from support.moe_types import KNOWN, moe_types, tiny_config, tiny_model
+from support.moe_types import KNOWN, REFUSED, moe_types, tiny_config, tiny_model
 from trimoe.errors import InputError
 
-OWN_GATE = "its own way to apply the gate"
-REFUSED = {  # as of transformers 5.24; all others of its types load
-    "beam": OWN_GATE,
-    "dbrx": r"ffn\.experts\.mlp\.\w+ of dtype F32, a part of a format",
-    "deepseek_v4": OWN_GATE,
-    "diffusion_gemma": "one stack of experts in a layer",
-    "ernie4_5_vl_moe": "one stack of experts in a layer",
-    "glm5_next": OWN_GATE,
-    "hy_v4": OWN_GATE,
-    "hy_v4_vl": OWN_GATE,
-    "inkling2": OWN_GATE,
-    "inkling2_loop": OWN_GATE,
-    "inkling2_loop_text": OWN_GATE,
-    "inkling2_text": OWN_GATE,
-    "jetmoe": r"self_attention\.experts\.\w+ of dtype F32, a part of a format",
-    "llama4": "expert layers trimoe can take over",
-    "llama4_text": "expert layers trimoe can take over",
-    "longcat_flash": "experts of each layer that have no weights",
-    "muse_spark": "a norm after each expert",
-    "step3p7": "though its config says",
-}
 TYPES = moe_types()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.others import give_to
+from support.others import give_to, interrupt_after
 from trimoe.errors import FailureError, InputError
 from trimoe.models.new_folder import new_folder
 from trimoe.models.packed_folder import PACKED_FILE
@@ -47,6 +47,13 @@ def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
         (part / PACKED_FILE).write_bytes(OURS)
         raise KeyboardInterrupt
     assert tree(tmp_path) == WHOLE
+
+
+def test_an_interrupt_as_soon_as_the_folder_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_after(monkeypatch, "mkdir")
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "out")
+    assert tree(tmp_path) == {}
 
 
 @pytest.mark.parametrize("name", [".out.part", ".out.01234567.part"])

@@ -117,6 +117,27 @@ SPECIAL: dict[str, dict[str, Any]] = {
     },
     "zaya": {"num_experts_per_tok": 1},
 }  # fmt: skip
+_OWN_GATE = "its own way to apply the gate"
+REFUSED = {  # as of transformers 5.24; all others of its types load
+    "beam": _OWN_GATE,
+    "dbrx": r"ffn\.experts\.mlp\.\w+ of dtype F32, a part of a format",
+    "deepseek_v4": _OWN_GATE,
+    "diffusion_gemma": "one stack of experts in a layer",
+    "ernie4_5_vl_moe": "one stack of experts in a layer",
+    "glm5_next": _OWN_GATE,
+    "hy_v4": _OWN_GATE,
+    "hy_v4_vl": _OWN_GATE,
+    "inkling2": _OWN_GATE,
+    "inkling2_loop": _OWN_GATE,
+    "inkling2_loop_text": _OWN_GATE,
+    "inkling2_text": _OWN_GATE,
+    "jetmoe": r"self_attention\.experts\.\w+ of dtype F32, a part of a format",
+    "llama4": "expert layers trimoe can take over",
+    "llama4_text": "expert layers trimoe can take over",
+    "longcat_flash": "experts of each layer that have no weights",
+    "muse_spark": "a norm after each expert",
+    "step3p7": "though its config says",
+}
 _OF_5_24 = """
 afmoe aria aria_text axk1 axk2 bailing_hybrid beam cohere2_moe dbrx deepseek_ocr2 deepseek_v2 deepseek_v3
 deepseek_v32 deepseek_v4 diffusion_gemma dots1 dots3_note dots3_note_text ernie4_5_moe ernie4_5_vl_moe
@@ -128,7 +149,7 @@ minimax minimax_m2 minimax_m3_vl minimax_m3_vl_text mistral4 mistral_large4 mixt
 olmoe phimoe qwen2_moe qwen3_5_moe qwen3_5_moe_text qwen3_moe qwen3_next qwen3_omni_moe_thinker
 qwen3_vl_moe qwen4_exp qwen4_exp_text sarvam_mla sarvam_moe solar_open step3p7 unlimited_ocr zaya
 """
-KNOWN = set(_OF_5_24.split())  # to whoever wrote the sizes
+KNOWN = set(_OF_5_24.split())
 _MAX_PARAMETERS = 20_000_000  # a size that the tables do not know: better told than built
 
 

@@ -188,6 +188,9 @@ def damage(path: Path, what: str) -> None:
         elif what == "a null":
             steps = pa.array([None, *table["step"].to_pylist()[1:]], pa.int32())
             table = table.set_column(0, "step", steps)
+        elif what == "a step before 0":
+            steps = pa.array([-1 if step == 0 else step for step in table["step"].to_pylist()], pa.int32())
+            table = table.set_column(0, "step", steps)
         elif what == "a gap":
             table = table.filter(pa.array([row["token"] != 0 for row in table.to_pylist()]))
             metadata["rows"] = table.num_rows
@@ -212,6 +215,7 @@ def damage(path: Path, what: str) -> None:
         ("ids", "expert ids of -1 (none) to 7; got 1"),
         ("a column", "a column request"),
         ("a null", "a value in every row of step"),
+        ("a step before 0", "steps that count up from 0"),
         ("a gap", "tokens that count up from 0"),
     ],
 )

@@ -13,6 +13,7 @@ from trimoe.trace import PRESETS, ClassRule, GeneratorSpec, StatsOptions, Trace,
 from trimoe.trace.drift import drift_of, hot_sets, popularity_moments, predict, request_reuse
 from trimoe.trace.layer_links import layer_links
 from trimoe.trace.popularity import cold_share, inclusion, logit_correlation, spread
+from trimoe.trace.routing import MAX_EXPERTS, TraceMeta
 from trimoe.trace.skew import class_mix, gini, skew_of
 from trimoe.trace.stats import fit_generator
 
@@ -236,6 +237,32 @@ def test_what_cannot_be_known_is_none() -> None:
     assert trace_stats(made(layers=2, steps=1)).predictability == {}
     everyone = trace_stats(made(layers=2, experts=4, topk=4, steps=4))
     assert everyone.skew_step["gini"] == 0 and everyone.fit["skew_lognormal"] is None
+
+
+@pytest.mark.filterwarnings("error")
+def test_tokens_that_take_no_expert() -> None:
+    trace = made(layers=2, experts=8, topk=2, steps=4)
+    none = Trace(trace.meta, np.full_like(trace.ids, -1), trace.weights, trace.step, trace.request)
+    assert trace_stats(none).reuse == dict.fromkeys(("active_again", "same_request", "other_request"))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_token_may_take_an_expert_twice() -> None:
+    """No router does, but no trace is refused for it."""
+    trace = made(layers=2, experts=8, topk=2, steps=4)
+    ids = trace.ids.copy()
+    ids[0] = 0
+    twice = Trace(trace.meta, ids, trace.weights, trace.step, trace.request)
+    links = trace_stats(twice).layers
+    assert links is not None and all(np.isfinite(list(links.values())))
+
+
+def test_more_experts_than_any_model_has() -> None:
+    """A small file may claim them; a table of all pairs would fill the memory."""
+    few = made(layers=2, experts=8, topk=2, steps=4)
+    assert layer_links(few) is not None
+    many = TraceMeta(**{**vars(few.meta), "experts": MAX_EXPERTS})
+    assert trace_stats(Trace(many, few.ids, few.weights, few.step, few.request)).layers is None
 
 
 def test_bad_options() -> None:

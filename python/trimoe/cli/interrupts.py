@@ -67,14 +67,14 @@ class Stops:
     ) -> None:
         if not self._is_open:
             return
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
         if self._again is not None:
             self._again.cancel()
         if self._pipe is not None:
             signal.set_wakeup_fd(-1)
             os.close(self._pipe[1])
         sys.unraisablehook = self._hook
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
     def _stop(self, number: int, frame: FrameType | None) -> NoReturn:
         self.number = number

@@ -43,8 +43,12 @@ class _End:
 def run(arguments: Sequence[str], *, is_program: bool = False) -> int:
     """Run a command line and return its exit code. is_program: it is what the process is for."""
     prepare_streams()
-    with Stops(impatient=is_program) as stops:
-        end = _end_of(arguments, stops)
+    stops = Stops(impatient=is_program)
+    try:
+        with stops:
+            end = _end_of(arguments, stops)
+    except KeyboardInterrupt as error:  # after the work, before the handlers were back
+        end = _end_by(error, stops.number)
     if end.error is not None:
         traceback.print_exception(end.error)
     if end.line and _COMPLETION not in os.environ:  # nothing between a shell and its Tab

@@ -148,15 +148,18 @@ class PackedCache:
         part = self.path.with_suffix(".part").name
         with own_folder(self.folder, create=True) as folder:
             remove_leftovers(folder)
-            with _part_file(part, folder) as descriptor:
-                there = self._is_there(folder)
-                if descriptor is None or there:
-                    return there
-                self._file.write(descriptor, layers)
-                os.rename(part, self.path.name, src_dir_fd=folder, dst_dir_fd=folder)
-                os.fsync(folder)
-                self._remove_older(folder)
-                return True
+            try:
+                with _part_file(part, folder) as descriptor:
+                    there = self._is_there(folder)
+                    if descriptor is None or there:
+                        return there
+                    self._file.write(descriptor, layers)
+                    os.rename(part, self.path.name, src_dir_fd=folder, dst_dir_fd=folder)
+                    os.fsync(folder)
+                    self._remove_older(folder)
+                    return True
+            finally:  # our own too, unless it was renamed; even if an interrupt came before its lock
+                remove_leftovers(folder)
 
     def _is_there(self, folder: int) -> bool:
         """OSError where something else has the name."""
@@ -180,21 +183,15 @@ class PackedCache:
 
 @contextlib.contextmanager
 def _part_file(name: str, folder: int) -> Iterator[int | None]:
-    """A new, locked file, removed at the end unless it was renamed; None if another has it."""
+    """A new file, locked until the end; None if another has it."""
     try:
         descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=folder)
     except FileExistsError:
         yield None
         return
     try:
-        if not (lock(descriptor) and is_at(descriptor, name, folder)):
-            yield None  # another process took it for a leftover
-            return
-        try:
-            yield descriptor
-        finally:
-            if is_at(descriptor, name, folder):
-                os.unlink(name, dir_fd=folder)
+        is_mine_alone = lock(descriptor) and is_at(descriptor, name, folder)
+        yield descriptor if is_mine_alone else None  # another process took it for a leftover
     finally:
         os.close(descriptor)
 

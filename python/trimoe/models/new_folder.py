@@ -37,17 +37,22 @@ def new_folder(place: Path) -> Iterator[Path]:
             )
         _remove_leftovers(target)
         part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-        part.mkdir()
-        with _opened(part) as descriptor:
-            try:
-                if not lock(descriptor):
-                    raise _other_writer(target)
-                yield part
-                os.fsync(descriptor)
-                os.rename(part, target)
-            except BaseException:
-                _remove(part, descriptor)
-                raise
+        try:
+            part.mkdir()
+            with _opened(part) as descriptor:
+                try:
+                    if not lock(descriptor):
+                        raise _other_writer(target)
+                    yield part
+                    os.fsync(descriptor)
+                    os.rename(part, target)
+                except BaseException:
+                    _remove(part, descriptor)
+                    raise
+        except BaseException:  # an interrupt may come as soon as the folder is there
+            with contextlib.suppress(OSError):
+                part.rmdir()
+            raise
     except OSError as error:
         raise FailureError(
             expected=f"to write the folder {place}",

@@ -136,7 +136,7 @@ def request_reuse(trace: Trace) -> dict[str, float | None]:
     same step takes, which is what popularity alone gives. None where there is no such pair.
     """
     active = trace.counts > 0
-    again = float((active[1:] & active[:-1]).sum() / active[:-1].sum()) if trace.steps > 1 else None
+    used = int(active[:-1].sum())
     order = np.argsort(trace.request, kind="stable")  # tokens of a request, in their order
     follows = trace.request[order][1:] == trace.request[order][:-1]
     before, after = order[:-1][follows], order[1:][follows]
@@ -149,7 +149,7 @@ def request_reuse(trace: Trace) -> dict[str, float | None]:
     pairs = int((trace.counts * (n - 1)).sum())
     others = float((trace.counts * (trace.counts - 1)).sum() / pairs) if pairs else None
     return {
-        "active_again": again,
+        "active_again": int((active[1:] & active[:-1]).sum()) / used if used else None,
         "same_request": kept / chosen if chosen else None,
         "other_request": others,
     }

@@ -13,11 +13,13 @@ __all__ = ["layer_links"]
 
 Floats = npt.NDArray[Any]
 _ROOM_TOKENS = 64
+# No model has as many; sums are [E, E], and what a file claims must not fill the memory.
+_MOST_EXPERTS = 4096
 _MIN_TOKENS = 4  # of a step and half of the requests, to tell links from popularity that moves
 
 
 def layer_links(trace: Trace) -> dict[str, float] | None:
-    """What half of the tokens teach about the other half; None for one layer or too few tokens.
+    """What half of the tokens teach about the other half; None for one layer, too few tokens, or E over 4096.
 
     link_strength: each expert is paired with the one of the next layer that it most often leads to; how much
     oftener both are taken than by chance, over how much oftener they could be (Loevinger's H). 0: layers are
@@ -27,7 +29,7 @@ def layer_links(trace: Trace) -> dict[str, float] | None:
     """
     layers, experts = len(trace.meta.layers), trace.meta.experts
     learn, test = _halves(trace)
-    if layers < 2 or min(learn.sum(), test.sum()) < _MIN_TOKENS:
+    if layers < 2 or experts > _MOST_EXPERTS or min(learn.sum(), test.sum()) < _MIN_TOKENS:
         return None
     excess, room = 0.0, 0.0
     recalls = np.zeros(2)
@@ -93,7 +95,7 @@ class _Part:
 
     def noise(self) -> Floats:
         """What chance makes of each expert's count, as a variance, [E]."""
-        share = self.counts.sum(0) / self.tokens.sum()
+        share = np.minimum(self.counts.sum(0) / self.tokens.sum(), 1)  # a token may take an expert twice
         return np.asarray(share * (1 - share))
 
 

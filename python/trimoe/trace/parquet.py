@@ -93,7 +93,7 @@ def _read(path: Path) -> Trace:
     if any((rows != rows[0]).any() for rows in by_layer.values()):
         raise _unreadable(path, "the same tokens in every layer", "rows missing or twice")
     step, token = by_layer["step"][0], by_layer["token"][0]
-    begins = np.flatnonzero(np.diff(step, prepend=-1))
+    begins = np.append(0, np.flatnonzero(np.diff(step)) + 1)
     lengths = np.diff(begins, append=len(step))
     if not (token == np.arange(len(step)) - np.repeat(begins, lengths)).all():
         raise _unreadable(path, "tokens that count up from 0 in each step", "gaps")
