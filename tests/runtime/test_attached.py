@@ -25,8 +25,7 @@ from trimoe.domains import CPU, FIRST_DIMM, GPU, SPLIT
 from trimoe.errors import InputError
 from trimoe.models.stored_experts import StoredExperts, stored_experts
 from trimoe.policies import Workload, policy_names
-from trimoe.runtime import driver
-from trimoe.runtime.attached import Attached, attach
+from trimoe.runtime import Attached, attach, driver
 from trimoe.runtime.generation import Sampling, generate
 from trimoe.runtime.machine_clock import MachineClock
 
