@@ -10,7 +10,8 @@ namespace trimoe {
 class Error : public std::runtime_error {
  public:
   Error(const std::string& what_expected, const std::string& what_came, const std::string& what_to_try)
-      : std::runtime_error("trimoe: expected " + what_expected + "; got " + what_came + "; try " + what_to_try),
+      : std::runtime_error("trimoe: expected " + what_expected + "; got " + what_came + "; try " +
+                           what_to_try),
         expected(what_expected),
         got(what_came),
         hint(what_to_try) {}

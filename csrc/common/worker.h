@@ -9,8 +9,8 @@
 namespace trimoe {
 
 // The thread starts with the first job and waits for the next, as long as the worker lives. A child of fork
-// does not have it: there a job is done at once, by whoever brings it. Any thread may bring jobs; a worker ends
-// when nobody waits for one.
+// does not have it: there a job is done at once, by whoever brings it. Any thread may bring jobs; a worker
+// ends when nobody waits for one.
 class Worker {
  public:
   Worker();

@@ -46,7 +46,8 @@ class FixedPlan final : public Policy {
 class PolicyError : public Error {
  public:
   PolicyError(const std::string& what_came, std::shared_ptr<void> error)
-      : Error("a plan from the layer's policy", what_came, "the policy's own error"), cause(std::move(error)) {}
+      : Error("a plan from the layer's policy", what_came, "the policy's own error"),
+        cause(std::move(error)) {}
   const std::shared_ptr<void> cause;
 };
 

@@ -1,6 +1,6 @@
 // CFG_EXPERT: says what lies at an address, or in pieces on many DIMMs, and gives it a slot.
-//   slot, weight_addr, dtype bits; payload: ExpertConfig, then the Pieces of a striped expert in order; its CRC in
-//   stride.
+//   slot, weight_addr, dtype bits; payload: ExpertConfig, then the Pieces of a striped expert in order; its
+//   CRC in stride.
 #include <cstring>
 
 #include "common/error.h"

@@ -82,7 +82,8 @@ WorkTime time_of(const DimmState& dimm, const Work& work) {
   const ExpertTime time = expert_time(*dimm.config.spec, core,
                                       {hidden, inter, work.tokens, each, dimms, dimm.config.stream_share});
   // The link waits as long for either matrix as it is large.
-  const double gate_up_ns = time.gate_up_ns + time.gather_ns * 2 / 3, down_ns = time.down_ns + time.gather_ns / 3;
+  const double gate_up_ns = time.gate_up_ns + time.gather_ns * 2 / 3,
+               down_ns = time.down_ns + time.gather_ns / 3;
   const double half_ns = (gate_up_ns + down_ns) / 2;
   return {gated ? gate_up_ns : half_ns, gated ? down_ns : half_ns,
           reduce_ns(core, {shape.hidden, inter, work.tokens}), time.dram_nj};
@@ -100,7 +101,8 @@ void count_stream(DimmState& dimm, const Work& work, Matrices which, double shar
     const auto part = [&](double of) { return std::llround(static_cast<double>(piece.bytes) * of / all); };
     const auto matrix = static_cast<double>(bytes);
     const double streamed =
-        share * static_cast<double>(which == Matrices::kGateUp ? part(matrix) : piece.bytes - part(all - matrix));
+        share *
+        static_cast<double>(which == Matrices::kGateUp ? part(matrix) : piece.bytes - part(all - matrix));
     owner->counters.dram_read_bytes += static_cast<int64_t>(streamed);
     owner->counters.dram_nj += dram_nj * streamed / all;
     if (owner != &dimm) count_link(*owner, static_cast<int64_t>(streamed));

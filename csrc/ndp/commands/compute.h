@@ -47,7 +47,8 @@ WorkTime time_of(const DimmState& dimm, const Work& work);
 // Which weights a rank streams; of all ranks they add up to the bytes of the expert.
 enum class Matrices : uint8_t { kGateUp, kDown };
 
-// The bytes and the energy of a stream over weights, `share` of which was done, on every DIMM that reads some.
+// The bytes and the energy of a stream over weights, `share` of which was done, on every DIMM that reads
+// some.
 void count_stream(DimmState& dimm, const Work& work, Matrices which, double share);
 
 constexpr uint64_t kBufferAlign = 64;  // of offsets

@@ -16,8 +16,8 @@ struct Piece {
   int64_t bytes = 0;
 };
 
-// Localized: one piece, on the DIMM that has the slot. Striped: pieces on many DIMMs, in order; a DIMM that runs
-// the expert gathers them over the link, and the host reads it from all channels at once.
+// Localized: one piece, on the DIMM that has the slot. Striped: pieces on many DIMMs, in order; a DIMM that
+// runs the expert gathers them over the link, and the host reads it from all channels at once.
 struct ExpertSlot {
   ExpertShape shape;
   Number number = Number::kBf16;
@@ -26,8 +26,8 @@ struct ExpertSlot {
   bool is_localized(int dimm) const { return pieces.size() == 1 && dimm_of(pieces[0].address) == dimm; }
 };
 
-// The 64 bytes that follow a CFG_EXPERT descriptor, the pieces of a striped expert behind them; the CRC of both
-// is in its stride.
+// The 64 bytes that follow a CFG_EXPERT descriptor, the pieces of a striped expert behind them; the CRC of
+// both is in its stride.
 struct ExpertConfig {
   uint32_t hidden = 0, inter = 0;
   uint16_t group = 0;

@@ -117,7 +117,8 @@ bool is_poisoned(Peers& peers, const std::vector<Piece>& pieces) {
   });
 }
 
-const std::byte* bytes_together(Peers& peers, const std::vector<Piece>& pieces, std::vector<std::byte>& room) {
+const std::byte* bytes_together(Peers& peers, const std::vector<Piece>& pieces,
+                                std::vector<std::byte>& room) {
   const std::byte* first = bytes_at(peers, pieces[0].address, pieces[0].bytes);
   const std::byte* next = first;
   bool is_whole = true;
