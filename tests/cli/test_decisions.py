@@ -155,6 +155,7 @@ BAD: list[tuple[list[str], str]] = [
     (["--policy", "trimoe", *WHOLE, "--ndp-dimms", "5"], "DIMMs"),
     (["--policy", "trimoe", *WHOLE, "--ndp-arithmetic", "abacus"], "--ndp-arithmetic host or core"),
     (["--ndp-dimms", "4", "--ndp-arithmetic", "abacus"], "--ndp-arithmetic host or core"),
+    (["--policy", "trimoe", *WHOLE, "--cold-tokens", "2"], "either --policy or --cold-tokens"),
     (["--policy", "trimoe", *DIMMS, "--format", "fp32"], "fp32"),
     (["--policy", "monde", *WHOLE, "--format", "fp8"], "fp8"),
     (["--routing", "no/such.parquet"], "no/such.parquet"),

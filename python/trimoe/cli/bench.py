@@ -180,10 +180,11 @@ def dispatch(
     steps: Annotated[int, typer.Option(min=1, max=10**6, help="Steps of all layers to time.")] = 8,
     json_output: JsonOption = False,
 ) -> None:
-    """Time the way from the router's output to the work: the call itself, and systems that decide.
+    """Time the call itself, and systems that decide before it.
 
-    The call is of a layer with nothing to compute. Systems drive 48 layers of 128 experts, as those of
-    Qwen3-30B-A3B but narrow, int4; the machine is a stand-in for the profile.
+    From the router's output to the work. The call is of a layer with nothing to compute. Systems drive 48
+    layers of 128 experts, as those of Qwen3-30B-A3B but narrow, int4; the machine is a stand-in for the
+    profile.
 
     \b
     Examples:

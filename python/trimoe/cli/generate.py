@@ -73,8 +73,9 @@ def generate(
     measure: MeasureOption = True,
     ndp_dimms: NdpDimmsOption = 0,
     cold_tokens: Annotated[
-        int, typer.Option(min=0, help="Most tokens in a step of an expert that DIMM-NDPs run as a cold one.")
-    ] = 4,
+        int | None,
+        typer.Option(min=0, help="Most tokens in a step of an expert that DIMM-NDPs run as a cold one; 4."),
+    ] = None,
     ndp_arithmetic: Annotated[
         str,
         typer.Option(
@@ -101,10 +102,7 @@ def generate(
       trimoe generate --policy hybrimoe --hardware h100-8470-ndp16 --temperature 0
       trimoe generate --policy trimoe --ndp-dimms 16 --profile run.perfetto
     """
-    check_choice("--dtype", dtype, ("auto", "float32", "bfloat16"))
-    if not math.isfinite(temperature):
-        raise InputError(expected="a finite --temperature", got=str(temperature), hint="0.8")
-    check_choice("--ndp-arithmetic", ndp_arithmetic, ("host", "core"))
+    _check(dtype, temperature, ndp_arithmetic)
     from trimoe.models.expert_math import Packing
 
     packing = Packing(fmt, group, activations)
@@ -112,6 +110,8 @@ def generate(
     decisions = Decisions.read(
         model, packing, max_new_tokens, policy, hardware, settings, ndp_dimms, ndp_arithmetic, timeline
     )
+    if decisions is not None and cold_tokens is not None:
+        raise InputError(expected="either --policy or --cold-tokens", got="both", hint="one of them")
     trace = read_routing(routing, model)
     from trimoe.runtime.prediction import predict_memory
 
@@ -133,7 +133,7 @@ def generate(
         tokens = len(tokenizer(prompt)["input_ids"])
         attached = decisions.attach(loaded, tokens, max_new_tokens, router)
     elif ndp_dimms:
-        ndp = _ndp_domain(loaded, ndp_dimms, cold_tokens, ndp_arithmetic)
+        ndp = _ndp_domain(loaded, ndp_dimms, 4 if cold_tokens is None else cold_tokens, ndp_arithmetic)
     say = (lambda text: None) if json_output else _say
     sampling = Sampling(max_new_tokens, temperature, top_k, seed)
     with router or nullcontext():
@@ -168,6 +168,13 @@ def _load_facts(store: Any) -> dict[str, Any]:
         "duration_ns": store.load_ns,
         "gbps": store.source_bytes / store.load_ns,
     }
+
+
+def _check(dtype: str, temperature: float, arithmetic: str) -> None:
+    check_choice("--dtype", dtype, ("auto", "float32", "bfloat16"))
+    if not math.isfinite(temperature):
+        raise InputError(expected="a finite --temperature", got=str(temperature), hint="0.8")
+    check_choice("--ndp-arithmetic", arithmetic, ("host", "core"))
 
 
 def _say(text: str) -> None:

@@ -44,6 +44,7 @@ def attach(
     routing: TraceRouter | None = None,
     arithmetic: str = "host",
     keep: bool = False,
+    narrow: bool = False,
 ) -> Attached:
     """From here on the policy says of every call where a model's experts run; results stay the same.
 
@@ -61,6 +62,7 @@ def attach(
         routing: that the model runs under, in place of its routers, if it does.
         arithmetic: of the DIMMs: "host", the same bits as without them, or "core", the emulated core's.
         keep: whether to remember every interval, for timelines.
+        narrow: whether the experts may be of other widths than the policy's, as benches have them.
 
     Raises:
         InputError: a model without stored experts, of another shape, or that does not fit on that machine; a
@@ -68,7 +70,8 @@ def attach(
     """
     if arithmetic not in ARITHMETIC:
         raise InputError(expected=f"arithmetic {' or '.join(ARITHMETIC)}", got=arithmetic, hint="host")
-    return Attached(model, policy, work, popularity, foresight, routing, arithmetic, keep)
+    modules = _modules(model, policy, narrow)
+    return Attached(model, modules, policy, work, popularity, foresight, routing, arithmetic, keep)
 
 
 class Attached:
@@ -82,6 +85,7 @@ class Attached:
     def __init__(
         self,
         model: Any,
+        modules: list[StoredExperts],
         policy: Policy,
         work: Workload,
         popularity: Floats | None,
@@ -90,7 +94,6 @@ class Attached:
         arithmetic: str,
         keep: bool,
     ) -> None:
-        modules = _modules(model, policy)
         deployments = deployed(policy, work)
         popularity = _popularity(popularity, len(modules), policy.cost.shape.moe.experts)
         self.policy, self._handles = policy, [module.handle for module in modules]
@@ -223,13 +226,14 @@ def _popularity(given: Floats | None, layers: int, experts: int) -> Floats:
     return np.ones((layers, experts)) if given is None else given
 
 
-def _modules(model: Any, policy: Policy) -> list[StoredExperts]:
+def _modules(model: Any, policy: Policy, narrow: bool) -> list[StoredExperts]:
     """Of the MoE layers, in order."""
     cost = policy.cost
     moe, modules = cost.shape.moe, stored_experts(model)
     wanted = [(moe.experts, moe.hidden, moe.inter, cost.weights)] * len(moe.moe_layers)
     specs = [module.layer.spec for module in modules]
-    found = [(spec.experts, spec.hidden, spec.inter, spec.weights) for spec in specs]
+    widths = [(moe.hidden, moe.inter) if narrow else (spec.hidden, spec.inter) for spec in specs]
+    found = [(spec.experts, *width, spec.weights) for spec, width in zip(specs, widths, strict=True)]
     if found != wanted:
         raise InputError(
             expected=f"a model from trimoe.load, as the policy's {cost.shape.name}: {_told(wanted)}",

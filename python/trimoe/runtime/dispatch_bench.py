@@ -64,7 +64,8 @@ def policy_costs(
     model, found = _narrow_model(cost), []
     for name in names:
         try:
-            attached = attach(model, make_policy(name, cost), Workload(tokens, 512, max(2, steps)))
+            work = Workload(tokens, 512, max(2, steps))
+            attached = attach(model, make_policy(name, cost), work, narrow=True)
         except InputError:
             if not leave_out:
                 raise

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trimoe.errors import InputError
+from trimoe.human import human_number
 
 __all__ = ["MAX_EXPERTS", "NO_EXPERT", "Trace", "TraceMeta"]
 
@@ -186,7 +187,7 @@ def _check_scores(scores: npt.NDArray[np.float32], want: tuple[int, ...]) -> Non
     low, high = float(scores.min()), float(scores.max())
     if not 0 <= low <= high <= 1:  # not with a NaN either
         bad = low if low < 0 else high
-        raise _broken("router probabilities of 0 to 1", f"{bad:.3g}")
+        raise _broken("router probabilities of 0 to 1", human_number(float(bad)))
 
 
 def _broken(expected: str, got: str) -> InputError:
