@@ -203,3 +203,15 @@ def test_a_trace_that_ends_too_early(tmp_path: Path, capfd: pytest.CaptureFixtur
     write_trace(Trace(trace.meta, *few), path)
     outcome = run_here([*ARGUMENTS, "--json", "--routing", str(path)], capfd)
     outcome.assert_one_line("tokens or more in the trace", "a shorter --prompt or fewer --max-new-tokens")
+
+
+def test_this_machine_needs_no_calibration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its roofline is enough; a calibration counts where there is one."""
+    monkeypatch.setenv("TRIMOE_CACHE", str(tmp_path / "none"))
+    report = as_json(capfd, "--policy", "monde", "--ndp-dimms", "4")
+    named = {one["name"] for one in report["decode"]["domains"]}
+    assert named <= {"CPU", *(f"DIMM {number}" for number in range(4))} and len(named) > 1
+    monkeypatch.setattr("trimoe.hardware.profile.is_calibrated", lambda: True)
+    run_here([*ARGUMENTS, "--policy", "trimoe"], capfd).assert_one_line("a calibrated machine")

@@ -14,6 +14,7 @@ from trimoe.cli.render import human_ns, print_facts, print_line, print_table
 from trimoe.errors import InputError
 
 if TYPE_CHECKING:
+    from trimoe.hardware.profile import Profile
     from trimoe.models.expert_math import Packing
     from trimoe.policies import Policy
     from trimoe.runtime.attached import Attached
@@ -31,7 +32,6 @@ __all__ = [
     "read_routing",
 ]
 
-_THIS = "this-machine"
 PolicyOption = Annotated[
     str | None,
     typer.Option(
@@ -103,7 +103,7 @@ class Decisions:
             raise InputError(expected=f"--set {name}.OPTION=VALUE", got=other, hint=f"--policy {other}")
         if timeline is not None:
             check_output(timeline, *ENDINGS)
-        profile = load_profile(_THIS if hardware is None else hardware)
+        profile = load_profile(hardware) if hardware is not None else _this_machine()
         if ndp_dimms:
             profile = profile.with_dimms(ndp_dimms)
         spec = predict_spec(model, packing)
@@ -141,6 +141,18 @@ def read_routing(path: Path | None, model: Path) -> Trace | None:
     trace, shape = read_trace(path), load_model_shape(str(model))
     trace.check_model(experts=shape.moe.experts, topk=shape.topk, layers=shape.moe.moe_layers)
     return trace
+
+
+def _this_machine() -> Profile:
+    """As `trimoe calibrate` found it; else by its roofline."""
+    from trimoe.cli.generate import use_threads
+    from trimoe.hardware.profile import CALIBRATED, is_calibrated, load_profile
+    from trimoe.runtime.calibration import rough_profile
+
+    if is_calibrated():
+        return load_profile(CALIBRATED)
+    use_threads()
+    return rough_profile()
 
 
 def print_decisions(result: Generation) -> None:

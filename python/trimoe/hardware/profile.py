@@ -28,6 +28,7 @@ __all__ = [
     "NdpProfile",
     "PcieProfile",
     "Profile",
+    "is_calibrated",
     "load_profile",
     "profile_names",
 ]
@@ -194,6 +195,15 @@ def profile_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.json")))
 
 
+def is_calibrated() -> bool:
+    """Whether `load_profile(CALIBRATED)` finds a file."""
+    return _calibrated_path().is_file()
+
+
+def _calibrated_path() -> Path:
+    return cache_folder() / f"{CALIBRATED}.json"
+
+
 def load_profile(name_or_path: str | Path) -> Profile:
     """A shipped profile by name, `this-machine` after `trimoe calibrate`, or a JSON file by its path.
 
@@ -205,7 +215,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
         path = _FOLDER / f"{text}.json"
         raw = read_json(path)
     elif text == CALIBRATED:
-        path = cache_folder() / f"{CALIBRATED}.json"
+        path = _calibrated_path()
         if not path.is_file():
             raise InputError(
                 expected="a calibrated machine", got=f"no {path}", hint="`trimoe calibrate` (a minute)"

@@ -15,13 +15,13 @@ from trimoe.cost.curve import never_falling
 from trimoe.cost.rates import measured_curve
 from trimoe.expert_layer import WEIGHT_FORMATS
 from trimoe.hardware.machine import Machine, detect_machine
-from trimoe.hardware.profile import CALIBRATED, ExpertTable, parse_profile
+from trimoe.hardware.profile import CALIBRATED, ExpertTable, Profile, parse_profile
 from trimoe.hardware.roofline import Roofline, measure_roofline
 from trimoe.hardware.torch_state import torch_state
 from trimoe.runtime.expert_timer import ACTIVE, ExpertTimer
 from trimoe.whole_file import whole_file
 
-__all__ = ["FULL", "QUICK", "Calibration", "Check", "Scope", "calibrate", "write_json"]
+__all__ = ["FULL", "QUICK", "Calibration", "Check", "Scope", "calibrate", "rough_profile", "write_json"]
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,21 @@ def calibrate(scope: Scope, advance: Callable[[], None] = lambda: None) -> Calib
     }
     parse_profile(raw, "the calibrated profile")  # what cannot be read is not written
     return Calibration(raw, tuple(checks), unrest_pct)
+
+
+def rough_profile() -> Profile:
+    """This machine by its roofline alone, which takes seconds: for whoever has not calibrated it.
+
+    Experts are taken to be as fast as memory and the kernel's peak permit. Torch's threads are those that
+    are set. FailureError: too little memory.
+    """
+    import torch
+
+    machine, roofline = detect_machine(), measure_roofline(threads=torch.get_num_threads())
+    raw = _profile(machine, roofline, [])
+    raw["about"] = f"{machine.cpu_brand}, {roofline.threads} thread(s), by its roofline: not calibrated"
+    raw["cpu"]["max_efficiency"] = {"value": 1, "assumption": "not calibrated"}
+    return parse_profile(raw, "this machine's profile")
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
