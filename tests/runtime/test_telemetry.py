@@ -21,7 +21,7 @@ def a_record(*parts: tuple[int, str, float, int]) -> Any:
         {"code": code, "experts": 2, "rows": rows, "kind": kind, "took_ns": took, "host_ns": 999}
         for code, kind, took, rows in parts
     ]
-    return {"layer": 0, "host_rows": 7, "domains": domains}
+    return {"layer": 0, "host_rows": 7, "submitted_ns": 55, "domains": domains}
 
 
 PREDICTED = {CPU: 10.0, GPU: 20.0, FIRST_DIMM: 30.0, FIRST_DIMM + 1: 40.0}
@@ -47,9 +47,9 @@ def test_each_kind_has_its_own_clock() -> None:
     }
     assert [uses[code].took_ns for code in (CPU, GPU, SPLIT)] == [200.0, 40.0, 400.0]
     assert [uses[code].computed_tokens for code in (CPU, GPU, SPLIT)] == [14, 0, 0]
-    assert not telemetry.history
+    assert not telemetry.history and list(telemetry.to_submit_ns) == [55, 55]
     telemetry.reset()
-    assert not telemetry.uses and telemetry.kinds[GPU] == "modelled"
+    assert not telemetry.uses and not telemetry.to_submit_ns and telemetry.kinds[GPU] == "modelled"
 
 
 def test_a_call_that_failed_counts_nothing() -> None:
