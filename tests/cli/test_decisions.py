@@ -14,6 +14,9 @@ from support.command_line import run_here
 from support.shipped_model import SHIPPED
 from trimoe.cli import generate as command
 from trimoe.cli.main import main
+from trimoe.expert_layer import WEIGHT_FORMATS
+from trimoe.hardware.roofline import Roofline
+from trimoe.runtime import calibration
 from trimoe.trace import Trace, TraceMeta, write_trace
 
 ARGUMENTS = ["generate", "--max-new-tokens", "4", "--no-measure", "--temperature", "0"]
@@ -210,6 +213,9 @@ def test_this_machine_needs_no_calibration(
 ) -> None:
     """Its roofline is enough; a calibration counts where there is one."""
     monkeypatch.setenv("TRIMOE_CACHE", str(tmp_path / "none"))
+    # So slow a memory that the DIMMs are chosen, whoever else uses this one.
+    slow = Roofline("ref", 1, 1, (0.1,), {one: (1.0,) for one in WEIGHT_FORMATS})
+    monkeypatch.setattr(calibration, "measure_roofline", lambda threads: slow)
     report = as_json(capfd, "--policy", "monde", "--ndp-dimms", "4")
     named = {one["name"] for one in report["decode"]["domains"]}
     assert named <= {"CPU", *(f"DIMM {number}" for number in range(4))} and len(named) > 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from support.deciders import DIMMS, EXPERTS, LAYERS, TIGHT, decided, passes
 from trimoe import _ndp, _runtime
 from trimoe.domains import CPU, FIRST_DIMM, GPU, SPLIT, STRIPED
 from trimoe.errors import InputError
+from trimoe.expert_layer import ExpertLayer
 from trimoe.models.stored_experts import stored_experts
 from trimoe.ndp import Fleet
 from trimoe.placement import Progress, Relayout, Residency, Ticket
@@ -41,7 +42,12 @@ def homes(model: Any) -> Iterator[ExpertHomes]:
     """Of two layers, on four DIMMs."""
     found = ExpertHomes([module.layer for module in stored_experts(model)[:2]], Fleet(4))
     yield found
-    found.close()
+    take_back(found._layers)
+
+
+def take_back(layers: Sequence[ExpertLayer]) -> None:
+    for layer in layers:
+        _runtime.detach(layer.handle)
 
 
 def key_of(homes: ExpertHomes, layer: int, expert: int) -> int:
@@ -82,8 +88,7 @@ def test_everything_where_a_phase_begins_with_it(model: Any, spread: str) -> Non
     if spread == "striped":
         found = [bytes_of(homes, layer, expert) for layer in range(2) for expert in range(EXPERTS)]
         assert found == wanted
-    homes.close()
-    homes.close()
+    take_back(layers)
     assert homes.fleet.stats()["dimms"][0]["experts"] == 0
     assert [_runtime.codes(one.handle) for one in layers] == [[CPU], [CPU]]
 
@@ -134,7 +139,7 @@ def test_split_experts_are_everyone_s(model: Any) -> None:
     assert homes.can_run(0, 4, SPLIT) and not homes.can_run(0, 4, FIRST_DIMM)
     homes.failed[1] = "ECC"
     assert not homes.can_run(0, 4, SPLIT)
-    homes.close()
+    take_back([stored_experts(model)[0].layer])
 
 
 def test_formats_that_no_core_computes() -> None:

@@ -13,7 +13,10 @@ from trimoe.runtime.telemetry import Telemetry
 
 def a_call(begun_ns: int, *parts: tuple[int, float]) -> Any:
     """Submitted after 5 ns, planned in 3, ended after 50; of (code, took)."""
-    domains = [{"code": code, "experts": 1, "rows": 2} for code, _ in parts]
+    kinds = {CPU: "measured"}
+    domains = [
+        {"code": code, "kind": kinds.get(code, "emulated"), "experts": 1, "rows": 2} for code, _ in parts
+    ]
     times = {"begun_ns": begun_ns, "plan_ns": 3, "submitted_ns": 5, "took_ns": 50}
     return {**times, "tokens": 4, "domains": domains}, dict(parts)
 
@@ -21,7 +24,6 @@ def a_call(begun_ns: int, *parts: tuple[int, float]) -> Any:
 def test_work_begins_when_it_is_submitted_or_when_its_domain_is_free() -> None:
     telemetry = Telemetry([], keep=True)
     dimm = FIRST_DIMM + 2
-    telemetry.kinds = {CPU: "measured", dimm: "emulated"}
     telemetry.history = [a_call(1000, (CPU, 40.0), (dimm, 100.0)), a_call(1060, (CPU, 30.0), (dimm, 7.0))]
     [here] = timelines([], telemetry)
     assert here.threads == ("policy", "op", "CPU (measured)", "DIMM 2 (emulated)")

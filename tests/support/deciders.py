@@ -9,8 +9,11 @@ import torch
 
 import trimoe
 from support.shipped_model import SHIPPED
+from trimoe import _runtime
 from trimoe.cost import CostModel, load_model_shape
+from trimoe.domains import CPU
 from trimoe.hardware.profile import load_profile
+from trimoe.models.stored_experts import stored_experts
 from trimoe.policies import Policy, Workload, make_policy
 from trimoe.runtime.attached import Attached, attach
 
@@ -19,6 +22,7 @@ WHOLE = "h100-8470-ndp16"
 TIGHT = "8 MB of GPU memory"  # less than the model takes
 DIMMS = "16 DIMMs, no GPU"
 STEPS, PROMPT = 5, 9
+PREFILL, DECODE = PROMPT * LAYERS * TOPK, STEPS * LAYERS * TOPK  # (token, expert) pairs
 WORK = Workload(1, PROMPT, STEPS + 1)
 
 
@@ -68,3 +72,10 @@ def tokens_by_kind(attached: Attached) -> dict[str, int]:
     for use in attached.telemetry.uses.values():
         found[use.kind] = found.get(use.kind, 0) + use.tokens
     return found
+
+
+def check_plain(model: Any) -> None:
+    """Nothing decides for a model, and nothing listens to it."""
+    for module in stored_experts(model):
+        assert module.runner is None and _runtime.codes(module.handle) == [CPU]
+    assert not any(one._forward_pre_hooks or one._forward_hooks for one in model.modules())

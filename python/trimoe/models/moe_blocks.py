@@ -6,10 +6,12 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from trimoe.models.quantizer import expert_modules
 from trimoe.models.stored_experts import StoredExperts
 
-__all__ = ["MoeBlock", "moe_blocks"]
+__all__ = ["MoeBlock", "moe_blocks", "routed"]
 
 _ROUTERS = ("gate", "router")
 
@@ -64,3 +66,12 @@ def moe_blocks(model: Any) -> dict[int, MoeBlock]:
         router = next((one for one in routers if callable(getattr(one, "forward", None))), None)
         blocks[index] = MoeBlock(experts, n_experts, router, block)
     return blocks
+
+
+def routed(
+    arguments: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """hidden_states, top_k_index and top_k_weights of a call of experts, however they were passed."""
+    names = ("hidden_states", "top_k_index", "top_k_weights")
+    first, second, third = (*arguments, *(named[name] for name in names[len(arguments) :]))
+    return first, second, third

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from trimoe.errors import InputError
 from trimoe.expert_layer import ExpertLayer
 from trimoe.ops import moe_forward
 
-__all__ = ["StoredExperts", "stored_experts"]
+__all__ = ["StoredExperts", "stored_experts", "undecided_experts"]
 
 
 class StoredExperts(nn.Module):
@@ -53,3 +54,19 @@ def stored_experts(model: Any) -> list[StoredExperts]:
     found = [module for module in model.modules() if isinstance(module, StoredExperts)]
     numbers = {id(layer): number for number, layer in model.trimoe_store.layers.items()} if found else {}
     return sorted(found, key=lambda module: numbers[id(module.layer)])
+
+
+def undecided_experts(model: Any) -> list[StoredExperts]:
+    """`stored_experts`, for whoever is to decide where they run; InputError for none, or if one does."""
+    found = stored_experts(model)
+    if not found:
+        raise InputError(
+            expected="a model from trimoe.load", got="one without stored experts", hint="trimoe.load"
+        )
+    if any(module.runner is not None for module in found):
+        raise InputError(
+            expected="a model that nobody decides for yet",
+            got="one with a policy, or a domain of DIMMs",
+            hint="its close()",
+        )
+    return found

@@ -17,7 +17,7 @@ from trimoe import _ndp, _runtime
 from trimoe.arrays import Floats
 from trimoe.domains import GPU
 from trimoe.errors import InputError
-from trimoe.models.stored_experts import StoredExperts, stored_experts
+from trimoe.models.stored_experts import StoredExperts, undecided_experts
 from trimoe.ops import moe_forward
 from trimoe.policies import Foresight, NoForesight, Policy, Workload, deployed
 from trimoe.runtime.driver import Driver
@@ -229,7 +229,7 @@ def _popularity(given: Floats | None, layers: int, experts: int) -> Floats:
 def _modules(model: Any, policy: Policy, narrow: bool) -> list[StoredExperts]:
     """Of the MoE layers, in order."""
     cost = policy.cost
-    moe, modules = cost.shape.moe, stored_experts(model)
+    moe, modules = cost.shape.moe, undecided_experts(model)
     wanted = [(moe.experts, moe.hidden, moe.inter, cost.weights)] * len(moe.moe_layers)
     specs = [module.layer.spec for module in modules]
     widths = [(moe.hidden, moe.inter) if narrow else (spec.hidden, spec.inter) for spec in specs]
@@ -240,15 +240,9 @@ def _modules(model: Any, policy: Policy, narrow: bool) -> list[StoredExperts]:
             got=_told(found),
             hint="trimoe.load, and a CostModel of the same model",
         )
-    if any(module.runner is not None for module in modules):
-        raise InputError(
-            expected="a model that nobody decides for yet",
-            got="one with a policy, or a domain of DIMMs",
-            hint="its close()",
-        )
     return modules
 
 
 def _told(layers: Sequence[tuple[int, int, int, str]]) -> str:
     kinds = sorted({f"{e} {weights} experts of {h} x {i}" for e, h, i, weights in layers})
-    return f"{len(layers)} MoE layers of {' or '.join(kinds)}" if layers else "no stored experts"
+    return f"{len(layers)} MoE layers of {' or '.join(kinds)}"

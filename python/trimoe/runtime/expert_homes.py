@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from trimoe import _ndp, _runtime
 from trimoe.domains import FIRST_DIMM, SPLIT, STRIPED
@@ -12,7 +12,7 @@ from trimoe.hardware.profile import NdpProfile
 from trimoe.ndp import Fleet, NdpError
 from trimoe.placement import Relayout, Residency
 
-__all__ = ["ARITHMETIC", "NUMBERS", "ExpertHomes", "fleet_of", "place_expert"]
+__all__ = ["ARITHMETIC", "NUMBERS", "ExpertHomes", "check_formats", "fleet_of", "place_expert"]
 
 NUMBERS = ("bf16", "int8", "int4")  # packed formats that an NDP core computes
 ARITHMETIC = ("host", "core")
@@ -57,24 +57,13 @@ class ExpertHomes:
         spread: str = "striped",
         arithmetic: str = "host",
     ) -> None:
-        formats = {layer.spec.weights for layer in layers} - set(NUMBERS)
-        if formats:
-            raise InputError(
-                expected=f"experts of {', '.join(NUMBERS)} for an NDP core",
-                got=", ".join(sorted(formats)),
-                hint="--format bf16",
-            )
+        check_formats(layers)
         self.fleet, self.failed = fleet, dict[int, str]()
         self._layers, self._spread = layers, spread
         for index, layer in enumerate(layers):
             for expert in range(layer.spec.experts):
                 place_expert(fleet, layer, expert, (expert + index) % fleet.dimms, spread)
             _runtime.attach_fleet(layer.handle, fleet.native, arithmetic)
-
-    def close(self) -> None:
-        """Takes all experts from the DIMMs. Idempotent."""
-        for layer in self._layers:
-            _runtime.detach(layer.handle)
 
     def lay_out(self, residencies: Sequence[Residency]) -> None:
         """Everything where a phase begins with it; what a failed DIMM has or should get stays where it is."""
@@ -108,6 +97,17 @@ class ExpertHomes:
             self.fleet.relayout(key, "localized", dimm=target)
         elif lies.dimm != target:
             self.fleet.migrate(key, target)
+
+
+def check_formats(layers: Iterable[ExpertLayer]) -> None:
+    """InputError for experts in a format that an NDP core does not compute."""
+    formats = {layer.spec.weights for layer in layers} - set(NUMBERS)
+    if formats:
+        raise InputError(
+            expected=f"experts of {', '.join(NUMBERS)} for an NDP core",
+            got=", ".join(sorted(formats)),
+            hint="--format bf16",
+        )
 
 
 def place_expert(fleet: Fleet, layer: ExpertLayer, expert: int, dimm: int, layout: str = "localized") -> None:

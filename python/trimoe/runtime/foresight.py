@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from trimoe.arrays import Floats
-from trimoe.models.moe_blocks import MoeBlock, moe_blocks
+from trimoe.models.moe_blocks import MoeBlock, moe_blocks, routed
 from trimoe.models.router_scores import router_logits
 from trimoe.predictor.ema import EmaPredictor
 
@@ -97,7 +97,7 @@ class RouterForesight:
 
     def _on_experts(self, index: int, block: MoeBlock) -> Hook:
         def chosen(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-            ids = named["top_k_index"] if "top_k_index" in named else arguments[1]
+            _, ids, _ = routed(arguments, named)
             if self._layer != index:  # no router spoke before
                 self._layer, self._hidden = index, None
             self._choices = ids.numel()

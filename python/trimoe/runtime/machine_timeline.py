@@ -24,8 +24,9 @@ def timelines(engines: Sequence[Engine], telemetry: Telemetry) -> Iterator[Proce
         clock, title = engine.model.clock, f"{engine.phase}, predicted"
         yield clock_process(clock, engine.cost.resources.names, title=title, offset_ns=begin_ns)
         begin_ns += clock.now_ns
-    codes = sorted(telemetry.kinds)
-    threads = [f"{domain_name(code)} ({telemetry.kinds[code]})" for code in codes]
+    kinds = {part["code"]: part["kind"] for record, _ in telemetry.history for part in record["domains"]}
+    codes = sorted(kinds)
+    threads = [f"{domain_name(code)} ({kinds[code]})" for code in codes]
     yield Process("this machine", ("policy", "op", *threads), _slices(telemetry, codes))
 
 

@@ -19,14 +19,15 @@ from trimoe import _ndp, _runtime
 from trimoe.domains import CPU, FIRST_DIMM
 from trimoe.errors import InputError
 from trimoe.expert_layer import ExpertLayer
+from trimoe.models.stored_experts import undecided_experts
 from trimoe.ndp import Fleet
 from trimoe.ops import moe_forward
 from trimoe.runtime.domains import DomainReport
+from trimoe.runtime.expert_homes import check_formats, place_expert
 
-__all__ = ["NUMBERS", "NdpDomain", "NdpWarning", "place_layer"]
+__all__ = ["NdpDomain", "NdpWarning", "place_layer"]
 
 _NOWHERE = -1  # home of an expert that is spread over the DIMMs
-NUMBERS = ("bf16", "int8", "int4")  # packed formats that an NDP core computes
 
 
 class NdpWarning(UserWarning):
@@ -39,8 +40,8 @@ class NdpDomain:
     model: from `trimoe.load`. fleet: the DIMMs; expert e of layer l begins on DIMM (e + l) % dimms.
     cold_tokens: an expert with so many tokens of a call, or fewer, is cold. arithmetic: "host", the CPU's
     kernels on the bytes in the DIMM, so that results are the same to the bit; or "core", the emulated core's
-    own order of sums. Raises InputError for a model whose experts an NDP core cannot compute. `close()`
-    takes the experts back.
+    own order of sums. Raises InputError for a model whose experts an NDP core cannot compute, or that
+    somebody decides for already. `close()` takes the experts back.
     """
 
     def __init__(self, model: Any, fleet: Fleet, *, cold_tokens: int = 4, arithmetic: str = "host") -> None:
@@ -49,11 +50,11 @@ class NdpDomain:
         self.fleet, self.cold_tokens, self.arithmetic = fleet, cold_tokens, arithmetic
         self.lost: set[int] = set()  # DIMMs that did not answer
         self.reruns = 0  # calls whose experts on DIMMs ran on the CPU after all
-        self._modules = [module for module in model.modules() if hasattr(module, "runner")]
+        self._modules = undecided_experts(model)
         self._homes: dict[int, torch.Tensor] = {}  # by handle: the DIMM of each expert
         self._rows: dict[int, torch.Tensor] = {}  # by handle: of each expert, on DIMMs since the last reset
         layers = [module.layer for module in self._modules]
-        _check(layers)
+        check_formats(layers)
         self._finalizer = weakref.finalize(self, _detach, [layer.handle for layer in layers])
         for index, module in enumerate(self._modules):
             experts = module.layer.spec.experts
@@ -156,41 +157,12 @@ def place_layer(fleet: Fleet, layer: ExpertLayer, homes: Sequence[int], arithmet
 
     See `NdpDomain` for arithmetic. The packed bytes are not copied.
     """
-    spec = layer.spec
-    memory, nbytes = layer.memory, spec.layer_bytes // spec.experts
     try:
         _runtime.attach_fleet(layer.handle, fleet.native, arithmetic)
     except ValueError as error:
         raise InputError.from_native(error) from None
     for expert, home in enumerate(homes):
-        fleet.place(
-            _ndp.expert_key(layer.handle, expert),
-            memory[expert * nbytes : (expert + 1) * nbytes],
-            home,
-            hidden=spec.hidden,
-            inter=spec.inter,
-            number=spec.weights,
-            group=spec.packing.group,
-            activation=spec.activation,
-            gated=spec.gated,
-            bias=spec.bias,
-            alpha=spec.alpha,
-            limit=spec.limit,
-        )
-
-
-def _check(layers: list[ExpertLayer]) -> None:
-    if not layers:
-        raise InputError(
-            expected="a model from trimoe.load", got="one without stored experts", hint="trimoe.load"
-        )
-    formats = {layer.spec.weights for layer in layers} - set(NUMBERS)
-    if formats:
-        raise InputError(
-            expected=f"experts of {', '.join(NUMBERS)} for an NDP core",
-            got=", ".join(sorted(formats)),
-            hint="--format bf16",
-        )
+        place_expert(fleet, layer, expert, home)
 
 
 def _detach(handles: list[int]) -> None:

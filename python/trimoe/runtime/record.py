@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from trimoe.errors import FailureError, InputError
-from trimoe.models.moe_blocks import moe_blocks
+from trimoe.models.moe_blocks import moe_blocks, routed
 from trimoe.models.router_scores import RouterScores, router_logits
 from trimoe.runtime.generation import Sampling, generate
 from trimoe.trace import NO_EXPERT, Trace, TraceMeta
@@ -70,7 +70,8 @@ class RoutingRecorder:
         for index, block in self._blocks.items():
 
             def chosen(_: Any, arguments: tuple[Any, ...], named: dict[str, Any], layer: int = index) -> None:
-                self._keep(layer, *_routing(arguments, named))
+                _, ids, weights = routed(arguments, named)
+                self._keep(layer, ids, weights)
 
             def thought(_: Any, __: Any, output: Any, layer: int = index) -> None:
                 logits = router_logits(output)
@@ -196,13 +197,6 @@ def _scored(steps: list[list[torch.Tensor | None]], scores: RouterScores | None)
         return None
     layers = [torch.cat([one for one in layer if one is not None]) for layer in zip(*steps, strict=True)]
     return np.stack([one.numpy() for one in map(scores.of, layers) if one is not None])
-
-
-def _routing(arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """top_k_index and top_k_weights of forward(hidden_states, top_k_index, top_k_weights)."""
-    ids = named["top_k_index"] if "top_k_index" in named else arguments[1]
-    weights = named["top_k_weights"] if "top_k_weights" in named else arguments[2]
-    return ids, weights
 
 
 def _name(model: Any) -> str:

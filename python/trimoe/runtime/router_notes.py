@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from trimoe.models.moe_blocks import MoeBlock, moe_blocks
+from trimoe.models.moe_blocks import MoeBlock, moe_blocks, routed
 from trimoe.models.router_scores import RouterScores, router_logits
 
 __all__ = ["RouterNotes"]
@@ -52,7 +52,7 @@ class RouterNotes:
 
     def _chosen(self, block: MoeBlock) -> Any:
         def hook(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-            _, ids, weights = (*arguments, *named.values())
+            _, ids, weights = routed(arguments, named)
             logits, self._logits = self._logits, None
             self._found = {}
             if self._scores is not None:

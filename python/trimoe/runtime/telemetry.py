@@ -55,12 +55,11 @@ class Telemetry:
     Attributes:
         uses: by code, since the last `reset`. to_submit_ns: of the last calls, from the router to the
             first work that was submitted, the policy included. history: every call with what it took by
-            code; kinds: by code.
+            code.
     """
 
     def __init__(self, handles: Sequence[int], *, keep: bool) -> None:
         self.history: list[tuple[Record, dict[int, float]]] = []
-        self.kinds: dict[int, str] = {}
         self._keep = keep
         self._recorder = _runtime.Recorder()
         self._layers = {handle: index for index, handle in enumerate(handles)}
@@ -100,7 +99,6 @@ class Telemetry:
             if code == CPU:
                 use.computed_tokens += record["host_rows"]
             found[code] = took
-            self.kinds[code] = kind
         if self._keep:
             self.history.append((record, found))
         return found

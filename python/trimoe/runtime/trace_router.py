@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from trimoe.errors import InputError
+from trimoe.models.moe_blocks import routed
 from trimoe.models.stored_experts import stored_experts
 from trimoe.trace import Trace
 
@@ -60,7 +61,7 @@ class TraceRouter:
         for index, module in enumerate(self._modules):
 
             def hook(_: Any, arguments: tuple[Any, ...], named: dict[str, Any], index: int = index) -> Any:
-                hidden, ids, weights = (*arguments, *named.values())
+                hidden, ids, weights = routed(arguments, named)
                 self._trace.check_model(experts=self._trace.meta.experts, topk=ids.shape[1])
                 chosen, shares = self._next(index, len(ids))
                 return (hidden, chosen.to(ids.dtype), shares.to(weights.dtype)), {}
