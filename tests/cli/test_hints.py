@@ -29,6 +29,7 @@ SMALL += ["--input", "8", "--output", "3", "--system", "n-cpu-moe"]
         (["policy", "options", "infinity"], "moe-infinity"),
         ([*SMALL, "--set", "n-cpu-moe.batch=2"], "n-cpu-moe.micro_batch"),
         (["policy", "gap", "--set", "trimoe.prefetching=off"], "trimoe.prefetch"),
+        (["policy", "bench", "--set", "trimo.eta=1"], "trimoe"),
         (["simulate", "--set", "flexgen2.attention=gpu", "--system", "flexgen"], "flexgen"),
         ([*SMALL, "--system", "flexgen", "--set", "flexgen.attention=gpus"], "flexgen.attention=gpu"),
         ([*SMALL, "--profile-set", "gpu.mem_gbps=3"], "gpu.memory_gbps"),

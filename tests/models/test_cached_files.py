@@ -102,7 +102,7 @@ def test_choosing(private_cache: Path, tmp_path: Path, monkeypatch: pytest.Monke
         ([], 0),
     ):
         assert len(choose(files, words)) == count
-    for word, hint in (("mixtral:bf15", "Mixtral:bf16"), ("Qwen:bf16", "Qwen3:bf16")):
+    for word, hint in (("MIXTRAL3:bf16", "Mixtral:bf16"), ("Qwen:bf16", "Qwen3:bf16")):
         with pytest.raises(InputError) as caught:
             choose(files, ["Qwen3:bf16", word])
         assert (caught.value.got, caught.value.hint) == (word, hint)
@@ -123,9 +123,9 @@ def test_removing(private_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(os.listdir(private_cache)) == sorted(left)
     assert remove_files(private_cache, [files[gone]]) == []  # it went meanwhile
     with monkeypatch.context() as other:
-        be_user(other, 1000)
-        if os.stat(kept).st_uid == 0:  # root's file may be mapped by others, but is not theirs to remove
-            assert remove_files(private_cache, [files[kept]]) == []
+        be_user(other, os.geteuid() or 1000)
+        give_to(other, kept, 0)  # root's file may be mapped by others, but is not theirs to remove
+        assert remove_files(private_cache, [files[kept]]) == []
     assert sorted(os.listdir(private_cache)) == sorted(left)
 
 

@@ -11,7 +11,6 @@ import typer
 
 from trimoe.cli.completion import profiles, systems
 from trimoe.cli.render import human_ns, print_facts, print_line, print_table
-from trimoe.errors import InputError
 
 if TYPE_CHECKING:
     from trimoe.hardware.profile import Profile
@@ -86,7 +85,7 @@ class Decisions:
         Raises:
             InputError: what there is not, or a policy that cannot decide for that model on that machine.
         """
-        from trimoe.cli.simulator.options import settings_of
+        from trimoe.cli.policy.options_common import own_settings
         from trimoe.cost import CostModel, load_model_shape
         from trimoe.executor.perfetto import ENDINGS
         from trimoe.hardware.profile import load_profile
@@ -98,9 +97,7 @@ class Decisions:
             return None
         name = "trimoe" if policy is None else policy
         policy_type(name)
-        wanted = settings_of(settings)
-        for other in wanted.keys() - {name}:
-            raise InputError(expected=f"--set {name}.OPTION=VALUE", got=other, hint=f"--policy {other}")
+        wanted = own_settings(name, settings)
         if timeline is not None:
             check_output(timeline, *ENDINGS)
         profile = load_profile(hardware) if hardware is not None else _this_machine()
@@ -108,7 +105,7 @@ class Decisions:
             profile = profile.with_dimms(ndp_dimms)
         spec = predict_spec(model, packing)
         cost = CostModel(profile, load_model_shape(str(model)), spec.weights, spec.packing.group)
-        found = make_policy(name, cost, wanted.get(name))
+        found = make_policy(name, cost, wanted)
         deployed(found, Workload(1, 1, output_tokens))
         return cls(found, arithmetic, timeline)
 

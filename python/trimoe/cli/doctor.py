@@ -11,7 +11,7 @@ import typer
 
 import trimoe
 from trimoe.cli.completion import models
-from trimoe.cli.model_fit import ModelFit, needs_of
+from trimoe.cli.model_fit import ModelFit
 from trimoe.cli.options import JsonOption, MeasureOption, ThreadsOption
 from trimoe.cli.render import human_bytes, print_facts, print_json, print_line, print_table
 from trimoe.hardware.advice import advise
@@ -58,7 +58,11 @@ def doctor(
       trimoe doctor --no-measure --json
       TRIMOE_CPU_ISA=avx2 trimoe doctor
     """
-    needs = None if model is None else needs_of(model)  # a bad name is told before anything is measured
+    needs = None
+    if model is not None:  # a bad name is told before anything is measured
+        from trimoe.runtime.fit import model_needs
+
+        needs = model_needs(model)
     findings = _look(measure, threads)
     fits = None if needs is None else ModelFit.of(needs, findings.machine, findings.roofline)
     if json_output:

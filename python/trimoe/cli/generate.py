@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from contextlib import nullcontext
@@ -102,7 +101,8 @@ def generate(
       trimoe generate --policy hybrimoe --hardware h100-8470-ndp16 --temperature 0
       trimoe generate --policy trimoe --ndp-dimms 16 --profile run.perfetto
     """
-    _check(dtype, temperature, ndp_arithmetic)
+    check_choice("--dtype", dtype, ("auto", "float32", "bfloat16"))
+    check_choice("--ndp-arithmetic", ndp_arithmetic, ("host", "core"))
     from trimoe.models.expert_math import Packing
 
     packing = Packing(fmt, group, activations)
@@ -168,13 +168,6 @@ def _load_facts(store: Any) -> dict[str, Any]:
         "duration_ns": store.load_ns,
         "gbps": store.source_bytes / store.load_ns,
     }
-
-
-def _check(dtype: str, temperature: float, arithmetic: str) -> None:
-    check_choice("--dtype", dtype, ("auto", "float32", "bfloat16"))
-    if not math.isfinite(temperature):
-        raise InputError(expected="a finite --temperature", got=str(temperature), hint="0.8")
-    check_choice("--ndp-arithmetic", arithmetic, ("host", "core"))
 
 
 def _say(text: str) -> None:

@@ -13,14 +13,7 @@ from trimoe.hardware.roofline import Roofline
 if TYPE_CHECKING:
     from trimoe.runtime.fit import FormatFit, ModelNeeds
 
-__all__ = ["ModelFit", "needs_of"]
-
-
-def needs_of(model: str) -> ModelNeeds:
-    """What a model takes, as `runtime.fit.model_needs`, which is imported only where a model is named."""
-    from trimoe.runtime.fit import model_needs
-
-    return model_needs(model)
+__all__ = ["ModelFit"]
 
 
 @dataclass(frozen=True)

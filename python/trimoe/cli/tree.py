@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
@@ -35,7 +36,7 @@ def _label(parameter: Any) -> str:
 
 
 def _checked(callback: Callable[..., Any], labels: Mapping[str, str]) -> Callable[..., Any]:
-    """InputError for what no command can use: names and texts that are not UTF-8, numbers beyond 32 bits."""
+    """InputError for what no command can use: texts that are not UTF-8, no number, one beyond 32 bits."""
 
     @wraps(callback)
     def checked(**values: Any) -> Any:
@@ -48,6 +49,10 @@ def _checked(callback: Callable[..., Any], labels: Mapping[str, str]) -> Callabl
                 if isinstance(one, int) and not -_MOST <= one <= _MOST:
                     raise InputError(
                         expected=f"{labels[name]} of at most {_MOST:,}", got=str(one), hint="less"
+                    )
+                if isinstance(one, float) and not math.isfinite(one):
+                    raise InputError(
+                        expected=f"{labels[name]} as a finite number", got=str(one), hint="one with digits"
                     )
         return callback(**values)
 

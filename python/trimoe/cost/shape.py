@@ -164,7 +164,7 @@ def load_model_shape(name_or_path: str | Path) -> ModelShape:
     """
     text = str(name_or_path)
     if text in model_names():
-        known, _ = read_json_object(_FOLDER / f"{text}.json")
+        known = read_json_object(_FOLDER / f"{text}.json")
         return _shape(text, known["source"], known["config"])
     folder = Path(name_or_path)
     if not folder.is_dir():
@@ -173,7 +173,7 @@ def load_model_shape(name_or_path: str | Path) -> ModelShape:
             got=text,
             hint=nearest(text, model_names()),
         )
-    config, _ = read_json_object(folder / "config.json")
+    config = read_json_object(folder / "config.json")
     return _shape(text, f"config.json in {folder}", config)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trimoe import _cpu
-from trimoe.errors import InputError
+from trimoe.errors import InputError, nearest
 from trimoe.models.cache import remove_leftovers, remove_packed
 from trimoe.models.packed_file import PackedFile, is_packed
 from trimoe.own_files import open_own, own_folder
@@ -77,11 +76,11 @@ def choose(files: Sequence[CachedFile], words: Sequence[str]) -> list[CachedFile
         named = [one for one in files if word in (one.name, one.path.stem, one.path.name)]
         named = named or [one for one in files if one.checkpoint == place]
         if not named:
-            near = difflib.get_close_matches(word, [one.name for one in files], 1, 0.0)
+            names = [one.name for one in files]
             raise InputError(
                 expected="the name of packed experts in the cache, or the folder of their checkpoint",
                 got=word,
-                hint=near[0] if near else "packing something first: the cache is empty",
+                hint=nearest(word, names) if names else "packing something first: the cache is empty",
             )
         chosen |= {one.path: one for one in named}
     return list(chosen.values())

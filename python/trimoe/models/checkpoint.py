@@ -139,8 +139,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise InputError(
             expected=f"a checkpoint with a config.json in {path}", got=foreign.name, hint=foreign.hint
         )
-    config, _ = read_json_object(path / "config.json")
-    return config
+    return read_json_object(path / "config.json")
 
 
 def _open_shard(files: CheckpointFiles, name: str) -> SafetensorsFile:

@@ -120,7 +120,7 @@ def _named_files(name: Any, folder: Path) -> CheckpointFiles:
 
 def _indexed_files(folder: Path, name: str) -> CheckpointFiles:
     path = folder / name
-    weight_map = read_json_object(path)[0].get("weight_map")
+    weight_map = read_json_object(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(expected=f"a weight_map in {path}", got="none, or an empty one", hint=DOWNLOAD_AGAIN)
     for tensor, shard in weight_map.items():

@@ -12,8 +12,8 @@ from trimoe.input_file import MAX_JSON_BYTES, read_input
 __all__ = ["read_json_object"]
 
 
-def read_json_object(path: Path) -> tuple[dict[str, Any], bytes]:
-    """The object that the file holds, and the file's bytes.
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object that the file holds.
 
     Raises:
         InputError: the file is missing, unreadable, no regular file, too long, or holds no JSON object.
@@ -32,4 +32,4 @@ def read_json_object(path: Path) -> tuple[dict[str, Any], bytes]:
             got=f"a JSON {type(value).__name__}",
             hint="downloading the file again",
         )
-    return value, raw
+    return value

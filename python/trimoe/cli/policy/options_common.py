@@ -27,9 +27,9 @@ PolicyOption = Annotated[
 
 def own_settings(system: str, texts: Sequence[str] | None) -> Mapping[str, str]:
     """The settings of `--set` for one system; InputError for those of another, which would have no effect."""
-    from trimoe.policies import parse_settings
+    from trimoe.cli.simulator.options import settings_of
 
-    found = parse_settings(texts or [])
+    found = settings_of(texts)
     for other in found:
         if other != system:
             raise InputError(
