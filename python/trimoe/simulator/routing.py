@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from trimoe.arrays import Bools, Floats, Ints
 from trimoe.cost import ModelShape
 from trimoe.errors import InputError
 from trimoe.policies import Workload
@@ -21,11 +21,6 @@ from trimoe.trace.tokens import Tokens, replayed
 __all__ = ["Routing", "RoutingSpec", "generated_routing", "trace_routing"]
 
 _CALIBRATION_PROMPTS = 128
-
-Ints = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
-
-
 _MANY_EXPERTS = 32  # between Mixtral's 8 and DeepSeek-V2's 160, by factors
 
 
@@ -135,7 +130,7 @@ def trace_routing(trace: Trace, shape: ModelShape, work: Workload, seed: int = 0
         found = np.stack([one.counts() for one in decoded])
         return Routing(prompts.counts(), found, calibration, about, prompts, decoded)
 
-    def counts(keep: npt.NDArray[np.bool_]) -> Floats:
+    def counts(keep: Bools) -> Floats:
         return _counts(trace, keep).astype(float)
 
     def drawn(found: Floats, tokens: int) -> Ints:
@@ -148,7 +143,7 @@ def trace_routing(trace: Trace, shape: ModelShape, work: Workload, seed: int = 0
     return Routing(prefill, np.stack(decode), calibration, about)
 
 
-def _counts(trace: Trace, keep: npt.NDArray[np.bool_]) -> Ints:
+def _counts(trace: Trace, keep: Bools) -> Ints:
     layers, experts = len(trace.meta.layers), trace.meta.experts
     chosen = trace.ids[:, keep].reshape(layers, -1).astype(np.int64)
     return np.stack([np.bincount(one[one >= 0], minlength=experts) for one in chosen])
