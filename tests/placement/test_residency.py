@@ -96,7 +96,7 @@ def test_a_snapshot_stays_as_it_was() -> None:
 def test_a_copy_is_there_once_it_has_ended() -> None:
     state = layer()
     ticket = state.reserve(6, Prefetch(6, 4))
-    assert (ticket.layer, ticket.expert, ticket.evict, ticket.progress) == (6, 4, -1, Progress.QUEUED)
+    assert (ticket.layer, ticket.expert, ticket.evict, ticket.progress) == (6, 4, -1, Progress.UNDER_WAY)
     assert state.ticket(4) is state.bringing(4) is ticket and set(state.pending) == {4}
     assert residents(state) == {0, 1} and (state.held, state.free) == (2, 0)
     assert set(np.nonzero(state.becoming[0])[0]) == {0, 1, 4}
@@ -232,7 +232,7 @@ def test_a_ticket_ends_once() -> None:
     ends(state, done)
     ends(state, cancelled)
     again = state.reserve(0, Prefetch(0, 5))
-    for progress in (Progress.QUEUED, Progress.IN_FLIGHT, Progress.DONE):
+    for progress in (Progress.UNDER_WAY, Progress.DONE):
         with pytest.raises(PlacementError, match="released cancelled or failed"):
             state.release(again, progress)
     ends(state, cancelled)  # the same expert's, and not the one under way
@@ -254,7 +254,7 @@ def test_whom_a_step_needs_is_not_replaced() -> None:
     before = look(state)
     with pytest.raises(PlacementError, match="no eviction of an expert that the current step needs"):
         state.commit(swap)
-    assert look(state) == before and swap.progress is Progress.QUEUED
+    assert look(state) == before and swap.progress is Progress.UNDER_WAY
     state.use([0, 4])  # the next step's, instead of those
     state.commit(swap)
     assert residents(state) == {0, 4, 5}
