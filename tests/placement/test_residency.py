@@ -181,7 +181,7 @@ def test_copies_that_have_no_place(case: int, kind: type) -> None:
     state, expert, evict = NOWHERE[case]
     move = Keep(expert, evict) if kind is Keep else Prefetch(0, expert, evict)
     before = look(state)
-    assert not (state.can_keep(move) if isinstance(move, Keep) else state.can_prefetch(move))
+    assert not state.can_begin(move)
     with pytest.raises(PlacementError, match=rf"copies of experts.*got {kind.__name__}\("):
         state.reserve(0, move)
     assert look(state) == before, "what is refused leaves no trace"
@@ -201,7 +201,7 @@ def test_copies_that_have_no_place(case: int, kind: type) -> None:
 )
 def test_relayouts_that_cannot_be(state: Residency, expert: int, target: int) -> None:
     move, before = Relayout(0, expert, target), look(state)
-    assert not state.can_relayout(move)
+    assert not state.can_begin(move)
     with pytest.raises(PlacementError, match=r"relayouts of experts.*got Relayout\("):
         state.reserve(0, move)
     assert look(state) == before
@@ -394,6 +394,7 @@ def test_against_slots_that_one_can_point_at(data: st.DataObject, slots: int) ->
         what = data.draw(st.sampled_from(["reserve", "reserve", "arrive", "cancel", "use"]))
         if what == "reserve":
             move = data.draw(MOVES)
+            assert state.can_begin(move) == model.may(move)
             if model.may(move):
                 tickets.append(state.reserve(0, move))
                 model.begin(move)
