@@ -68,6 +68,8 @@ TORCH_FREE = (
     "policies/",
     "executor/",
     "simulator/",
+    "arrays.py",
+    "domains.py",
     "errors.py",
     "input_file.py",
     "own_files.py",

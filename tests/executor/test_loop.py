@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from support import simple_machine as simple
-from support.policies import Told, residents
+from support.policies import Told, decide, residents
 from support.scripted_backend import ScriptedBackend
 from support.tiny_policy import TinyPolicy, everything
 from trimoe.domains import CPU, GPU
@@ -68,7 +68,7 @@ class Bench:
 
     def layer(self, layer: int, counts: np.ndarray, *moves: Move, phase: str = "decode") -> LayerPlan:
         self.moves = list(moves)
-        return self.executor.layer(phase, self.step, layer, counts)
+        return decide(self.executor, phase, self.step, layer, counts)
 
     def prefetch(self, move: Move) -> Ticket:
         """Under way, asked for while layer 0 had nothing to do."""
@@ -105,7 +105,7 @@ def test_what_a_step_says() -> None:
     bench, scores, requests = Bench(0), np.eye(3, 4, dtype=np.float32), np.arange(3)
     bench.backend.now_ns = 11.0
     foresight = Told({2: np.ones(4)})
-    bench.executor.layer("prefill", 9, 1, ALL, foresight=foresight, scores=scores, requests=requests)
+    decide(bench.executor, "prefill", 9, 1, ALL, foresight, scores=scores, requests=requests)
     [asked] = bench.policy.steps
     assert (asked.phase, asked.step, asked.layer, asked.now_ns) == ("prefill", 9, 1, 11.0)
     assert asked.counts is ALL and asked.scores is scores and asked.requests is requests
@@ -226,7 +226,7 @@ def test_a_kept_copy_is_no_resident_before_it_has_ended_on_the_clock() -> None:
     executor = Executor(policy, clock.residencies, clock)
     clock.attend(40, moe=True, next_moe=True)
     clock.route(0)
-    executor.layer("decode", 0, 0, counts_of(0, 2))
+    decide(executor, "decode", 0, 0, counts_of(0, 2))
     assert seen == [({0}, {2})]
     clock.clock.run(until=next(i for i, task in enumerate(clock.clock.tasks) if task.name == "experts"))
     executor.settle()
@@ -269,7 +269,7 @@ def test_what_has_begun_goes_on_however_late() -> None:
     bench.backend.now_ns = 21.0
     bench.executor.settle()
     bench.executor.settle()
-    assert ticket.progress is Progress.QUEUED and bench.log.count(("cancel", ticket.move)) == 1
+    assert ticket.progress is Progress.UNDER_WAY and bench.log.count(("cancel", ticket.move)) == 1
     bench.backend.end(ticket)
     bench.executor.settle()
     assert ticket.progress is DONE and residents(bench.residencies[1]) == {0, 2}

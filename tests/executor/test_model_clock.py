@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from support import simple_machine as simple
-from support.policies import NDP, ask, cost_of, policy_of, random_counts, residents, states_of
+from support.policies import NDP, ask, cost_of, decide, policy_of, random_counts, residents, states_of
 from support.tiny_policy import TinyPolicy, everything
 from trimoe.domains import CPU, FIRST_DIMM, GPU, IDLE, STRIPED
 from trimoe.executor.loop import Executor
@@ -55,7 +55,7 @@ class Layers:
         self.moves, self.kept = moves, keep
         self.model.attend(CONTEXT, moe=True, next_moe=True)
         self.model.route(layer)
-        self.executor.layer("decode", 0, layer, counts)
+        decide(self.executor, "decode", 0, layer, counts)
         return self.policy.steps[-1]
 
     def tickets(self) -> list[Ticket]:

@@ -96,7 +96,7 @@ def test_a_snapshot_stays_as_it_was() -> None:
 def test_a_copy_is_there_once_it_has_ended() -> None:
     state = layer()
     ticket = state.reserve(6, Prefetch(6, 4))
-    assert (ticket.layer, ticket.expert, ticket.evict, ticket.progress) == (6, 4, -1, Progress.QUEUED)
+    assert (ticket.layer, ticket.expert, ticket.evict, ticket.progress) == (6, 4, -1, Progress.UNDER_WAY)
     assert state.ticket(4) is state.bringing(4) is ticket and set(state.pending) == {4}
     assert residents(state) == {0, 1} and (state.held, state.free) == (2, 0)
     assert set(np.nonzero(state.becoming[0])[0]) == {0, 1, 4}
@@ -181,7 +181,7 @@ def test_copies_that_have_no_place(case: int, kind: type) -> None:
     state, expert, evict = NOWHERE[case]
     move = Keep(expert, evict) if kind is Keep else Prefetch(0, expert, evict)
     before = look(state)
-    assert not (state.can_keep(move) if isinstance(move, Keep) else state.can_prefetch(move))
+    assert not state.can_begin(move)
     with pytest.raises(PlacementError, match=rf"copies of experts.*got {kind.__name__}\("):
         state.reserve(0, move)
     assert look(state) == before, "what is refused leaves no trace"
@@ -201,7 +201,7 @@ def test_copies_that_have_no_place(case: int, kind: type) -> None:
 )
 def test_relayouts_that_cannot_be(state: Residency, expert: int, target: int) -> None:
     move, before = Relayout(0, expert, target), look(state)
-    assert not state.can_relayout(move)
+    assert not state.can_begin(move)
     with pytest.raises(PlacementError, match=r"relayouts of experts.*got Relayout\("):
         state.reserve(0, move)
     assert look(state) == before
@@ -232,7 +232,7 @@ def test_a_ticket_ends_once() -> None:
     ends(state, done)
     ends(state, cancelled)
     again = state.reserve(0, Prefetch(0, 5))
-    for progress in (Progress.QUEUED, Progress.IN_FLIGHT, Progress.DONE):
+    for progress in (Progress.UNDER_WAY, Progress.DONE):
         with pytest.raises(PlacementError, match="released cancelled or failed"):
             state.release(again, progress)
     ends(state, cancelled)  # the same expert's, and not the one under way
@@ -254,7 +254,7 @@ def test_whom_a_step_needs_is_not_replaced() -> None:
     before = look(state)
     with pytest.raises(PlacementError, match="no eviction of an expert that the current step needs"):
         state.commit(swap)
-    assert look(state) == before and swap.progress is Progress.QUEUED
+    assert look(state) == before and swap.progress is Progress.UNDER_WAY
     state.use([0, 4])  # the next step's, instead of those
     state.commit(swap)
     assert residents(state) == {0, 4, 5}
@@ -394,6 +394,7 @@ def test_against_slots_that_one_can_point_at(data: st.DataObject, slots: int) ->
         what = data.draw(st.sampled_from(["reserve", "reserve", "arrive", "cancel", "use"]))
         if what == "reserve":
             move = data.draw(MOVES)
+            assert state.can_begin(move) == model.may(move)
             if model.may(move):
                 tickets.append(state.reserve(0, move))
                 model.begin(move)

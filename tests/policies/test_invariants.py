@@ -32,7 +32,7 @@ from support.every_policy import (
     small_cost,
     some_counts,
 )
-from support.policies import Told, altered, residents
+from support.policies import Told, altered, decide, residents
 from trimoe.domains import CPU, SPLIT, STRIPED
 from trimoe.errors import InputError
 from trimoe.executor.loop import Executor
@@ -117,7 +117,7 @@ class Run:
         for layer, row in enumerate(counts):
             self.backend.ask_next(layer, streaming=streaming)
             known = {later: counts[later] * 0.9 for later in range(layer + 1, min(layer + 4, LAYERS))}
-            self.executor.layer(phase, self.steps[phase], layer, row, foresight=Told(known))
+            decide(self.executor, phase, self.steps[phase], layer, row, Told(known))
             self.check()
         self.steps[phase] += 1
 

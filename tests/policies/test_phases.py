@@ -18,6 +18,7 @@ from support.every_policy import (
     deployed,
     some_counts,
 )
+from support.policies import decide
 from support.scripted_backend import ScriptedBackend
 from trimoe.domains import GPU, IDLE, STRIPED
 from trimoe.executor.loop import Executor
@@ -42,7 +43,7 @@ def plans_of(
     found = []
     for step, phase in enumerate(turns):
         for layer in range(LAYERS):
-            found.append((phase, executor.layer(phase, step, layer, counts[phase][layer])))
+            found.append((phase, decide(executor, phase, step, layer, counts[phase][layer])))
     return found
 
 

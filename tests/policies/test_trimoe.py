@@ -1,94 +1,29 @@
-"""TriMoE as a policy: deployments, first states, plans, background work, and the switch of every stage."""
+"""TriMoE as a policy: deployments, first states, plans, and the switch of every stage of a plan."""
 
 from __future__ import annotations
-
-import functools
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.policies import ask, carry_out, step_of
-from trimoe.cost import CostModel, load_model_shape
+from support.policies import ask, cost_of, step_of
+from support.trimoe_policy import DECODE, WORK, drawn, lacking, trimoe
+from trimoe.cost import CostModel, load_model_shape, schedule
 from trimoe.domains import CPU, FIRST_DIMM, GPU, STRIPED
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile
-from trimoe.placement import Prefetch, Progress, Relayout, Residency, Ticket
-from trimoe.policies import LayerStep, Loads, Policy, Workload, make_policy
+from trimoe.placement import Relayout, Residency
+from trimoe.policies import Loads, Workload
 from trimoe.policies.deployment import Deployment
+from trimoe.policies.layer_tasks import LayerTasks
 from trimoe.policies.trimoe.layout import ExpectedTimes, balanced_line, ridge_tokens
 
-WORK = Workload(64, 128, 32)
-DECODE = Deployment(64, 64, expert_slots=4)
-
-
-@functools.cache
-def machine(profile: str = "h100-8470-ndp16", model: str = "qwen3-30b-a3b") -> CostModel:
-    return CostModel(load_profile(profile), load_model_shape(model))
-
-
-def trimoe(cost: CostModel | None = None, **options: str) -> Any:
-    return make_policy("trimoe", cost or machine(), options)
-
-
-def drawn(seed: int, layers: int = 2, experts: int = 128, tokens: int = 512) -> Any:
-    """Popularity [layers, E] of so many tokens."""
-    popularity = np.random.default_rng(seed).lognormal(0.0, 1.5, (layers, experts))
-    return tokens * popularity / popularity.sum(1, keepdims=True)
-
-
-class Loop:
-    """The least of a simulator: plans, and background work that ends so many steps later."""
-
-    def __init__(
-        self, policy: Policy, popularity: Any, *, deployment: Deployment = DECODE, delay: int = 0
-    ) -> None:
-        self.policy, self.states = policy, policy.begin("decode", deployment, popularity)
-        self.loads, self.step_ns, self.moves = Loads(policy.cost), 0.0, list[Any]()
-        self.n_dimms = policy.cost.resources.n_dimms
-        self.under_way: list[list[Ticket]] = [[] for _ in range(delay)]
-
-    def step(self, counts: Any, idle_ns: float = 1e9) -> list[Any]:
-        """What it begins."""
-        self.step_ns, tickets = 0.0, list[Ticket]()
-        for layer, row in enumerate(counts):
-            state = self.states[layer]
-            plan = ask(self.policy, layer, row, self.states)
-            state.check(plan, row, self.n_dimms)
-            self.step_ns += self.loads.of_plan(plan, row, state).makespan_ns
-            carry_out(state, *plan.keep)
-            resources = len(self.policy.cost.resources)
-            idle = step_of(self.states, layer, row, idle_ns=idle_ns, resources=resources)
-            tickets += self.begin(layer, self.policy.background(idle))
-        self.under_way.append(tickets)
-        for ticket in self.under_way.pop(0):
-            self.states[ticket.layer].commit(ticket)
-        return [one.move for one in tickets]
-
-    def begin(self, layer: int, moves: Any) -> Iterator[Ticket]:
-        for move in moves:
-            state = self.states[layer]
-            assert move.layer == layer
-            if isinstance(move, Prefetch):
-                assert move.evict < 0 or move.evict not in state.pending
-            else:
-                # One that a prefetch replaces is outside as good as already.
-                assert move.target < self.n_dimms and not state.becoming[0][move.expert]
-            yield state.reserve(layer, move)
-
-
-def idle_step(states: list[Residency], layer: int, counts: Any, idle_ns: float = 1e9) -> LayerStep:
-    return step_of(states, layer, counts, idle_ns=idle_ns, resources=len(machine().resources))
-
-
-# --- deployments ----------------------------------------------------------------------------------
+# --- deployments --------------------------------------------------------------------------------
 
 
 def test_prefill_is_the_gpus_alone() -> None:
-    policy = trimoe(machine(model="qwen3-235b-a22b"))
+    policy = trimoe(cost_of(model="qwen3-235b-a22b"))
     deployment = policy.deploy(WORK, "prefill")
     assert 0 < deployment.expert_slots < 128
     assert (deployment.qkv, deployment.attention, deployment.out) == ("gpu",) * 3
@@ -115,7 +50,7 @@ def test_a_prefill_that_does_not_fit_ahead_is_still_prefill() -> None:
 
 
 def test_decode_keeps_the_kv_cache_on_the_host_if_asked() -> None:
-    large = machine(model="qwen3-235b-a22b")
+    large = cost_of(model="qwen3-235b-a22b")
     paper = trimoe(large, kv_on_gpu="0").deploy(WORK, "decode")
     assert paper.kv_on_gpu == 0 and paper.dense_on_gpu == 1 and paper.expert_slots > 0
     ours = trimoe(large, attention="gpu").deploy(WORK, "decode")
@@ -126,13 +61,10 @@ def test_decode_keeps_the_kv_cache_on_the_host_if_asked() -> None:
 
 
 def test_auto_takes_the_fastest_attention() -> None:
-    from trimoe.cost import schedule
-    from trimoe.policies.layer_tasks import LayerTasks
-
     def ns(attention: str) -> float:
         deployment = trimoe(attention=attention).deploy(WORK, "decode")
-        tasks = LayerTasks(machine(), deployment, 1).attention(144, moe=True, first=0)
-        return schedule(tasks, len(machine().resources)).makespan_ns
+        tasks = LayerTasks(cost_of(), deployment, 1).attention(144, moe=True, first=0)
+        return schedule(tasks, len(cost_of().resources)).makespan_ns
 
     assert ns("auto") == min(ns("gpu"), ns("cpu"), ns("ndp"))
 
@@ -150,17 +82,11 @@ def test_what_cannot_be_is_one_line(
     profile: str, model: str, options: dict[str, str], work: Workload, complaint: str
 ) -> None:
     with pytest.raises(InputError, match=complaint) as error:
-        trimoe(machine(profile, model), **options).deploy(work, "decode")
+        trimoe(cost_of(profile, model), **options).deploy(work, "decode")
     assert "\n" not in str(error.value)
 
 
 # --- machines that lack a domain ------------------------------------------------------------------
-
-
-@functools.cache
-def lacking(dimms: int) -> CostModel:
-    """A CPU, with so many DIMMs beside it, and no GPU."""
-    return CostModel(machine().profile.with_dimms(dimms), machine().shape)
 
 
 def test_without_a_gpu_the_cpu_attends_and_prompts_are_planned() -> None:
@@ -189,35 +115,6 @@ def test_no_domain_at_all_is_one_line() -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("cost", "options", "striped", "kinds"),
-    [
-        (lacking(16), {}, {True, False}, {"relayout", "rebalance"}),
-        (lacking(16), {"cpu": "off", "eta": "0.1"}, {False}, {"rebalance"}),
-        (machine("h100-8452y"), {}, {True}, {"prefetch"}),
-        (machine("h100-8452y"), {"cpu": "off"}, {True}, {"prefetch"}),
-        (lacking(0), {}, {True}, set()),
-    ],
-)
-def test_what_there_is_to_move(
-    cost: CostModel, options: dict[str, str], striped: set[bool], kinds: set[str]
-) -> None:
-    deployment = DECODE if cost.profile.gpu else Deployment(64, 64)
-    loop = Loop(trimoe(cost, **options), drawn(1), deployment=deployment)
-    # Beside the CPU a prefetch pays once compute bounds it; alone, once some experts stay idle.
-    tokens = 512 if options else 16384
-    assert {bool(one) for state in loop.states for one in state.layout == STRIPED} == striped
-    found = set()
-    for step in range(6):
-        before = [state.layout.copy() for state in loop.states]
-        for one in loop.step(drawn(20 + step // 3, tokens=tokens).astype(int)):
-            ends = (before[one.layer][one.expert], getattr(one, "target", None))
-            moved = "relayout" if STRIPED in ends else "rebalance"
-            found.add("prefetch" if isinstance(one, Prefetch) else moved)
-    assert found == kinds
-    assert bool(loop.policy.report()) == bool(kinds)
-
-
 def test_dimms_alone_run_what_is_striped_too() -> None:
     policy = trimoe(lacking(16), cpu="off", striped_on_dimms="never")
     counts, state = np.full(128, 3), Residency(128)
@@ -226,7 +123,7 @@ def test_dimms_alone_run_what_is_striped_too() -> None:
     assert (plan.domain >= FIRST_DIMM).all()
 
 
-# --- first states ---------------------------------------------------------------------------------
+# --- first states --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("eta", ["0", "2"])
@@ -236,12 +133,12 @@ def test_the_first_state_follows_popularity(eta: str) -> None:
     for index, state in enumerate(states):
         row = popularity[index]
         assert set(np.nonzero(state.resident)[0]) == set(np.argsort(-row)[:4])
-        times = ExpectedTimes(machine(), cpu=True)
+        times = ExpectedTimes(cost_of(), cpu=True)
         balance = balanced_line(times, row, state.resident, times.on_dimm(row), times.on_host(row))
         assert eta != "0" or ((state.layout == STRIPED) == (row >= balance)).all()
         line = row[state.layout == STRIPED].min()
         assert line > row[state.layout != STRIPED].max()
-        assert eta == "0" or line >= 2 * ridge_tokens(machine()) > row[state.layout != STRIPED].max()
+        assert eta == "0" or line >= 2 * ridge_tokens(cost_of()) > row[state.layout != STRIPED].max()
         cold = (state.layout != STRIPED) & ~state.resident
         ns = times.on_dimm(row) * cold
         loads = np.bincount(state.layout[cold], ns[cold], 16)
@@ -288,7 +185,7 @@ def test_counts_may_be_of_any_integer(dtype: type) -> None:
 
 
 def test_tails() -> None:
-    cost = machine(model="kimi-k2")
+    cost = cost_of(model="kimi-k2")
     policy = trimoe(cost)
     state = Residency(384, layout=np.arange(384) % 17 - 1)
     for counts in (
@@ -316,7 +213,7 @@ def test_every_stage_of_the_plan_has_a_switch() -> None:
             off = {} if name == "all" else {name: "off"}
             off |= {"refine": "off"} if name == "greedy" else {}
             plan = ask(trimoe(**off), 0, counts, state)
-            found[name] += Loads(machine()).of_plan(plan, counts, state).makespan_ns
+            found[name] += Loads(cost_of()).of_plan(plan, counts, state).makespan_ns
     assert found["all"] < found["swaps"] < found["refine"] < found["greedy"]
 
 
@@ -330,128 +227,3 @@ def test_a_dimm_runs_a_striped_expert_where_that_is_allowed() -> None:
     assert used["never"] == used["few"] == 0 and used["always"] > 0
     few, state = np.ones(16, int), Residency(16)
     assert (ask(trimoe(), 0, few, state).domain >= FIRST_DIMM).any()
-
-
-# --- background -----------------------------------------------------------------------------------
-
-
-@settings(max_examples=12, deadline=None)
-@given(seed=st.integers(0, 10**6), idle_ns=st.sampled_from([0.0, 1e6, 1e9]), delay=st.integers(0, 3))
-def test_any_sequence_of_moves_keeps_the_state_whole(seed: int, idle_ns: float, delay: int) -> None:
-    random = np.random.default_rng(seed)
-    loop = Loop(trimoe(), drawn(seed), delay=delay)
-    for step in range(6):
-        moves = loop.step(random.poisson(drawn(seed + step)), idle_ns)
-        assert idle_ns or not moves
-        for state in loop.states:
-            assert (delay or not state.pending) and state.resident.sum() <= state.slots
-            assert set(state.layout.tolist()) <= set(range(STRIPED, 16))
-
-
-def test_experts_under_way_are_left_alone() -> None:
-    loop = Loop(trimoe(), drawn(1))
-    loop.step(np.zeros((2, 128), int))
-    state = loop.states[0]
-    outside = np.nonzero(~state.resident)[0].tolist()
-    tickets = [
-        state.reserve(0, Relayout(0, one, STRIPED if state.layout[one] >= 0 else 0)) for one in outside
-    ]
-    now = idle_step(loop.states, 0, drawn(5)[0].astype(int))
-    assert not any(loop.policy.background(now) for _ in range(5))
-    for ticket in tickets:
-        state.release(ticket, Progress.CANCELLED)
-    assert loop.policy.background(now)
-
-
-def test_idle_time_adds_up_but_not_for_ever() -> None:
-    """With a little idle time in each layer the link gets to a move in some of them."""
-    loop = Loop(trimoe(prefetch="off"), drawn(1))
-    counts = drawn(9).astype(int)
-    begun = [len(loop.step(counts, idle_ns=3e5)) for _ in range(30)]
-    assert sum(begun) > 0 and max(begun) <= 2
-    link_ns = machine().move_parts(0, STRIPED)[0][1]
-    assert sum(begun) * link_ns <= 60 * 3e5
-    rested = Loop(trimoe(prefetch="off"), drawn(1))
-    for _ in range(20):
-        rested.step(np.zeros((2, 128), int))
-    assert sum(len(rested.step(counts, idle_ns=0)) for _ in range(4)) <= 1
-
-
-def relayouts(found: list[Any], expert: int) -> list[int]:
-    return [one.target for one in found if isinstance(one, Relayout) and one.expert == expert]
-
-
-def test_a_change_of_class_waits_for_the_hysteresis() -> None:
-    """One cold expert becomes warm and cold again; everything else stays as it was."""
-    popularity = np.full((1, 128), 1.0)
-    popularity[0, :20] = 40.0
-    for needed in (1, 3):
-        loop = Loop(
-            trimoe(hysteresis=str(needed), eta="4", rebalance="off", prefetch="off", alpha="1"), popularity
-        )
-        warm = popularity.astype(int)
-        warm[0, 100] = 60
-        assert loop.states[0].layout[100] != STRIPED
-        begun = [relayouts(loop.step(warm), 100) for _ in range(needed + 1)]
-        assert begun == [[]] * (needed - 1) + [[STRIPED], []]
-        begun = [relayouts(loop.step(popularity.astype(int)), 100) for _ in range(needed + 1)]
-        assert [len(one) for one in begun] == [0] * (needed - 1) + [1, 0]
-        assert begun[needed - 1][0] >= 0 and loop.states[0].layout[100] == begun[needed - 1][0]
-    flicker = Loop(trimoe(hysteresis="2", eta="4", rebalance="off", alpha="1"), popularity)
-    for _ in range(4):
-        assert not relayouts(flicker.step(warm), 100)
-        assert not relayouts(flicker.step(popularity.astype(int)), 100)
-
-
-def test_what_does_not_pay_is_not_begun() -> None:
-    changed = drawn(9).astype(int)
-    eager, never = Loop(trimoe(), drawn(1)), Loop(trimoe(horizon="0"), drawn(1))
-    assert sum(len(eager.step(changed)) for _ in range(4)) > 10
-    assert sum(len(never.step(changed)) for _ in range(4)) == 0
-
-
-def test_nothing_is_done_for_a_layer_without_work() -> None:
-    loop = Loop(trimoe(alpha="1"), drawn(1))
-    for _ in range(4):
-        assert not loop.step(np.zeros((2, 128), int))
-
-
-@pytest.mark.parametrize("stage", ["prefetch", "relayout", "rebalance"])
-def test_every_background_stage_has_a_switch(stage: str) -> None:
-    def kinds(**options: str) -> set[str]:
-        loop, found = Loop(trimoe(**options), drawn(1)), set()
-        for step in range(6):
-            before = [state.layout.copy() for state in loop.states]
-            for one in loop.step(drawn(20 + step // 3).astype(int)):
-                ends = (before[one.layer][one.expert], getattr(one, "target", None))
-                moved = "relayout" if STRIPED in ends else "rebalance"
-                found.add("prefetch" if isinstance(one, Prefetch) else moved)
-        return found
-
-    every = {"prefetch", "relayout", "rebalance"}
-    assert kinds() == every and kinds(**{stage: "off"}) == every - {stage}
-
-
-def test_background_work_makes_drifted_layers_faster() -> None:
-    """Calibrated for one popularity, run on another: what is moved soon pays."""
-    random = np.random.default_rng(4)
-    steps = [random.poisson(drawn(77)) for _ in range(12)]
-    off = {"prefetch": "off", "relayout": "off", "rebalance": "off"}
-    ns = []
-    for options in ({}, off):
-        loop, total_ns = Loop(trimoe(**options), drawn(78)), 0.0
-        for counts in steps:
-            loop.step(counts)
-            total_ns += loop.step_ns
-        ns.append(total_ns)
-    assert ns[0] < 0.9 * ns[1]
-
-
-def test_accuracy_counts_what_came_true() -> None:
-    """Popularity that stays as it is confirms nearly all decisions."""
-    policy = trimoe()
-    loop = Loop(policy, drawn(1))
-    for _ in range(8):
-        loop.step(drawn(50).round().astype(int))
-    accuracy = policy.moves.accuracy
-    assert accuracy.settled > 10 and accuracy.share > 0.9

@@ -129,7 +129,6 @@ class ChaosBackend:
         if one in self._queued:
             self._queued.remove(one)
             self._in_flight.append(one)
-            one.progress = (Progress.QUEUED, Progress.IN_FLIGHT)[self.choose(2)]  # it may say so
             return []
         self._in_flight.remove(one)
         return [(one, Progress.FAILED if self.choose(5) == 0 else Progress.DONE)]

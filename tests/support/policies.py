@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from trimoe.cost import CostModel, load_model_shape
+from trimoe.executor.loop import Executor
 from trimoe.hardware.profile import load_profile
 from trimoe.placement import Keep, LayerPlan, Move, Progress, Residency
-from trimoe.policies import LayerStep, Policy, Workload, make_policy
+from trimoe.policies import Foresight, LayerStep, NoForesight, Policy, Workload, make_policy
 
 WORK = Workload(32, 128, 64)
 NDP = "h100-8470-ndp16"
@@ -79,6 +80,20 @@ def ask(
     """A policy's plan out of the blue. states: of all layers, or of this one."""
     every = [states] * (layer + 1) if isinstance(states, Residency) else states
     return policy.plan(LayerStep.alone(layer, counts, every, len(policy.cost.resources), phase))
+
+
+def decide(
+    executor: Executor,
+    phase: str,
+    step: int,
+    layer: int,
+    counts: np.ndarray,
+    foresight: Foresight | None = None,
+    **known: Any,
+) -> LayerPlan:
+    """A layer from its question to its plan, which is under way then. known: as of `Executor.ask`."""
+    executor.prepare(phase, step, layer)
+    return executor.carry_out(*executor.ask(counts, foresight or NoForesight(), **known))
 
 
 def residents(state: Residency) -> set[int]:

@@ -18,11 +18,9 @@ from trimoe.arrays import Floats, Ints
 from trimoe.domains import GPU, STRIPED
 from trimoe.placement import LayerPlan, Move, Prefetch, Progress, Relayout, Residency, Ticket
 from trimoe.placement.rules import must
-from trimoe.policies import Foresight, LayerDone, LayerStep, NoForesight, Policy
+from trimoe.policies import Foresight, LayerDone, LayerStep, Policy
 
 __all__ = ["Backend", "Executor"]
-
-_NOTHING = NoForesight()
 
 
 class Backend(Protocol):
@@ -73,31 +71,12 @@ class Executor:
         self.policy, self.residencies, self.backend = policy, residencies, backend
         self.prefetched = self.relaid = self.background_ns = 0
         self.ended = dict.fromkeys(Progress, 0)
-        self._deadlines: list[Ticket] = []
+        self._deadlines_ns: dict[Ticket, float] = {}  # of what may still be cancelled
         self._known = ("", 0, 0)
         self._times: tuple[float, Floats, Floats] = (0.0, np.zeros(0), np.zeros(0))
         self._waiting: list[tuple[Ticket, Progress]] = []  # arrived, but a step needs whom they replace
         self._n_dimms, self._has_gpu = policy.cost.resources.n_dimms, policy.cost.profile.gpu is not None
         self._places = policy.cost.profile.n_dimms
-
-    def layer(
-        self,
-        phase: str,
-        step: int,
-        layer: int,
-        counts: Ints,
-        *,
-        foresight: Foresight = _NOTHING,
-        scores: npt.NDArray[np.float32] | None = None,
-        requests: Ints | None = None,
-        chosen: Ints | None = None,
-    ) -> LayerPlan:
-        """The router of a layer has chosen: what the policy says, once it is under way.
-
-        Arguments as the fields of `LayerStep`. Raises PlacementError where the policy breaks a rule.
-        """
-        self.prepare(phase, step, layer)
-        return self.carry_out(*self.ask(counts, foresight, scores, requests, chosen))
 
     def prepare(self, phase: str, step: int, layer: int) -> None:
         """All of a layer's question that is known before its router has chosen."""
@@ -109,14 +88,15 @@ class Executor:
     def ask(
         self,
         counts: Ints,
-        foresight: Foresight = _NOTHING,
+        foresight: Foresight,
         scores: npt.NDArray[np.float32] | None = None,
         requests: Ints | None = None,
         chosen: Ints | None = None,
     ) -> tuple[LayerStep, LayerPlan]:
         """The question that was prepared, and the policy's answer. Changes nothing.
 
-        Apart from the rest, because a machine has the work begin before it does all else.
+        Arguments as the fields of `LayerStep`. Apart from the rest, because a machine has the work begin
+        before it does all else.
         """
         known = (*self._known, counts, self.residencies, *self._times)
         asked = LayerStep(*known, foresight, scores, requests, chosen)
@@ -134,8 +114,8 @@ class Executor:
         kept = [residency.reserve(layer, one) for one in plan.keep]
         residency.use(plan.on(GPU))
         backend.submit(asked, plan, kept, joined)
-        # The layer waits for them: they are no longer too late.
-        self._deadlines = [one for one in self._deadlines if one not in joined]
+        for one in joined:  # the layer waits for them: they cannot be too late
+            self._deadlines_ns.pop(one, None)
         begun_ns = time.perf_counter_ns()
         moves = self.policy.background(asked)
         self.background_ns += time.perf_counter_ns() - begun_ns
@@ -153,9 +133,9 @@ class Executor:
             else:
                 self._end(*done)
         now_ns = self.backend.now_ns
-        for ticket in [one for one in self._deadlines if one.deadline_ns < now_ns]:
-            self._deadlines.remove(ticket)
-            if ticket.progress is Progress.QUEUED and self.backend.cancel(ticket):
+        for ticket in [one for one, deadline_ns in self._deadlines_ns.items() if deadline_ns < now_ns]:
+            del self._deadlines_ns[ticket]
+            if self.backend.cancel(ticket):
                 self._count(ticket, -1)
                 self._end(ticket, Progress.CANCELLED)
 
@@ -166,13 +146,13 @@ class Executor:
         ticket = self.residencies[move.layer].reserve(move.layer, move)
         self._count(ticket, 1)
         if ticket.deadline_ns < float("inf"):
-            self._deadlines.append(ticket)
+            self._deadlines_ns[ticket] = ticket.deadline_ns
         self.backend.begin(ticket)
 
     def _end(self, ticket: Ticket, progress: Progress) -> None:
         residency = self.residencies[ticket.layer]
+        self._deadlines_ns.pop(ticket, None)
         if progress is Progress.DONE and not residency.can_commit(ticket):
-            ticket.progress = Progress.IN_FLIGHT  # too late to cancel it
             self._waiting.append((ticket, progress))
             return
         if progress is Progress.DONE:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy.typing as npt
+from trimoe.arrays import Ints
 
-__all__ = ["Ints", "Keep", "LayerPlan"]
-
-Ints = npt.NDArray[Any]
+__all__ = ["Keep", "LayerPlan"]
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,9 @@ Move = Prefetch | Relayout
 
 
 class Progress(Enum):
-    """Of a move. Only what is queued can be cancelled."""
+    """Of a move."""
 
-    QUEUED = "queued"
-    IN_FLIGHT = "in flight"
+    UNDER_WAY = "under way"
     DONE = "done"
     CANCELLED = "cancelled"
     FAILED = "failed"
@@ -52,7 +51,7 @@ class Progress(Enum):
     @property
     def has_ended(self) -> bool:
         """Nothing more happens to it."""
-        return self in (Progress.DONE, Progress.CANCELLED, Progress.FAILED)
+        return self is not Progress.UNDER_WAY
 
 
 @dataclass(eq=False)
@@ -66,7 +65,7 @@ class Ticket:
     layer: int
     move: Move | Keep
     priority: int
-    progress: Progress = Progress.QUEUED
+    progress: Progress = Progress.UNDER_WAY
     ended_ns: float | None = None
 
     @property

@@ -13,7 +13,7 @@ import numpy as np
 from trimoe.arrays import Bools, Ints
 from trimoe.domains import CPU, FIRST_DIMM, GPU, IDLE, SPLIT, STRIPED
 from trimoe.placement.layer_plan import Keep, LayerPlan
-from trimoe.placement.moves import BACKGROUND, DEMAND, Move, Prefetch, Progress, Relayout, Ticket
+from trimoe.placement.moves import BACKGROUND, DEMAND, Move, Progress, Relayout, Ticket
 from trimoe.placement.rules import must
 
 __all__ = ["Residency"]
@@ -94,29 +94,28 @@ class Residency:
 
     def bringing(self, expert: int) -> Ticket | None:
         """The copy to the GPU that is under way for an expert, which a demand may join."""
-        ticket = self._under_way.get(expert)
+        ticket = self.ticket(expert)
         return None if ticket is None or isinstance(ticket.move, Relayout) else ticket
 
-    def can_keep(self, keep: Keep) -> bool:
-        """Whether a fetched expert may stay: it is not there and not coming, and there is a slot for it."""
-        return self._may_arrive(keep.expert, keep.evict)
-
-    def can_prefetch(self, move: Prefetch) -> bool:
-        """Whether a copy may begin, by the same rules."""
-        return self._may_arrive(move.expert, move.evict)
-
-    def can_relayout(self, move: Relayout) -> bool:
-        """Whether an expert may move: it lies elsewhere and nothing is under way for it."""
-        known = 0 <= move.expert < len(self._layout) and move.target >= STRIPED
-        return known and move.expert not in self._under_way and self._layout[move.expert] != move.target
+    def can_begin(self, move: Move | Keep) -> bool:
+        """Nothing is under way for the expert, and it lies elsewhere, or is not there and has a slot."""
+        experts = len(self._resident)
+        if not 0 <= move.expert < experts or move.expert in self._under_way:
+            return False
+        if isinstance(move, Relayout):
+            return move.target >= STRIPED and bool(self._layout[move.expert] != move.target)
+        if self._resident[move.expert] or not -1 <= move.evict < experts:
+            return False
+        if move.evict < 0:
+            return self.free > 0
+        return bool(self._resident[move.evict]) and move.evict not in self._leaving
 
     def reserve(self, layer: int, move: Move | Keep) -> Ticket:
         """Makes room for a move of this layer, the one of that number; PlacementError where it may not be."""
+        rule = "copies of experts that are elsewhere and not under way, into slots that nobody takes"
         if isinstance(move, Relayout):
-            must("relayouts of experts that lie elsewhere, one at a time", self.can_relayout(move), move)
-        else:
-            rule = "copies of experts that are elsewhere and not under way, into slots that nobody takes"
-            must(rule, self._may_arrive(move.expert, move.evict), move)
+            rule = "relayouts of experts that lie elsewhere, one at a time"
+        must(rule, self.can_begin(move), move)
         ticket = Ticket(layer, move, DEMAND if isinstance(move, Keep) else BACKGROUND)
         self._under_way[move.expert] = ticket
         if ticket.evict >= 0:
@@ -171,7 +170,7 @@ class Residency:
         must("only fetched experts kept, each once", kept <= fetched and len(kept) == len(plan.keep))
         evicted = [one.evict for one in plan.keep if one.evict >= 0]
         must("eviction of residents, each once", len(set(evicted)) == len(evicted))
-        must("room for what is kept", all(self.can_keep(one) for one in plan.keep))
+        must("room for what is kept", all(self.can_begin(one) for one in plan.keep))
         must("at most as many residents as slots", len(kept) - len(evicted) <= max(0, self.free))
         deferred = dict(plan.deferred)
         must(
@@ -188,16 +187,6 @@ class Residency:
         must("GPU experts in GPU memory or fetched", bool(on_gpu[domain == GPU].all()))
         home = (dimm < 0) | (self._layout == STRIPED) | (self._layout == dimm)
         must("experts on the DIMM that holds them", bool(home.all()))
-
-    def _may_arrive(self, expert: int, evict: int) -> bool:
-        experts = len(self._resident)
-        if not (0 <= expert < experts and -1 <= evict < experts):
-            return False
-        if self._resident[expert] or expert in self._under_way:
-            return False
-        if evict < 0:
-            return self.free > 0
-        return bool(self._resident[evict]) and evict not in self._leaving
 
     def _arriving(self) -> int:
         return sum(not isinstance(ticket.move, Relayout) for ticket in self._under_way.values())

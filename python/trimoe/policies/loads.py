@@ -9,17 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-from trimoe.arrays import Ints
+from trimoe.arrays import Floats, Ints
 from trimoe.cost import CostModel
 from trimoe.cost.model import Parts
 from trimoe.domains import CPU, GPU, SPLIT, STRIPED
 from trimoe.placement import LayerPlan, Move, Prefetch, Residency
 
 __all__ = ["Loads", "PlanLoad"]
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

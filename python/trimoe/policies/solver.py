@@ -11,14 +11,13 @@ from functools import cache
 from types import ModuleType
 
 import numpy as np
-import numpy.typing as npt
 
+from trimoe.arrays import Floats
 from trimoe.descriptors import silenced
 from trimoe.errors import InputError
 
 __all__ = ["Program", "Solution"]
 
-Floats = npt.NDArray[np.float64]
 _INFINITY = float("inf")
 
 

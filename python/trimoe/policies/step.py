@@ -9,12 +9,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from trimoe.arrays import Ints
+from trimoe.arrays import Floats, Ints
 from trimoe.placement import LayerPlan, Residency
 
-__all__ = ["Floats", "Foresight", "LayerDone", "LayerStep", "NoForesight"]
-
-Floats = npt.NDArray[np.float64]
+__all__ = ["Foresight", "LayerDone", "LayerStep", "NoForesight"]
 
 
 class Foresight(Protocol):

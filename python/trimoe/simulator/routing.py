@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from trimoe.arrays import Bools, Floats, Ints
 from trimoe.cost import ModelShape
 from trimoe.errors import InputError
 from trimoe.policies import Workload
@@ -21,11 +21,6 @@ from trimoe.trace.tokens import Tokens, replayed
 __all__ = ["Routing", "RoutingSpec", "generated_routing", "trace_routing"]
 
 _CALIBRATION_PROMPTS = 128
-
-Ints = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
-
-
 _MANY_EXPERTS = 32  # between Mixtral's 8 and DeepSeek-V2's 160, by factors
 
 
@@ -129,14 +124,15 @@ def trace_routing(trace: Trace, shape: ModelShape, work: Workload, seed: int = 0
         raise InputError(expected="a trace with decode steps", got="prefill only", hint="--max-new-tokens 32")
     rng = np.random.default_rng([seed, 5])
     about = {"source": trace.meta.source, "model": trace.meta.model, "steps": len(steps), "seed": seed}
-    calibration = _counts(trace, calibrates).astype(float)
+
+    def counts(keep: Bools) -> Floats:
+        return Tokens(trace, np.flatnonzero(keep), trace.request[keep]).counts().astype(float)
+
+    calibration = counts(calibrates)
     if trace.meta.source == "recorded":
         prompts, decoded = replayed(trace, requests[1::2], work.batch, work.input, rng)
         found = np.stack([one.counts() for one in decoded])
         return Routing(prompts.counts(), found, calibration, about, prompts, decoded)
-
-    def counts(keep: npt.NDArray[np.bool_]) -> Floats:
-        return _counts(trace, keep).astype(float)
 
     def drawn(found: Floats, tokens: int) -> Ints:
         total = found.sum(-1, keepdims=True)
@@ -146,12 +142,6 @@ def trace_routing(trace: Trace, shape: ModelShape, work: Workload, seed: int = 0
     decode = [drawn(counts(ours & (trace.step == step)), work.batch) for step in steps]
     prefill = drawn(counts(ours & first), work.batch * work.input)
     return Routing(prefill, np.stack(decode), calibration, about)
-
-
-def _counts(trace: Trace, keep: npt.NDArray[np.bool_]) -> Ints:
-    layers, experts = len(trace.meta.layers), trace.meta.experts
-    chosen = trace.ids[:, keep].reshape(layers, -1).astype(np.int64)
-    return np.stack([np.bincount(one[one >= 0], minlength=experts) for one in chosen])
 
 
 def _at_most_one(p: Floats) -> Floats:

@@ -5,18 +5,13 @@ The popularity is the generator's (docs/traces.md); counts are binomial around i
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
+from trimoe.arrays import Floats, Ints
 from trimoe.trace.generator import GeneratorSpec, popularity_scale
 from trimoe.trace.popularity import inclusion
 
 __all__ = ["draw_counts", "generate_counts"]
-
-Ints = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
 
 
 def generate_counts(spec: GeneratorSpec) -> tuple[Ints, Floats]:

@@ -14,7 +14,8 @@ from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
+
+from trimoe.arrays import Floats
 
 __all__ = [
     "SHAPES",
@@ -26,7 +27,6 @@ __all__ = [
     "spread",
 ]
 
-Floats = npt.NDArray[np.float64]
 # lognormal: z = skew * u. zipf: z = -skew * log(rank of u). u is a standard normal variable.
 SHAPES = ("lognormal", "zipf")
 MAX_SKEW = 8.0

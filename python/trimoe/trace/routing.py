@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trimoe.arrays import Bools, Ints
 from trimoe.errors import InputError
 from trimoe.human import human_number
 
@@ -21,8 +22,6 @@ __all__ = ["MAX_EXPERTS", "NO_EXPERT", "Trace", "TraceMeta"]
 
 NO_EXPERT = -1  # a choice that the op skips
 MAX_EXPERTS = 2**15 - 1  # ids are stored in 16 bits
-
-Ints = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ class Trace:
                     hint="`trimoe trace record` on this model",
                 )
 
-    def _part(self, keep: npt.NDArray[np.bool_], first: int) -> Trace:
+    def _part(self, keep: Bools, first: int) -> Trace:
         prefill = max(0, self.meta.prefill_steps - first)
         return Trace(
             TraceMeta(**{**vars(self.meta), "prefill_steps": prefill}),

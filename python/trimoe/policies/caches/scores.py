@@ -10,14 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 
-from trimoe.arrays import Bools, Ints
+from trimoe.arrays import Bools, Floats, Ints
 from trimoe.errors import InputError, nearest
 
 __all__ = ["CACHES", "LayerCache", "make_layer_cache"]
 
-Floats = npt.NDArray[np.float64]
 Used = Ints | Floats
 
 

@@ -8,15 +8,12 @@ take the same time.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from trimoe.arrays import Bools, Ints
+from trimoe.arrays import Bools, Floats, Ints
 from trimoe.cost import CostModel
 from trimoe.domains import CPU, FIRST_DIMM, GPU, STRIPED
 
 __all__ = ["ExpectedTimes", "balanced_line", "lay_out", "ridge_tokens"]
-
-Floats = npt.NDArray[np.float64]
 
 # Token counts that times are tabulated at; on lines between them.
 _NODES = (*range(1, 17), *(2**power for power in range(5, 21)))
