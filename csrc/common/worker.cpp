@@ -5,9 +5,22 @@
 #include <thread>
 #include <utility>
 
+#include <pthread.h>
+#include <sched.h>
+
 #include "common/fork_mutex.h"
 
 namespace trimoe {
+namespace {
+
+// Where no CPU is free, a thread that wakes up may take that of the one who woke it, until its job is done. A
+// batch thread does not, and gets its share all the same. A system that refuses runs it as any other.
+void be_a_batch_thread() {
+  const sched_param none{};
+  ::pthread_setschedparam(::pthread_self(), SCHED_BATCH, &none);
+}
+
+}  // namespace
 
 struct Worker::Queue {
   std::mutex mutex;
@@ -37,7 +50,7 @@ Worker::~Worker() {
   queue_->asked.notify_one();
 }
 
-std::future<void> Worker::run(std::function<void()> job) {
+std::future<void> Worker::submit(std::function<void()> job) {
   std::packaged_task<void()> task(std::move(job));
   std::future<void> done = task.get_future();
   if (generation_ != fork_generation()) {
@@ -49,14 +62,20 @@ std::future<void> Worker::run(std::function<void()> job) {
     if (!queue_) {
       auto queue = std::make_shared<Queue>();
       // Detached: in a child of fork there would be nobody to join.
-      std::thread([queue] { queue->serve(); }).detach();
+      std::thread([queue] {
+        be_a_batch_thread();
+        queue->serve();
+      }).detach();
       queue_ = std::move(queue);
     }
   }
   const std::lock_guard lock(queue_->mutex);
   queue_->jobs.push_back(std::move(task));
-  queue_->asked.notify_one();
   return done;
+}
+
+void Worker::wake() {
+  if (queue_ && generation_ == fork_generation()) queue_->asked.notify_one();
 }
 
 }  // namespace trimoe

@@ -18,8 +18,10 @@ class Worker {
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
-  // After those before it. What it throws is the future's.
-  std::future<void> run(std::function<void()> job);
+  // A job for after those before it; what it throws is the future's. It begins at the next wake(), which may
+  // take as long as many a job: whoever has no time leaves it to another thread.
+  std::future<void> submit(std::function<void()> job);
+  void wake();
 
  private:
   struct Queue;

@@ -35,13 +35,16 @@ struct Time {
   int64_t host_ns = 0;  // real: what emulating it took, beside the host's kernels
 };
 
-// A batch under way. It ends before its ticket does, whatever happens.
+// A batch that a domain has taken. It ends before its ticket does, whatever happens.
 class Ticket {
  public:
   Ticket() = default;
   virtual ~Ticket() = default;
   Ticket(const Ticket&) = delete;
   Ticket& operator=(const Ticket&) = delete;
+
+  // Makes sure that the batch begins, from any one thread; a domain that began at once has nothing to do.
+  virtual void start() {}
 
   // Until it is done; throws what failed. Once done it returns at once.
   virtual void wait() = 0;
@@ -65,7 +68,8 @@ class Domain {
   Domain(const Domain&) = delete;
   Domain& operator=(const Domain&) = delete;
 
-  // Begins; any thread may, several at once. Throws Error for an expert that it cannot run as the code says.
+  // Takes the batch, without a pause: where a thread must be woken, start() or wait() does. Any thread may,
+  // several at once. Throws Error for an expert that it cannot run as the code says.
   virtual std::unique_ptr<Ticket> submit(const Batch& batch) = 0;
 };
 

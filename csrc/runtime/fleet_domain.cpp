@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <future>
 #include <string>
+#include <utility>
 
 #include "common/convert.h"
 #include "common/domain_code.h"
@@ -45,7 +46,7 @@ Rows gather(const RowSource& hidden, std::span<const int32_t> tokens) {
   return rows;
 }
 
-void check_place(const Share& share, const ndp::Location& found) {
+void check_place(const Share& share, const ndp::Packed& found) {
   const bool is_split = share.code == kSplitDomain;
   const bool fits = found.layout == ndp::Layout::kSplit       ? is_split
                     : found.layout == ndp::Layout::kLocalized ? share.code == kFirstDimmDomain + found.dimm
@@ -66,29 +67,41 @@ class Step final : public Ticket {
   Step(std::shared_ptr<ndp::Fleet> fleet, Arithmetic arithmetic, const Batch& batch)
       : fleet_(std::move(fleet)), arithmetic_(arithmetic), batch_(batch) {}
   ~Step() override {
+    start();
     if (done_.valid()) done_.wait();
   }
 
   void begin(int64_t layer) {
-    for (const Share& share : batch_.experts) {
-      const int64_t key = ndp::expert_key(layer, share.index);
-      check_place(share, fleet_->where(key));
+    std::vector<int64_t> keys;
+    keys.reserve(batch_.experts.size());
+    jobs_.reserve(batch_.experts.size());
+    for (const Share& share : batch_.experts) keys.push_back(ndp::expert_key(layer, share.index));
+    packed_ = fleet_->packed(keys);
+    for (size_t i = 0; i < keys.size(); ++i) {
+      const Share& share = batch_.experts[i];
+      check_place(share, packed_[i]);
       const int dimm = share.code == kSplitDomain ? -1 : share.code - kFirstDimmDomain;
-      jobs_.push_back({key, nullptr, share.end - share.begin, nullptr, dimm});
-      if (computes()) continue;
-      const auto& bytes = bytes_.emplace_back(fleet_->packed(key));
-      check(reinterpret_cast<uintptr_t>(bytes.get()) % kLineBytes == 0, "packed experts aligned to 64 bytes",
-            "an unaligned address", "placing ExpertLayer.memory, or arithmetic \"core\"");
+      jobs_.push_back({keys[i], nullptr, share.end - share.begin, nullptr, dimm});
+      check(computes() || reinterpret_cast<uintptr_t>(packed_[i].bytes.get()) % kLineBytes == 0,
+            "packed experts aligned to 64 bytes", "an unaligned address",
+            "placing ExpertLayer.memory, or arithmetic \"core\"");
     }
-    done_ = fleet_->worker().run([this] { run(); });
+    done_ = fleet_->worker().submit([this] { run(); });
+    is_asleep_ = true;
+  }
+
+  void start() override {
+    if (std::exchange(is_asleep_, false)) fleet_->worker().wake();
   }
 
   void wait() override {
+    start();
     if (done_.valid()) done_.get();
   }
 
   void lend(std::vector<cpu::HostExpert>& to) const override {
-    for (size_t i = 0; i < bytes_.size(); ++i) to.push_back({batch_.experts[i], bytes_[i].get()});
+    if (computes()) return;
+    for (size_t i = 0; i < packed_.size(); ++i) to.push_back({batch_.experts[i], packed_[i].bytes.get()});
   }
 
   bool computes() const override { return arithmetic_ == Arithmetic::kCore; }
@@ -141,10 +154,11 @@ class Step final : public Ticket {
   const Arithmetic arithmetic_;
   const Batch batch_;
   std::vector<ndp::ExpertJob> jobs_;
-  std::vector<std::shared_ptr<const std::byte>> bytes_;  // that the host computes with
-  std::vector<Rows> rows_;                               // of experts that cores compute
+  std::vector<ndp::Packed> packed_;
+  std::vector<Rows> rows_;  // of experts that cores compute
   ndp::StepTook time_;
   std::future<void> done_;
+  bool is_asleep_ = false;  // nobody has woken the fleet's thread for it yet
 };
 
 }  // namespace

@@ -47,6 +47,46 @@ class Lease {
   std::unique_ptr<Buffers> buffers_;
 };
 
+struct Begun {
+  std::span<const Share> experts;
+  std::unique_ptr<Ticket> ticket;
+};
+
+void start(const std::vector<Begun>& all) {
+  for (const Begun& one : all) one.ticket->start();
+}
+
+// The caller's pool. The last worker of the first region starts the domains: to wake their threads takes
+// long, and meanwhile the others compute.
+class StartingPool final : public ThreadPool {
+ public:
+  StartingPool(const ThreadPool& pool, const std::vector<Begun>& begun) : pool_(pool), begun_(begun) {}
+
+  int max_workers() const override { return pool_.max_workers(); }
+
+  void run(int workers, void (*body)(void*, int), void* context) const override {
+    if (std::exchange(is_first_, false))
+      run_first(workers, body, context);
+    else
+      pool_.run(workers, body, context);
+  }
+
+ private:
+  void run_first(int workers, void (*body)(void*, int), void* context) const {
+    const auto both = [&](int worker) {
+      if (worker == workers - 1) start(begun_);
+      body(context, worker);
+    };
+    pool_.run(
+        workers, [](void* opaque, int worker) { (*static_cast<decltype(both)*>(opaque))(worker); },
+        const_cast<void*>(static_cast<const void*>(&both)));
+  }
+
+  const ThreadPool& pool_;
+  const std::vector<Begun>& begun_;
+  mutable bool is_first_ = true;
+};
+
 class Forward {
  public:
   Forward(const OpenLayer& layer, const Kernel& kernel, const ThreadPool& pool, const Call& call,
@@ -59,16 +99,12 @@ class Forward {
     use_.division.assign(layer_, use_.routing, plan());
     submit();
     compute();
+    start(begun_);
     for (const Begun& one : begun_) one.ticket->wait();
     if (layer_.wiring && layer_.wiring->recorder) record();
   }
 
  private:
-  struct Begun {
-    std::span<const Share> experts;
-    std::unique_ptr<Ticket> ticket;
-  };
-
   std::span<const int32_t> plan() {
     if (!call_.plan.empty() || !layer_.wiring || !layer_.wiring->policy) return call_.plan;
     const auto experts = static_cast<size_t>(layer_.packed->shape().experts);
@@ -104,11 +140,14 @@ class Forward {
         call_.hidden, call_.tokens, call_.router.topk, use_.routing, use_.division.host, call_.out, {}};
     if (std::ranges::any_of(begun_, [](const Begun& one) { return one.ticket->computes(); }))
       args.initial = [this] { return sums(); };
-    kernels_ns_ = cpu::expert_ffn(*layer_.packed, kernel_, pool_, args);
+    kernels_ns_ = begun_.empty()
+                      ? cpu::expert_ffn(*layer_.packed, kernel_, pool_, args)
+                      : cpu::expert_ffn(*layer_.packed, kernel_, StartingPool(pool_, begun_), args);
   }
 
   // Of the domains that compute.
   const float* sums() {
+    start(begun_);
     use_.sums.assign(static_cast<size_t>(call_.tokens * call_.hidden.cols), 0.0f);
     for (const Begun& one : begun_) {
       if (!one.ticket->computes()) continue;

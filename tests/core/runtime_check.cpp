@@ -10,6 +10,8 @@
 #include <string>
 #include <thread>
 
+#include <sched.h>
+
 #include "common/error.h"
 #include "common/own_threads.h"
 #include "ndp/system/expert_key.h"
@@ -49,14 +51,20 @@ class Log {
   std::string text_;
 };
 
+// first: what the first worker of a region does before its work.
 class NotingPool final : public ThreadPool {
  public:
   NotingPool(Log& log, std::function<void()> first = {}) : log_(log), first_(std::move(first)) {}
   int max_workers() const override { return 2; }
   void run(int workers, void (*body)(void*, int), void* context) const override {
     log_.add("cpu");
-    if (first_) first_();
-    OwnThreads(2).run(workers, body, context);
+    const auto both = [&](int worker) {
+      if (first_ && worker == 0) first_();
+      body(context, worker);
+    };
+    OwnThreads(2).run(
+        workers, [](void* opaque, int worker) { (*static_cast<decltype(both)*>(opaque))(worker); },
+        const_cast<void*>(static_cast<const void*>(&both)));
   }
 
  private:
@@ -86,6 +94,9 @@ class Watched final : public Domain {
    public:
     Step(const Watched& domain, const Batch& batch) : domain_(domain), batch_(batch) {}
     ~Step() override { domain_.log_.add("end" + domain_.name_); }
+    void start() override {
+      if (!std::exchange(is_started_, true)) domain_.log_.add("start" + domain_.name_);
+    }
     void wait() override {
       domain_.log_.add("wait" + domain_.name_);
       check(domain_.plot_.fails != std::string("wait"), "to wait", "failure", "again");
@@ -104,6 +115,7 @@ class Watched final : public Domain {
    private:
     const Watched& domain_;
     const Batch batch_;
+    bool is_started_ = false;
   };
 
   Log& log_;
@@ -135,7 +147,8 @@ void check_order() {
   const auto found = problem.forward(NotingPool(log), {4, 2, 0, 4, 2, 0});
   expect(found == alone, "lent experts have the bits of the CPU");
   const std::string text = log.text();
-  expect(text.starts_with("submit2 submit4 cpu "), "others begin before the CPU: " + text);
+  expect(text.starts_with("submit2 submit4 cpu start2 start4 "),
+         "a thread of the CPU starts others: " + text);
   expect(text.ends_with("cpu wait2 wait4 end2 end4 "), "they end after it: " + text);
 }
 
@@ -208,7 +221,7 @@ void check_overlap() {
     const auto domain = std::make_shared<FleetDomain>(problem.handle, fleet, arithmetic);
     attach(problem.handle, domain->codes(), domain);
     std::promise<void> cpu_began;
-    const auto held = fleet->worker().run([began = cpu_began.get_future().share()] { began.wait(); });
+    const auto held = fleet->worker().submit([began = cpu_began.get_future().share()] { began.wait(); });
     Log log;
     int64_t before = -1, meanwhile = -1;
     const NotingPool pool(log, [&] {
@@ -222,6 +235,44 @@ void check_overlap() {
     problem.forward(pool, {2, 3, 2, 0, 0, 0});
     expect(before == 0 && meanwhile == 1, "DIMMs run while the CPU does");
   }
+}
+
+// The work of a fleet that is only emulated takes no CPU from the one who has it done.
+void check_worker() {
+  int policy = -1;
+  Worker worker;
+  const auto done = worker.submit([&] { policy = ::sched_getscheduler(0); });
+  worker.wake();
+  done.wait();
+  expect(policy == SCHED_BATCH, "the worker does not preempt who wakes it");
+}
+
+// The host reads split experts where they were cut from, and nobody can change the parts behind its back.
+void check_split() {
+  const Open problem;
+  const std::vector<float> alone = problem.forward(OwnThreads(2), {});
+  const auto fleet = fleet_of(problem, new_fleet());
+  const auto domain = std::make_shared<FleetDomain>(problem.handle, fleet, Arithmetic::kHost);
+  attach(problem.handle, domain->codes(), domain);
+  const std::vector<int64_t> keys{ndp::expert_key(problem.handle, 0), ndp::expert_key(problem.handle, 1)};
+  for (const ndp::Layout layout : {ndp::Layout::kSplit, ndp::Layout::kLocalized, ndp::Layout::kSplit}) {
+    for (const int64_t key : keys) fleet->relayout(key, layout, 1);
+    const auto packed = fleet->packed(keys), again = fleet->packed(keys);
+    for (size_t i = 0; i < keys.size(); ++i) {
+      expect(packed[i].layout == layout, "experts lie as they were laid");
+      expect(packed[i].bytes == again[i].bytes, "nothing is copied to be read");
+    }
+    const int32_t code = layout == ndp::Layout::kSplit ? kSplitDomain : 3;
+    expect(problem.forward(OwnThreads(2), {code, code, 0, 0, 0, 0}) == alone, "the bits of the CPU");
+  }
+  const auto is_writable = [](ndp::Dimm& dimm) {
+    for (const auto& [number, slot] : dimm.state().slots)
+      for (const ndp::Piece& piece : slot.pieces)
+        if (dimm.state().memory.write(ndp::local_of(piece.address), 1)) return true;
+    return false;
+  };
+  expect(!fleet->with_dimm(0, is_writable) && !fleet->with_dimm(1, is_writable),
+         "parts cannot be written to");
 }
 
 // Calls under way keep what they began with; others find a code or are told that there is none.
@@ -273,6 +324,8 @@ int main() {
   check_sums();
   check_failures();
   check_overlap();
+  check_worker();
+  check_split();
   check_rewiring();
   std::printf("%d wrong\n", failures);
   return failures ? 1 : 0;

@@ -99,17 +99,15 @@ std::vector<Piece> Fleet::spread(const std::shared_ptr<const std::byte>& data, b
 }
 
 // Where an expert will lie in that layout. Its bytes are those that are given, without a copy where they stay
-// together; without any, the regions are new and empty.
+// together; without any, the regions are new and empty, and it is not split.
 Fleet::Resident Fleet::lay(const ExpertShape& shape, Number number, Layout layout, int home,
                            const std::shared_ptr<const std::byte>& data) {
-  Resident resident{shape, number, layout, {}, {}};
+  Resident resident{shape, number, layout, {}, data ? data : zeroed_lines(shape.expert_bytes())};
   const std::vector<int> on = layout == Layout::kLocalized ? std::vector<int>{home} : alive();
   check(layout == Layout::kLocalized || on.size() >= 2, "two DIMMs that answer", "fewer", "a fleet of more");
   if (layout != Layout::kSplit) {
-    const int64_t bytes = shape.expert_bytes();
-    resident.whole = data ? data : zeroed_lines(bytes);
     resident.held.push_back(
-        {home, free_slot(home), {shape, number, spread(resident.whole, !data, bytes, on)}});
+        {home, free_slot(home), {shape, number, spread(resident.whole, !data, shape.expert_bytes(), on)}});
     return resident;
   }
   const std::vector<SplitPart> parts = split(shape, static_cast<int>(on.size()));
@@ -117,15 +115,15 @@ Fleet::Resident Fleet::lay(const ExpertShape& shape, Number number, Layout layou
     for (size_t i = 0; i < on.size(); ++i) {
       if (parts[i].begin == parts[i].end) continue;
       const int64_t bytes = parts[i].shape.expert_bytes();
-      resident.held.push_back({on[i],
-                               free_slot(on[i]),
-                               {parts[i].shape, number, spread(zeroed_lines(bytes), true, bytes, {on[i]})}});
+      const std::shared_ptr<std::byte> part = zeroed_lines(bytes);
+      cut_part(shape, resident.whole.get(), parts[i], part.get());
+      resident.held.push_back(
+          {on[i], free_slot(on[i]), {parts[i].shape, number, spread(part, false, bytes, {on[i]})}});
     }
   } catch (...) {
     drop(resident);
     throw;
   }
-  if (data) fill(resident, data.get());
   return resident;
 }
 
@@ -145,10 +143,11 @@ void Fleet::remove(int64_t expert) {
 
 void Fleet::remove_all(int64_t first, int64_t end) {
   const Lock lock(*this);
-  for (auto one = residents_.lower_bound(first); one != residents_.end() && one->first < end;) {
-    drop(one->second);
-    one = residents_.erase(one);
-  }
+  std::erase_if(residents_, [&](const auto& one) {
+    const bool is_meant = one.first >= first && one.first < end;
+    if (is_meant) drop(one.second);
+    return is_meant;
+  });
 }
 
 Location Fleet::where(int64_t expert) const {
@@ -172,13 +171,15 @@ std::vector<std::byte> Fleet::read(int64_t expert) const {
   return bytes;
 }
 
-std::shared_ptr<const std::byte> Fleet::packed(int64_t expert) const {
+std::vector<Packed> Fleet::packed(std::span<const int64_t> experts) const {
+  std::vector<Packed> all;
+  all.reserve(experts.size());
   const Lock lock(*this);
-  const Resident& found = find(expert);
-  if (found.whole) return found.whole;
-  const std::shared_ptr<std::byte> bytes = zeroed_lines(found.shape.expert_bytes());
-  put_together(found, bytes.get());
-  return bytes;
+  for (const int64_t expert : experts) {
+    const Resident& found = find(expert);
+    all.push_back({found.layout, found.held[0].dimm, found.whole});
+  }
+  return all;
 }
 
 // The packed expert, from what lies on the DIMMs now.
@@ -194,21 +195,6 @@ void Fleet::put_together(const Resident& resident, std::byte* to) const {
         join_part(resident.shape, part_at(begin, held.slot.shape), from, to);
       else
         std::memcpy(to + begin, from, static_cast<size_t>(piece.bytes));
-      begin += is_split ? held.slot.shape.inter : piece.bytes;
-    }
-}
-
-// And back, to regions that can be written to.
-void Fleet::fill(const Resident& resident, const std::byte* from) {
-  const bool is_split = resident.layout == Layout::kSplit;
-  int64_t begin = 0;
-  for (const Held& held : resident.held)
-    for (const Piece& piece : held.slot.pieces) {
-      std::byte* to = dimm(dimm_of(piece.address)).state().memory.write(local_of(piece.address), piece.bytes);
-      if (is_split)
-        cut_part(resident.shape, from, part_at(begin, held.slot.shape), to);
-      else
-        std::memcpy(to, from + begin, static_cast<size_t>(piece.bytes));
       begin += is_split ? held.slot.shape.inter : piece.bytes;
     }
 }

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <string_view>
+#include <unordered_map>
 
 #include "common/fork_mutex.h"
 #include "common/parallel.h"
@@ -27,6 +28,13 @@ struct ExpertJob {
   int64_t tokens;
   float* out;
   int dimm = -1;  // that runs a striped expert, and gathers it; -1: who has its slot
+};
+
+// An expert as it lies: its packed bytes stay as they are when it moves on.
+struct Packed {
+  Layout layout;
+  int dimm;  // that has the slot; of a split expert the first
+  std::shared_ptr<const std::byte> bytes;
 };
 
 struct Location {
@@ -69,8 +77,9 @@ class Fleet final : public Peers {
     return use(dimm(index));
   }
 
-  // Packed bytes that lie in host memory become the DIMMs': no copy but of a split expert. dimm: that has a
-  // localized expert, or the slot of a striped one.
+  // Packed bytes that lie in host memory become the DIMMs': no copy but for the parts of a split expert,
+  // which nobody can write to, and whose whole bytes are kept for packed(). dimm: that has a localized
+  // expert, or the slot of a striped one.
   void place(int64_t expert, const ExpertShape& shape, Number number,
              const std::shared_ptr<const std::byte>& data, int dimm, Layout layout = Layout::kLocalized);
   void remove(int64_t expert);
@@ -79,8 +88,8 @@ class Fleet final : public Peers {
   int64_t hidden_of(int64_t expert) const;
   // The packed bytes as they lie on the DIMMs now, those of a split expert put together again.
   std::vector<std::byte> read(int64_t expert) const;
-  // The same without a copy but of a split expert. Kept, they stay as they were when the expert moves on.
-  std::shared_ptr<const std::byte> packed(int64_t expert) const;
+  // The same without a copy, of many at once.
+  std::vector<Packed> packed(std::span<const int64_t> experts) const;
   uint64_t address_of(int64_t expert) const;  // in its DIMM, of a localized one
 
   // Runs every job where its expert lies, the DIMMs at once; the parts of a split expert are added in order
@@ -134,7 +143,7 @@ class Fleet final : public Peers {
     Number number;
     Layout layout;
     std::vector<Held> held;                  // one; of a split expert one for each DIMM that has a part
-    std::shared_ptr<const std::byte> whole;  // null: split
+    std::shared_ptr<const std::byte> whole;  // all its bytes; of a split expert what the parts were cut from
   };
   // What one DIMM does for a job.
   struct Task {
@@ -152,6 +161,7 @@ class Fleet final : public Peers {
   uint32_t free_slot(int dimm) const;
   int64_t tokens_that_fit(const ExpertShape& shape) const;
   std::vector<int> alive() const;
+  std::vector<int64_t> experts_on(int dimm) const;
 
   std::vector<Piece> spread(const std::shared_ptr<const std::byte>& data, bool writable, int64_t bytes,
                             const std::vector<int>& on);
@@ -159,13 +169,12 @@ class Fleet final : public Peers {
                const std::shared_ptr<const std::byte>& data);
   void configure_all(const Resident& resident);
   void put_together(const Resident& resident, std::byte* to) const;
-  void fill(const Resident& resident, const std::byte* from);
   void release(const std::vector<Piece>& pieces);
   void drop(const Resident& resident);
   void move_to(int64_t expert, int to);
   void take_slot(int64_t expert, int to);
   void respread(int64_t expert, Layout layout);
-  void copy_by_host(const Resident& from, const Resident& to);
+  void count_copy(const Resident& from, const Resident& to);
   Resident moved_by_host(const Resident& resident, Layout layout, int home);
   Resident settle(const Resident& resident, const std::vector<int>& others, int64_t turn);
 
@@ -188,7 +197,7 @@ class Fleet final : public Peers {
   mutable ForkMutex mutex_;
   mutable std::vector<std::shared_ptr<const void>> released_;
   std::vector<std::unique_ptr<Dimm>> dimms_;
-  std::map<int64_t, Resident> residents_;
+  std::unordered_map<int64_t, Resident> residents_;
   std::map<int, Status> failures_;
   FleetCounters counters_;
   double clock_ns_ = 0;

@@ -120,6 +120,18 @@ double Fleet::finish_move(double start_ns) {
   return ns;
 }
 
+// That have bytes or a slot there, in order.
+std::vector<int64_t> Fleet::experts_on(int index) const {
+  std::vector<int64_t> found;
+  for (const auto& [expert, resident] : residents_)
+    if (std::ranges::any_of(resident.held, [&](const Held& held) {
+          return held.dimm == index || dimms_of(held.slot.pieces, {}).contains(index);
+        }))
+      found.push_back(expert);
+  std::ranges::sort(found);
+  return found;
+}
+
 int64_t Fleet::evacuate(int from) {
   const Lock lock(*this);
   dimm(from);  // there must be one
@@ -128,11 +140,8 @@ int64_t Fleet::evacuate(int from) {
   std::erase(others, from);
   int64_t moved = 0;
   std::exception_ptr failure;
-  for (auto& [expert, resident] : residents_) {
-    const bool is_concerned = std::ranges::any_of(resident.held, [&](const Held& held) {
-      return held.dimm == from || dimms_of(held.slot.pieces, {}).contains(from);
-    });
-    if (!is_concerned) continue;
+  for (const int64_t expert : experts_on(from)) {
+    Resident& resident = residents_.at(expert);
     try {
       resident = settle(resident, others, moved);
       ++moved;
@@ -162,11 +171,22 @@ Fleet::Resident Fleet::settle(const Resident& resident, const std::vector<int>& 
   throw Error("another DIMM that answers and has room", "none", "the CPU for its experts");
 }
 
-// A copy in that layout, its slots configured; the old one is still there.
+// A copy in that layout, its slots configured; the old one is still there. Memory of a DIMM whose core is
+// dead can still be read over the channel.
 Fleet::Resident Fleet::moved_by_host(const Resident& resident, Layout layout, int home) {
-  const Resident next = lay(resident.shape, resident.number, layout, home, nullptr);
+  for (const Held& held : resident.held)
+    for (const Piece& piece : held.slot.pieces)
+      if (is_poisoned(*this, {piece}))
+        throw DimmError(dimm_of(piece.address), Status::kEcc, "copying an expert");
+  std::shared_ptr<const std::byte> bytes = resident.whole;
+  if (resident.layout == Layout::kSplit) {
+    const std::shared_ptr<std::byte> joined = zeroed_lines(resident.shape.expert_bytes());
+    put_together(resident, joined.get());
+    bytes = joined;
+  }
+  const Resident next = lay(resident.shape, resident.number, layout, home, bytes);
   try {
-    copy_by_host(resident, next);
+    count_copy(resident, next);
     configure_all(next);
   } catch (...) {
     drop(next);
@@ -175,29 +195,20 @@ Fleet::Resident Fleet::moved_by_host(const Resident& resident, Layout layout, in
   return next;
 }
 
-// Memory of a DIMM whose core is dead can still be read over the channel; what is read is written elsewhere
-// meanwhile. That takes as long as the channel with most to do.
-void Fleet::copy_by_host(const Resident& from, const Resident& to) {
-  const auto each_piece = [](const Resident& resident, const auto& use) {
-    for (const Held& held : resident.held)
-      for (const Piece& piece : held.slot.pieces) use(piece);
-  };
-  each_piece(from, [&](const Piece& piece) {
-    if (is_poisoned(*this, {piece}))
-      throw DimmError(dimm_of(piece.address), Status::kEcc, "copying an expert");
-  });
-  std::vector<std::byte> bytes(static_cast<size_t>(from.shape.expert_bytes()));
-  put_together(from, bytes.data());
-  fill(to, bytes.data());
+// What is read from some is written to others meanwhile. That takes as long as the channel with most to do.
+void Fleet::count_copy(const Resident& from, const Resident& to) {
   std::map<int, int64_t> crossing;
-  const auto count = [&](const Piece& piece, int64_t DimmCounters::* counter) {
-    DimmState& owner = *peer(dimm_of(piece.address));
-    owner.counters.*counter += piece.bytes;
-    count_channel(owner, piece.bytes);
-    crossing[owner.id] += piece.bytes;
+  const auto count = [&](const Resident& resident, int64_t DimmCounters::* counter) {
+    for (const Held& held : resident.held)
+      for (const Piece& piece : held.slot.pieces) {
+        DimmState& owner = *peer(dimm_of(piece.address));
+        owner.counters.*counter += piece.bytes;
+        count_channel(owner, piece.bytes);
+        crossing[owner.id] += piece.bytes;
+      }
   };
-  each_piece(from, [&](const Piece& piece) { count(piece, &DimmCounters::dram_read_bytes); });
-  each_piece(to, [&](const Piece& piece) { count(piece, &DimmCounters::dram_written_bytes); });
+  count(from, &DimmCounters::dram_read_bytes);
+  count(to, &DimmCounters::dram_written_bytes);
   int64_t most = 0;
   for (const auto& [index, crossed] : crossing) most = std::max(most, crossed);
   clock_ns_ += static_cast<double>(most) / stream_gbps(*dimms_[0]->state().config.spec, 1);
