@@ -163,24 +163,6 @@ def test_the_roofline_is_of_the_threads_that_compute(
     assert json.loads(capfd.readouterr().out)["roofline"] is None
 
 
-def test_cold_experts_on_emulated_dimms_change_no_text(capfd: pytest.CaptureFixture[str]) -> None:
-    plain = _json(capfd)
-    report = _json(capfd, "--ndp-dimms", "16", "--cold-tokens", "2")
-    assert report["text"] == plain["text"] and plain["ndp"] is None
-    assert report["ndp"] == {
-        "dimms": 16,
-        "cold_tokens": 2,
-        "arithmetic": "host",
-        "lost_dimms": [],
-        "reruns": 0,
-    }
-    _, cpu, ndp = report["decode"]["domains"]
-    assert ndp["present"] and ndp["emulated_ns"] > 0 and cpu["emulated_ns"] is None
-    assert cpu["rows"] + ndp["rows"] == plain["decode"]["domains"][1]["rows"]
-    assert main([*ARGUMENTS, "--ndp-dimms", "2", "--ndp-arithmetic", "core"]) == 0
-    assert "emulated" in capfd.readouterr().out
-
-
 @pytest.mark.parametrize("options", [("--format", "fp32"), ("--ndp-arithmetic", "both")])
 def test_what_dimms_cannot_do_gets_one_line(
     options: tuple[str, str], capfd: pytest.CaptureFixture[str]

@@ -14,8 +14,6 @@ import trimoe
 from support.shipped_model import SHIPPED
 from trimoe.errors import InputError
 from trimoe.models.stored_experts import StoredExperts
-from trimoe.ndp import Fleet
-from trimoe.runtime.ndp import NdpDomain
 
 IDS = torch.tensor([[1, 2, 3, 4, 5]])
 
@@ -35,18 +33,6 @@ def test_a_deep_copy_shares_the_layers_and_outlives_the_model() -> None:
         del model, pairs
         gc.collect()
         assert torch.equal(twin(IDS).logits, expected)
-
-
-def test_a_deep_copy_is_not_run_by_the_domain_of_the_model() -> None:
-    """The fleet and its counters stay the model's; the results are the same to the bit."""
-    model = trimoe.load(SHIPPED)
-    with torch.inference_mode():
-        domain = NdpDomain(model, Fleet(2))
-        twin = copy.deepcopy(model)
-        assert all(module.runner is None for module in _stored(twin))
-        assert all(module.runner is not None for module in _stored(model))
-        assert torch.equal(twin(IDS).logits, model(IDS).logits) and domain.report().rows > 0
-        domain.close()
 
 
 @pytest.mark.parametrize("save", [pickle.dumps, lambda model: torch.save(model, io.BytesIO())])

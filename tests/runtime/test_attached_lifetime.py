@@ -32,11 +32,9 @@ from trimoe.cost import CostModel, load_model_shape
 from trimoe.domains import CPU
 from trimoe.errors import InputError
 from trimoe.models.stored_experts import stored_experts
-from trimoe.ndp import Fleet
 from trimoe.policies import Workload
 from trimoe.runtime import attach
 from trimoe.runtime.machine_clock import MachineClock
-from trimoe.runtime.ndp import NdpDomain
 
 pytestmark = pytest.mark.usefixtures("one_thread", "left_as_it_was")
 
@@ -74,8 +72,6 @@ def test_one_at_a_time(model: Any) -> None:
     attached = decided(model, "n-cpu-moe")
     with pytest.raises(InputError, match="a model that nobody decides for yet; got one with a policy"):
         decided(model, "trimoe")
-    with pytest.raises(InputError, match="a model that nobody decides for yet; got one with a policy"):
-        NdpDomain(model, Fleet(2))
     passes(model, 1)
     assert attached.driver.use.decisions == 2 * LAYERS, "the first goes on"
     attached.close()

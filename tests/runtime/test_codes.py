@@ -17,7 +17,7 @@ from trimoe.domains import CPU, FIRST_DIMM, GPU, IDLE, SPLIT
 from trimoe.models.stored_experts import StoredExperts
 from trimoe.ndp import Fleet, NdpError
 from trimoe.ops import load_op, moe_forward
-from trimoe.runtime.ndp import place_layer
+from trimoe.runtime.expert_homes import place_layer
 
 CASES = [
     Case("plain", tokens=9, hidden=96, inter=80, experts=12, topk=3),
@@ -130,7 +130,7 @@ def test_a_code_that_nobody_has_is_one_line() -> None:
 def test_what_cannot_be_attached(call: Any, message: str) -> None:
     problem = make_problem(CASES[0], "bf16")
     handle, fleet = problem.layer.handle, Fleet(2)
-    place_layer(fleet, problem.layer, [0] * problem.case.experts)
+    place_layer(fleet, problem.layer, [0] * problem.case.experts, arithmetic="host")
     with pytest.raises(ValueError, match=message):
         call(handle)
     assert _runtime.codes(handle) == [SPLIT, CPU, 2, 3]
@@ -150,7 +150,7 @@ def test_detaching() -> None:
     _runtime.detach(handle)
     assert _runtime.codes(handle) == [CPU]
     _runtime.detach(7)
-    place_layer(fleet, problem.layer, [0] * experts)  # there is room again
+    place_layer(fleet, problem.layer, [0] * experts, arithmetic="host")  # there is room again
     problem.layer.close()
     assert fleet.stats()["dimms"][0]["used_bytes"] == 0
     gc.collect()

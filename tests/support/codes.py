@@ -11,7 +11,7 @@ from trimoe import _ndp, _runtime
 from trimoe.domains import CPU, FIRST_DIMM, GPU, IDLE, SPLIT
 from trimoe.ndp import LAYOUTS, Fleet
 from trimoe.ops import moe_forward
-from trimoe.runtime.ndp import place_layer
+from trimoe.runtime.expert_homes import place_layer
 
 DIMMS = 4
 
@@ -30,7 +30,9 @@ def key(problem: Problem, expert: int) -> int:
 def lay(problem: Problem, layouts: list[str], arithmetic: str = "host") -> Fleet:
     """A fleet of the layer, expert e in layouts[e], its slot on DIMM e % DIMMS; GPU 1 is a stand-in."""
     fleet = Fleet(DIMMS)
-    place_layer(fleet, problem.layer, [expert % DIMMS for expert in range(len(layouts))], arithmetic)
+    place_layer(
+        fleet, problem.layer, [expert % DIMMS for expert in range(len(layouts))], arithmetic=arithmetic
+    )
     for expert, layout in enumerate(layouts):
         fleet.relayout(key(problem, expert), layout)
     _runtime.attach_stand_in(problem.layer.handle, [GPU])

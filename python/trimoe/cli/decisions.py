@@ -93,7 +93,8 @@ class Decisions:
         from trimoe.runtime.prediction import predict_spec
         from trimoe.whole_file import check_output
 
-        if policy is None and hardware is None and timeline is None and not settings:
+        is_asked = bool(settings or ndp_dimms) or any(one is not None for one in (policy, hardware, timeline))
+        if not is_asked:
             return None
         name = "trimoe" if policy is None else policy
         policy_type(name)

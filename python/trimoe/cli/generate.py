@@ -36,14 +36,12 @@ from trimoe.cli.options import (
     check_choice,
 )
 from trimoe.cli.render import human_bytes, human_ns, print_facts, print_json, print_line, print_table
-from trimoe.errors import InputError
 from trimoe.hardware.machine import usable_threads
 from trimoe.hardware.memory import MemoryLedger
 
 if TYPE_CHECKING:
     from trimoe.models.expert_math import Packing
     from trimoe.runtime.generation import Generation, Phase
-    from trimoe.runtime.ndp import NdpDomain
 
 __all__ = ["generate", "load_model", "use_threads"]
 
@@ -71,10 +69,6 @@ def generate(
     ] = False,
     measure: MeasureOption = True,
     ndp_dimms: NdpDimmsOption = 0,
-    cold_tokens: Annotated[
-        int | None,
-        typer.Option(min=0, help="Most tokens in a step of an expert that DIMM-NDPs run as a cold one; 4."),
-    ] = None,
     ndp_arithmetic: Annotated[
         str,
         typer.Option(
@@ -97,7 +91,7 @@ def generate(
       trimoe generate --prompt "And it came to pass" --temperature 0 --json
       trimoe generate /models/Qwen3-30B-A3B --max-new-tokens 32
       trimoe generate /models/Qwen3-30B-A3B --format int4 --group 64
-      trimoe generate --ndp-dimms 16 --cold-tokens 2
+      trimoe generate --ndp-dimms 16
       trimoe generate --policy hybrimoe --hardware h100-8470-ndp16 --temperature 0
       trimoe generate --policy trimoe --ndp-dimms 16 --profile run.perfetto
     """
@@ -110,8 +104,6 @@ def generate(
     decisions = Decisions.read(
         model, packing, max_new_tokens, policy, hardware, settings, ndp_dimms, ndp_arithmetic, timeline
     )
-    if decisions is not None and cold_tokens is not None:
-        raise InputError(expected="either --policy or --cold-tokens", got="both", hint="one of them")
     trace = read_routing(routing, model)
     from trimoe.runtime.prediction import predict_memory
 
@@ -127,24 +119,22 @@ def generate(
     loaded, tokenizer, ledger = load_model(
         model, dtype, packing, cache, prediction.total_bytes, quiet=json_output, verify=verify
     )
-    ndp = attached = None
+    attached = None
     router = TraceRouter(loaded, trace) if trace is not None else None
     if decisions is not None:
         tokens = len(tokenizer(prompt)["input_ids"])
         attached = decisions.attach(loaded, tokens, max_new_tokens, router)
-    elif ndp_dimms:
-        ndp = _ndp_domain(loaded, ndp_dimms, 4 if cold_tokens is None else cold_tokens, ndp_arithmetic)
     say = (lambda text: None) if json_output else _say
     sampling = Sampling(max_new_tokens, temperature, top_k, seed)
     with router or nullcontext():
-        result = run(loaded, tokenizer, prompt, sampling, roofline, say, ndp, attached)
+        result = run(loaded, tokenizer, prompt, sampling, roofline, say, attached)
     if decisions is not None and attached is not None:
         decisions.write(attached)
     memory = {"weights": prediction.as_dict(), "rss": ledger.as_dict()}
     load = _load_facts(loaded.trimoe_store)
     if json_output:
-        facts = {"roofline": roofline.as_dict() if roofline else None, "ndp": ndp.as_dict() if ndp else None}
-        print_json(_as_dict(prompt, result) | {"load": load, "memory": memory} | facts)
+        facts = {"load": load, "memory": memory, "roofline": roofline.as_dict() if roofline else None}
+        print_json(_as_dict(prompt, result) | facts)
         return
     print_line("\n")
     _print_report(result, load, memory)
@@ -218,13 +208,6 @@ def load_model(
     return model, tokenizer, ledger
 
 
-def _ndp_domain(model: Any, dimms: int, cold_tokens: int, arithmetic: str) -> NdpDomain:
-    from trimoe.ndp import Fleet
-    from trimoe.runtime.ndp import NdpDomain
-
-    return NdpDomain(model, Fleet(dimms), cold_tokens=cold_tokens, arithmetic=arithmetic)
-
-
 def _print_report(result: Generation, load: dict[str, Any], memory: dict[str, Any]) -> None:
     origin = "mapped, packed before" if load["from_cache"] else f"packed at {load['gbps']:.2f} GB/s"
     print_facts(
@@ -264,12 +247,10 @@ def _print_domains(result: Generation) -> None:
     columns = ("phase", "domain", "experts used", "tokens x experts", "busy", "of roofline")
     notes = [
         "busy: in the experts' kernels; of roofline: of the speed that memory and arithmetic permit; "
-        "NDP: cores on the DIMMs (--ndp-dimms), emulated"
+        "GPU and NDP, cores on the DIMMs: --hardware or --ndp-dimms"
     ]
     print_table("Domains", columns, rows, right=columns[2:], notes=notes)
     shares = [domain.roofline_pct or 0 for part in (result.prefill, result.decode) for domain in part.domains]
-    if result.decode.domains[-1].present:
-        print_line("  NDP: what DIMMs would have taken; what the host took to compute it is not in there")
     if max(shares) > 100:
         print_line("  over 100 %: the weights came from the caches, the roofline is that of memory")
 
@@ -283,7 +264,5 @@ def _domain_cells(domain: Any) -> tuple[str, ...]:
     if not domain.present:
         return ("absent", "-", "-", "-")
     share = "-" if domain.roofline_pct is None else f"{domain.roofline_pct:.0f} %"
-    busy = human_ns(domain.busy_ns)
-    if domain.emulated_ns is not None:
-        busy = f"{human_ns(domain.emulated_ns)} emulated"
-    return (f"{domain.experts_used} of {domain.experts}", str(domain.rows), busy, share)
+    used = f"{domain.experts_used} of {domain.experts}"
+    return (used, str(domain.rows), human_ns(domain.busy_ns), share)

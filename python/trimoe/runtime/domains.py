@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,10 +18,9 @@ class DomainReport:
     """One domain's share of the work since the last reset of the counters.
 
     experts: experts that lie in the domain, over all layers; experts_used: those that had tokens;
-    rows: (token, expert) pairs computed; busy_ns: time of the host inside the op; emulated_ns: for a domain
-    that is emulated, what its hardware would have taken, of each call its slowest part; weight_bytes:
-    packed bytes read, each expert once per call; roofline_pct: the least time that these bytes and flops
-    need on this machine, over busy_ns; None where there is nothing to compare.
+    rows: (token, expert) pairs computed; busy_ns: time inside the op; weight_bytes: packed bytes read, each
+    expert once per call; roofline_pct: the least time that these bytes and flops need on this machine, over
+    busy_ns; None where there is nothing to compare.
     """
 
     domain: str
@@ -31,7 +30,6 @@ class DomainReport:
     tokens: int = 0
     rows: int = 0
     busy_ns: int = 0
-    emulated_ns: float | None = None
     weight_bytes: int = 0
     flops: int = 0
     roofline_pct: float | None = None
@@ -46,27 +44,15 @@ def absent(domain: str) -> DomainReport:
     return DomainReport(domain, present=False)
 
 
-def cpu_report(
-    layers: Iterable[ExpertLayer],
-    roofline: Roofline | None,
-    rows_elsewhere: Mapping[int, Sequence[int]] | None = None,
-) -> DomainReport:
-    """Sums the counters of the layers.
-
-    rows_elsewhere: by handle, the rows of each expert that another domain ran and the host only computed;
-    they are not the CPU's, though the time, bytes and flops of the host are in its figures.
-    """
-    rows_elsewhere = rows_elsewhere or {}
+def cpu_report(layers: Iterable[ExpertLayer], roofline: Roofline | None) -> DomainReport:
+    """Sums the counters of the layers."""
     total: Counter[str] = Counter()
     bound_ns = 0.0
     for layer in layers:
         stats = layer.stats()
         total["experts"] += layer.spec.experts
-        rows = stats["expert_rows"]
-        if layer.handle in rows_elsewhere:
-            rows = [own - other for own, other in zip(rows, rows_elsewhere[layer.handle], strict=True)]
-        total["experts_used"] += sum(one > 0 for one in rows)
-        total["rows"] += sum(rows)
+        total["experts_used"] += sum(one > 0 for one in stats["expert_rows"])
+        total["rows"] += sum(stats["expert_rows"])
         for name in ("tokens", "busy_ns", "weight_bytes", "flops"):
             total[name] += stats[name]
         if roofline is not None:

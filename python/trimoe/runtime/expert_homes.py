@@ -12,9 +12,9 @@ from trimoe.hardware.profile import NdpProfile
 from trimoe.ndp import Fleet, NdpError
 from trimoe.placement import Relayout, Residency
 
-__all__ = ["ARITHMETIC", "NUMBERS", "ExpertHomes", "check_formats", "fleet_of", "place_expert"]
+__all__ = ["ARITHMETIC", "ExpertHomes", "fleet_of", "place_layer"]
 
-NUMBERS = ("bf16", "int8", "int4")  # packed formats that an NDP core computes
+_NUMBERS = ("bf16", "int8", "int4")  # packed formats that an NDP core computes
 ARITHMETIC = ("host", "core")
 
 
@@ -57,13 +57,12 @@ class ExpertHomes:
         spread: str = "striped",
         arithmetic: str = "host",
     ) -> None:
-        check_formats(layers)
+        _check_formats(layers)
         self.fleet, self.failed = fleet, dict[int, str]()
         self._layers, self._spread = layers, spread
         for index, layer in enumerate(layers):
-            for expert in range(layer.spec.experts):
-                place_expert(fleet, layer, expert, (expert + index) % fleet.dimms, spread)
-            _runtime.attach_fleet(layer.handle, fleet.native, arithmetic)
+            homes = [(expert + index) % fleet.dimms for expert in range(layer.spec.experts)]
+            place_layer(fleet, layer, homes, spread=spread, arithmetic=arithmetic)
 
     def lay_out(self, residencies: Sequence[Residency]) -> None:
         """Everything where a phase begins with it; what a failed DIMM has or should get stays where it is."""
@@ -99,33 +98,40 @@ class ExpertHomes:
             self.fleet.migrate(key, target)
 
 
-def check_formats(layers: Iterable[ExpertLayer]) -> None:
+def _check_formats(layers: Iterable[ExpertLayer]) -> None:
     """InputError for experts in a format that an NDP core does not compute."""
-    formats = {layer.spec.weights for layer in layers} - set(NUMBERS)
+    formats = {layer.spec.weights for layer in layers} - set(_NUMBERS)
     if formats:
         raise InputError(
-            expected=f"experts of {', '.join(NUMBERS)} for an NDP core",
+            expected=f"experts of {', '.join(_NUMBERS)} for an NDP core",
             got=", ".join(sorted(formats)),
             hint="--format bf16",
         )
 
 
-def place_expert(fleet: Fleet, layer: ExpertLayer, expert: int, dimm: int, layout: str = "localized") -> None:
-    """Gives an expert's packed bytes to DIMMs, without a copy unless it is split."""
+def place_layer(
+    fleet: Fleet, layer: ExpertLayer, homes: Sequence[int], *, spread: str = "localized", arithmetic: str
+) -> None:
+    """Expert e of a layer on DIMM homes[e], or on all if it is spread: from then on the op takes such plans.
+
+    The packed bytes stay where they are, but for those of split experts.
+    """
+    _runtime.attach_fleet(layer.handle, fleet.native, arithmetic)
     spec = layer.spec
     nbytes = spec.layer_bytes // spec.experts
-    fleet.place(
-        _ndp.expert_key(layer.handle, expert),
-        layer.memory[expert * nbytes : (expert + 1) * nbytes],
-        dimm,
-        layout=layout,
-        hidden=spec.hidden,
-        inter=spec.inter,
-        number=spec.weights,
-        group=spec.packing.group,
-        activation=spec.activation,
-        gated=spec.gated,
-        bias=spec.bias,
-        alpha=spec.alpha,
-        limit=spec.limit,
-    )
+    for expert, home in enumerate(homes):
+        fleet.place(
+            _ndp.expert_key(layer.handle, expert),
+            layer.memory[expert * nbytes : (expert + 1) * nbytes],
+            home,
+            layout=spread,
+            hidden=spec.hidden,
+            inter=spec.inter,
+            number=spec.weights,
+            group=spec.packing.group,
+            activation=spec.activation,
+            gated=spec.gated,
+            bias=spec.bias,
+            alpha=spec.alpha,
+            limit=spec.limit,
+        )

@@ -19,7 +19,6 @@ from trimoe.errors import FailureError, InputError
 from trimoe.hardware.roofline import Roofline
 from trimoe.runtime.attached import Attached
 from trimoe.runtime.domains import DomainReport, absent, cpu_report
-from trimoe.runtime.ndp import NdpDomain
 from trimoe.runtime.policy_use import PolicyUse
 from trimoe.runtime.telemetry import DomainUse
 
@@ -124,12 +123,11 @@ def generate(
     sampling: Sampling,
     roofline: Roofline | None = None,
     on_text: Callable[[str], None] = lambda text: None,
-    ndp: NdpDomain | None = None,
     attached: Attached | None = None,
 ) -> Generation:
     """Continues `prompt`; `on_text` gets the prompt once it is accepted, then each piece that is final.
 
-    model: from `trimoe.load`; ndp: its DIMMs, if it has any; attached: a policy that decides.
+    model: from `trimoe.load`; attached: a policy that decides.
     Raises InputError for a prompt that the model cannot take and FailureError when the model yields NaN.
     """
     inputs = _tokenize(model, tokenizer, prompt)
@@ -140,8 +138,6 @@ def generate(
     def reset() -> None:
         for layer in layers:
             layer.reset_stats()
-        if ndp is not None:
-            ndp.reset_stats()
         if attached is not None:
             attached.driver.reset()
 
@@ -157,9 +153,7 @@ def generate(
             reports.append(([], uses, attached.driver.use))
             reset()
             return
-        on_dimms = ndp.report() if ndp is not None else absent("NDP")
-        rows = ndp.host_rows() if ndp is not None else None
-        reports.append(([absent("GPU"), cpu_report(layers, roofline, rows), on_dimms], [], None))
+        reports.append(([absent("GPU"), cpu_report(layers, roofline), absent("NDP")], [], None))
         reset()
 
     torch.manual_seed(sampling.seed)

@@ -1,26 +1,18 @@
-"""Experts on emulated DIMMs as domains of the op, and the shipped model with its cold experts there."""
+"""Experts on emulated DIMMs as domains of the op."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import warnings
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
-from transformers import AutoTokenizer
 
-import trimoe
 from support.cases import Case, Problem, make_problem, rel_error
-from support.shipped_model import SHIPPED
 from trimoe import _ndp, _runtime
-from trimoe.errors import InputError
 from trimoe.ndp import Fleet
 from trimoe.ops import moe_forward
-from trimoe.runtime.generation import Sampling, generate
-from trimoe.runtime.ndp import NdpDomain, NdpWarning, place_layer
+from trimoe.runtime.expert_homes import place_layer
 
 CASES = [
     Case("plain", tokens=9, hidden=96, inter=80, experts=6, topk=3),
@@ -38,7 +30,7 @@ def on_dimms(problem: Problem, arithmetic: str = "host", dimms: int = 4) -> tupl
     """Every expert on a DIMM, and the plan that runs every other one there."""
     fleet, experts = Fleet(dimms), problem.case.experts
     homes = [expert % dimms for expert in range(experts)]
-    place_layer(fleet, problem.layer, homes, arithmetic)
+    place_layer(fleet, problem.layer, homes, arithmetic=arithmetic)
     plan = torch.tensor([2 + homes[e] if e % 2 == 0 else 0 for e in range(experts)], dtype=torch.int32)
     return fleet, plan
 
@@ -132,116 +124,11 @@ def test_a_dimm_that_fails_is_an_error_and_the_rest_goes_on(fault: str, code: st
     assert torch.equal(forward(problem, elsewhere), expected)
 
 
-@pytest.fixture(scope="module")
-def model() -> Any:
-    return trimoe.load(SHIPPED, cache=False)
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Any:
-    return AutoTokenizer.from_pretrained(SHIPPED)
-
-
-@pytest.fixture
-def fleet() -> Iterator[Fleet]:
-    yield Fleet(16)
-
-
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
-@pytest.mark.parametrize("prompt", ["And the LORD said unto Moses,", "In the beginning"])
-def test_the_shipped_model_says_the_same(
-    model: Any, tokenizer: Any, fleet: Fleet, prompt: str, temperature: float
-) -> None:
-    sampling = Sampling(48, temperature)
-    alone = generate(model, tokenizer, prompt, sampling)
-    domain = NdpDomain(model, fleet)
-    try:
-        shared = generate(model, tokenizer, prompt, sampling, ndp=domain)
-    finally:
-        domain.close()
-    assert shared.text == alone.text
-    for with_dimms, without in ((shared.prefill, alone.prefill), (shared.decode, alone.decode)):
-        _, cpu, ndp = with_dimms.domains
-        assert cpu.rows + ndp.rows == without.domains[1].rows
-        assert ndp.rows > 0 and ndp.emulated_ns is not None and ndp.emulated_ns > 0
-        assert without.domains[2].present is False
-    assert shared.decode.domains[1].rows == 0  # one token at a time: every expert is cold
-    assert generate(model, tokenizer, prompt, sampling).decode.domains[2].present is False
-
-
-def test_a_lost_dimm_changes_no_text(model: Any, tokenizer: Any, fleet: Fleet) -> None:
-    sampling = Sampling(24, 0.0)
-    alone = generate(model, tokenizer, "In the beginning", sampling)
-    domain = NdpDomain(model, fleet)
-    try:
-        fleet.kill(3)
-        with pytest.warns(NdpWarning, match="DIMM 3: TIMEOUT"):
-            found = generate(model, tokenizer, "In the beginning", sampling, ndp=domain)
-        assert (domain.lost, domain.reruns) == ({3}, 1)
-        fleet.seed_faults(7, ecc=0.01, corrupt=0.01)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NdpWarning)
-            again = generate(model, tokenizer, "In the beginning", sampling, ndp=domain)
-        assert domain.lost == {3} and domain.reruns > 1
-    finally:
-        domain.close()
-    assert found.text == again.text == alone.text
-
-
-def test_an_old_failure_of_a_dimm_hides_no_other_error(model: Any, fleet: Fleet) -> None:
-    domain = NdpDomain(model, fleet)
-    try:
-        fleet.kill(3)
-        layer = model.trimoe_store.layers[0]
-        spec = layer.spec
-        hidden, ids = torch.zeros(1, spec.hidden), torch.tensor([[3]])  # expert 3 of layer 0 is on DIMM 3
-        with pytest.warns(NdpWarning, match="DIMM 3: TIMEOUT"):
-            domain.run(layer.handle, hidden, ids, torch.ones(1, 1))
-        assert fleet.failures() == {3: "TIMEOUT"} and domain.reruns == 1
-        with warnings.catch_warnings(), pytest.raises(RuntimeError, match="hidden of bf16, fp16 or fp32"):
-            warnings.simplefilter("error")
-            domain.run(layer.handle, hidden.int(), ids, torch.ones(1, 1))
-        assert domain.reruns == 1
-    finally:
-        domain.close()
-
-
-def test_experts_may_move_meanwhile(model: Any, tokenizer: Any, fleet: Fleet) -> None:
-    sampling = Sampling(16, 0.0)
-    alone = generate(model, tokenizer, "In the beginning", sampling)
-    domain = NdpDomain(model, fleet)
-    try:
-        handles = [layer.handle for layer in model.trimoe_store.layers.values()]
-        for expert in range(32):
-            fleet.relayout(_ndp.expert_key(handles[0], expert), "striped")
-            fleet.migrate(_ndp.expert_key(handles[1], expert), 5)
-        fleet.kill(3)
-        assert fleet.evacuate(3) > 0
-        domain.update_homes()
-        found = generate(model, tokenizer, "In the beginning", sampling, ndp=domain)
-        assert not domain.lost and domain.reruns == 0
-    finally:
-        domain.close()
-    assert found.text == alone.text
-    # Evacuated experts are localized again; the other striped ones ran on the CPU.
-    assert 0 < found.decode.domains[2].rows <= alone.decode.domains[1].rows
-
-
-def test_models_that_a_core_cannot_compute() -> None:
-    model = trimoe.load(SHIPPED, weights="fp32", cache=False)
-    with pytest.raises(InputError, match="expected experts of bf16, int8, int4 for an NDP core; got fp32"):
-        NdpDomain(model, Fleet(2))
-    with pytest.raises(InputError, match=r"a model from trimoe\.load"):
-        NdpDomain(torch.nn.Linear(2, 2), Fleet(2))
-    with pytest.raises(InputError, match="cold_tokens of 0 or more"):
-        NdpDomain(model, Fleet(2), cold_tokens=-1)
-
-
 def test_a_process_may_end_with_experts_on_dimms() -> None:
     program = (
         "from trimoe import ExpertLayer, LayerSpec; from trimoe.ndp import Fleet\n"
-        "from trimoe.runtime.ndp import place_layer\n"
-        "place_layer(Fleet(2), ExpertLayer(LayerSpec(2, 64, 48)), [0, 1])"
+        "from trimoe.runtime.expert_homes import place_layer\n"
+        "place_layer(Fleet(2), ExpertLayer(LayerSpec(2, 64, 48)), [0, 1], arithmetic='host')"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
