@@ -16,6 +16,7 @@ from trimoe.cli import generate as command
 from trimoe.cli.main import main
 from trimoe.expert_layer import WEIGHT_FORMATS
 from trimoe.hardware.roofline import Roofline
+from trimoe.human import human_ns
 from trimoe.runtime import calibration
 from trimoe.trace import Trace, TraceMeta, write_trace
 
@@ -77,6 +78,17 @@ def test_people_get_the_same_as_tables(capfd: pytest.CaptureFixture[str]) -> Non
     for words in ("Domains", "CPU", "measured", "Policy ktransformers, decode", "off, as it changes results"):
         assert words in out
     assert "absent" not in out
+
+
+def test_dimms_are_one_row(capfd: pytest.CaptureFixture[str]) -> None:
+    found = as_json(capfd, "--policy", "monde", *DIMMS)["decode"]["domains"]
+    dimms = [one for one in found if one["name"].startswith("DIMM")]
+    assert main([*ARGUMENTS, "--policy", "monde", *DIMMS]) == 0
+    out, _ = capfd.readouterr()
+    (row,) = [line for line in out.splitlines() if line.startswith(" decode") and "DIMM" in line]
+    assert row.split()[1:3] == [str(len(dimms)), "DIMMs"]
+    assert row.split()[3:5] == [str(sum(one[what] for one in dimms)) for what in ("experts", "tokens")]
+    assert human_ns(max(one["took_ns"] for one in dimms)) in row
 
 
 def test_a_timeline(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trimoe.policies import Policy
     from trimoe.runtime.attached import Attached
     from trimoe.runtime.generation import Generation
+    from trimoe.runtime.telemetry import DomainUse
     from trimoe.runtime.trace_router import TraceRouter
     from trimoe.trace import Trace
 
@@ -153,26 +154,33 @@ def _this_machine() -> Profile:
     return rough_profile()
 
 
+def _domain_rows(uses: Sequence[DomainUse]) -> list[tuple[str, ...]]:
+    """The DIMMs that ran experts alone are one row."""
+    single = [use for use in uses if use.name.startswith("DIMM ")]
+    groups = [([use], use.name) for use in uses if use not in single]
+    if single:
+        groups.append((single, single[0].name if len(single) == 1 else f"{len(single)} DIMMs"))
+    return [
+        (
+            name,
+            str(sum(use.experts for use in group)),
+            str(sum(use.tokens for use in group)),
+            human_ns(max(use.predicted_ns for use in group)),
+            human_ns(max(use.took_ns for use in group)),
+            group[0].kind,
+        )
+        for group, name in groups
+    ]
+
+
 def print_decisions(result: Generation) -> None:
     """Where experts ran, and what the policy did."""
     phases = (("prefill", result.prefill), ("decode", result.decode))
-    rows = [
-        (
-            phase,
-            use.name,
-            str(use.experts),
-            str(use.tokens),
-            human_ns(use.predicted_ns),
-            human_ns(use.took_ns),
-            use.kind,
-        )
-        for phase, part in phases
-        for use in part.uses
-    ]
+    rows = [(phase, *cells) for phase, part in phases for cells in _domain_rows(part.uses)]
     columns = ("phase", "domain", "experts", "tokens x experts", "predicted", "took", "which is")
     notes = [
         "measured: here, the CPU with all that it computed for others; emulated: by the DIMMs' emulator; "
-        "modelled: by the cost model, of what this machine lacks"
+        "modelled: by the cost model, of what this machine lacks; of several DIMMs, the time of the busiest"
     ]
     print_table("Domains", columns, rows, right=columns[2:6], notes=notes)
     print_line()
