@@ -1,7 +1,7 @@
 """Rebuild trimoe-tiny, the model that ships with trimoe, from nothing: text, tokenizer, weights, figures.
 
 Example:
-    python examples/train_tiny.py --out python/trimoe/models/tiny
+    python examples/train_tiny.py --out python/trimoe/hf/tiny
 
 Needs a Debian machine (its apt fetches the text; nothing is installed), torch, transformers, and a C++
 compiler for torch.compile. Ctrl-C ends the training early and still measures and saves. The schedule follows

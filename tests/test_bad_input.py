@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from support.command_line import drop_file_capabilities, run_here, run_without_torch
 from support.shipped_model import copied_model, edit_config
 from trimoe.hardware.machine import Memory
-from trimoe.runtime import prediction
+from trimoe.measure import memory_forecast
 
 EXPERT = "model.layers.1.mlp.experts.3.down_proj.weight"
 
@@ -198,5 +198,5 @@ def test_bad_arguments(arguments: list[str], fragment: str, capfd: pytest.Captur
 def test_too_little_memory_is_a_failure_and_told_first(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(prediction, "memory", lambda: Memory(10**9, 10**6, None))
+    monkeypatch.setattr(memory_forecast, "memory", lambda: Memory(10**9, 10**6, None))
     run_here(["generate", "--json"], capfd).assert_one_line("of free memory", code=1)

@@ -21,82 +21,68 @@ CODE_SUFFIXES = {".py", ".cpp", ".h", ".cu", ".cuh"}
 HARD_CAP, MEDIAN_CAP, README_CAP, CMAKE_CAP = 600, 200, 250, 150
 FUNCTION_CAP = 60
 
-# Imports point to the same or a lower layer. `_cpu` is the native module; the package itself is `trimoe`.
+# Imports point to the same or a lower layer; a folder in a folder may have a layer of its own. `_cpu` is a
+# native module; the package itself is `trimoe`.
 PYTHON_LAYERS = {
     "arrays": 0,
-    "errors": 0,
+    "atomic_file": 0,
     "descriptors": 0,
+    "errors": 0,
     "human": 0,
     "input_file": 0,
+    "model_shape": 0,
     "own_files": 0,
-    "whole_file": 0,
     "_cpu": 0,
     "_ndp": 0,
     "_plan": 0,
     "_runtime": 0,
     "domains": 1,
-    "placement": 1,
     "hardware": 1,
     "ndp": 1,
-    "sources": 1,
-    "expert_layer": 2,
-    "experts_op": 2,
-    "op_kernels": 2,
-    "ops": 2,
-    "models": 3,
-    "cost": 4,
-    "trace": 4,
-    "predictor": 5,
-    "policies": 6,
-    "executor": 7,
-    "runtime": 8,
-    "simulator": 8,
-    "cli": 9,
+    "placement": 1,
+    "trace": 1,
+    "layer": 2,
+    "cost": 3,
+    "checkpoint": 4,
+    "policies/base": 4,
+    "policies/deployment": 5,
+    "store": 5,
+    "hf": 6,
+    "policies/caches": 6,
+    "policies/systems": 7,
+    "policies": 8,
+    "analysis": 9,
+    "executor": 9,
+    "runtime": 10,
+    "simulator": 10,
+    "generate": 11,
+    "measure": 11,
+    "cli": 12,
 }
 # Glue at the top of the package: what `import trimoe` runs, which reaches up only inside functions, and
 # `python -m trimoe`.
 PYTHON_GLUE = {"__init__", "__main__", "autoload"}
 # Parts that read files and facts, and must work where torch is not installed.
 TORCH_FREE = (
+    "analysis/",
+    "checkpoint/",
+    "cost/",
+    "executor/",
     "hardware/",
     "ndp/",
-    "cost/",
-    "trace/",
-    "models/",
-    "predictor/",
     "placement/",
     "policies/",
-    "executor/",
     "simulator/",
-    "arrays.py",
-    "domains.py",
-    "errors.py",
-    "input_file.py",
-    "own_files.py",
-    "whole_file.py",
+    "store/",
+    "trace/",
+    "layer/expert_layer.py",
+    "layer/packed_size.py",
+    "layer/source.py",
+    "measure/fit.py",
+    "measure/memory_forecast.py",
+    *(f"{name}.py" for name, layer in PYTHON_LAYERS.items() if layer <= 1),
 )
-TORCH_FREE += ("descriptors.py", "human.py", "sources.py", "expert_layer.py")
-TORCH_FREE += ("runtime/fit.py", "runtime/prediction.py")
-# What in those folders deals with torch's modules and tensors.
-TORCH_USERS = {
-    f"models/{name}.py"
-    for name in (
-        "activations",
-        "block_scales",
-        "experts",
-        "load",
-        "load_arguments",
-        "model_checks",
-        "moe_blocks",
-        "quantizer",
-        "router_scores",
-        "stored_experts",
-        "tensor_targets",
-        "tokenizer",
-    )
-}
-TORCH_MODULES = ("torch", "transformers", "trimoe.ops")
-TORCH_MODULES += tuple(f"trimoe.{name.removesuffix('.py').replace('/', '.')}" for name in TORCH_USERS)
+TORCH_MODULES = ("torch", "transformers", "trimoe.layer.op", "trimoe.hf")
 
 # Folder under csrc -> folders whose headers it may include; an instruction set sees the interfaces in cpu/.
 CPU_INTERFACES = {"common", "cpu", "cpu/generic"}
@@ -189,27 +175,34 @@ def imported_modules(text: str) -> Iterator[str]:
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
+def layered_part(path: PurePosixPath) -> str | None:
+    """The innermost folder or file of a path under python/trimoe that has a layer."""
+    return next((str(one) for one in (path, *path.parents) if str(one) in PYTHON_LAYERS), None)
+
+
 def upward_imports(files: Sources) -> Iterator[str]:
     """`files` are named relative to python/trimoe."""
     for name, text in files.items():
-        part = PurePosixPath(name).parts[0].removesuffix(".py")
-        if part in PYTHON_GLUE:
+        path = PurePosixPath(name).with_suffix("")
+        if path.parts[0] in PYTHON_GLUE:
             continue
-        if part not in PYTHON_LAYERS:
-            yield f"{name}: give `{part}` a place among PYTHON_LAYERS"
+        part = layered_part(path)
+        if part is None:
+            yield f"{name}: give `{path.parts[0]}` a place among PYTHON_LAYERS"
             continue
         for module in imported_modules(text):
             if module.startswith("."):
                 yield f"{name}: imports are absolute, not {module}"
-            target = module.split(".")[1] if module.startswith("trimoe.") else ""
-            if PYTHON_LAYERS.get(target, -1) > PYTHON_LAYERS[part]:
+            whole = module.removeprefix("trimoe.").replace(".", "/") if module.startswith("trimoe.") else ""
+            target = layered_part(PurePosixPath(whole))
+            if target and PYTHON_LAYERS[target] > PYTHON_LAYERS[part]:
                 yield f"{name}: {part} is below {target} and may not import {module}"
 
 
 def torch_imports(files: Sources) -> Iterator[str]:
     """`files` are named relative to python/trimoe."""
     for name, text in files.items():
-        if name.startswith(TORCH_FREE) and name not in TORCH_USERS:
+        if name.startswith(TORCH_FREE):
             for module in imported_modules(text):
                 if f"{module}.".startswith(tuple(f"{one}." for one in TORCH_MODULES)):
                     yield f"{name}: works without torch and may not import {module}"
@@ -328,26 +321,33 @@ def test_each_dependency_has_its_reason() -> None:
     [
         (lambda files: oversized(files, 3), "a.py", "\n" * 4, "4 lines"),
         (long_functions, "a.py", "def f():\n" + "    pass\n" * 61, "f has 61 lines"),
-        (upward_imports, "hardware/cpu.py", "def f():\n    from trimoe.models import load", "below models"),
-        (upward_imports, "ops.py", "from trimoe import cli", "below cli"),
-        (upward_imports, "models/a.py", "import trimoe.cli.main", "below cli"),
-        (upward_imports, "models/a.py", "from .b import c", "absolute"),
+        (upward_imports, "hardware/cpu.py", "def f():\n    from trimoe.hf import load", "below hf"),
+        (upward_imports, "layer/op.py", "from trimoe import cli", "below cli"),
+        (upward_imports, "store/a.py", "import trimoe.cli.main", "below cli"),
+        (upward_imports, "store/a.py", "from .b import c", "absolute"),
+        (
+            upward_imports,
+            "policies/base/a.py",
+            "from trimoe.policies.systems.monde import MoNDE",
+            "policies/base is below policies/systems",
+        ),
+        (upward_imports, "cost/a.py", "from trimoe.checkpoint import files", "below checkpoint"),
         (upward_imports, "extra/a.py", "", "a place among"),
         (torch_imports, "hardware/cpu.py", "def f():\n    import torch.nn", "may not import torch.nn"),
-        (torch_imports, "models/checkpoint.py", "from transformers import x", "may not import transformers"),
-        (torch_imports, "models/new.py", "import torch", "may not import torch"),
-        (torch_imports, "models/store.py", "from trimoe import ops", "may not import trimoe.ops"),
+        (torch_imports, "checkpoint/files.py", "from transformers import x", "may not import transformers"),
+        (torch_imports, "store/new.py", "import torch", "may not import torch"),
+        (torch_imports, "store/cache.py", "from trimoe.layer import op", "may not import trimoe.layer.op"),
         (
             torch_imports,
-            "models/cache.py",
-            "from trimoe.models.load import load",
-            "may not import trimoe.models.load",
+            "store/cache.py",
+            "from trimoe.hf.load import load",
+            "may not import trimoe.hf.load",
         ),
         (placeholders, "README.md", "Measured on RUN_DATE.", "RUN_DATE"),
         (placeholders, "README.md", "costs DISPATCH. Loading: 3 s", "DISPATCH"),
-        (library_output, "models/a.py", "print('x')", "does not call print"),
-        (library_output, "models/a.py", "import sys\nsys.exit(1)", "does not call sys.exit"),
-        (library_output, "models/a.py", "raise SystemExit(1)", "does not call SystemExit"),
+        (library_output, "store/a.py", "print('x')", "does not call print"),
+        (library_output, "store/a.py", "import sys\nsys.exit(1)", "does not call sys.exit"),
+        (library_output, "store/a.py", "raise SystemExit(1)", "does not call SystemExit"),
         (bad_includes, "common/a.h", '#include "cpu/kernel.h"', "common may not include"),
         (bad_includes, "cpu/avx2/a.cpp", '#include "cpu/avx512/vec.h"', "cpu/avx2 may not include"),
         (bad_includes, "cpu/a.cpp", '#include "bindings/torch_abi.h"', "cpu may not include"),
@@ -370,10 +370,10 @@ def test_each_rule_bites(rule: Any, name: str, text: str, complaint: str) -> Non
         (
             upward_imports,
             "cli/a.py",
-            "from trimoe.models import load\nfrom trimoe import __version__\nimport os",
+            "from trimoe.hf import load\nfrom trimoe import __version__\nimport os",
         ),
-        (torch_imports, "models/load.py", "import torch"),
-        (torch_imports, "models/a.py", "import torchless\nimport trimoe.models.loader"),
+        (torch_imports, "hf/load.py", "import torch"),
+        (torch_imports, "store/a.py", "import torchless\nimport trimoe.hfx.loader"),
         (placeholders, "README.md", "`TRIMOE_CPU_ISA`, CPU, LOADING_DOCK, dispatch"),
         (library_output, "cli/main.py", "print('x')"),
         (bad_includes, "cpu/avx2/a.cpp", '#include <immintrin.h>\n#include "common/dtype.h"'),

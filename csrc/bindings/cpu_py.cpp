@@ -190,7 +190,7 @@ std::vector<double> flops(const std::string& weights, double seconds, int repeat
 }  // namespace
 
 PYBIND11_MODULE(_cpu, m) {
-  m.doc() = "Control API of the CPU domain; see trimoe.ops and trimoe.hardware.cpu for the typed wrappers.";
+  m.doc() = "Control API of the CPU domain; see trimoe.layer.op and trimoe.hardware.cpu for the typed wrappers.";
   m.attr("LAYOUT_VERSION") = kLayoutVersion;
   m.attr("MAX_TOPK") = kMaxTopk;
   m.attr("MAX_PAIRS") = kMaxPairs;

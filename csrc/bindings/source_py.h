@@ -1,4 +1,4 @@
-// trimoe.sources.Source as the core sees it: matrices to pack, tensors to compute on.
+// trimoe.layer.source.Source as the core sees it: matrices to pack, tensors to compute on.
 #pragma once
 
 #include <algorithm>
@@ -22,7 +22,7 @@ inline SourceType source_type_named(const std::string& name) {
   throw Error("a source of fp32, bf16, fp16, fp8, mxfp4 or e8m0", name, "one of the six");
 }
 
-// trimoe.sources.Source: (address, dtype, rows, cols, row stride, column stride, owner, then the
+// trimoe.layer.source.Source: (address, dtype, rows, cols, row stride, column stride, owner, then the
 // Source of the scales or None, rows and columns of a block).
 using SourceTuple = std::tuple<uintptr_t, std::string, int64_t, int64_t, int64_t, int64_t, py::object,
                                py::object, int64_t, int64_t>;

@@ -1,6 +1,6 @@
 // The part of LibTorch's stable C ABI that the op uses, declared here so that building needs no
 // torch: the symbols are bound when the library is loaded into a process that has torch (>= 2.11).
-// tests/test_torch_abi.py compiles these declarations against the installed torch's own.
+// tests/layer/test_torch_abi.py compiles these declarations against the installed torch's own.
 #pragma once
 
 #include <cstddef>

@@ -9,7 +9,7 @@ import pytest
 
 from support.command_line import run_here
 from trimoe.cli.main import main
-from trimoe.policies import policy_type, table
+from trimoe.policies import policy_type, registry
 
 GAP = ["policy", "gap", "--policy", "n-cpu-moe"]
 
@@ -78,7 +78,7 @@ def test_options(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
         listed["attention"]["choices"] == ["auto", "cpu", "gpu"] and listed["attention"]["default"] == "auto"
     )
     assert listed["gpu_batch"]["low"] == 0 and listed["gpu_batch"]["high"] == 2**20
-    monkeypatch.setattr(table, "_TABLE", {name: table._TABLE[name] for name in ("hermes", "moe-gen")})
+    monkeypatch.setattr(registry, "_TABLE", {name: registry._TABLE[name] for name in ("hermes", "moe-gen")})
     every = _json(capfd, "policy", "options")["systems"]
     assert list(every) == ["hermes", "moe-gen"]
     switch = next(one for one in every["hermes"]["options"] if one["option"] == "remap")

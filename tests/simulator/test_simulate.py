@@ -12,7 +12,8 @@ import pytest
 
 from support import simple_machine as simple
 from support.tiny_policy import TinyPolicy, everything, routing, run
-from trimoe.cost import CostModel, load_model_shape
+from trimoe.checkpoint.model_shape import load_model_shape
+from trimoe.cost import CostModel
 from trimoe.domains import CPU
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile

@@ -10,10 +10,11 @@ import torch
 import trimoe
 from support.shipped_model import SHIPPED
 from trimoe import _runtime
-from trimoe.cost import CostModel, load_model_shape
+from trimoe.checkpoint.model_shape import load_model_shape
+from trimoe.cost import CostModel
 from trimoe.domains import CPU
 from trimoe.hardware.profile import load_profile
-from trimoe.models.stored_experts import stored_experts
+from trimoe.hf.stored_experts import stored_experts
 from trimoe.policies import Policy, Workload, make_policy
 from trimoe.runtime.attached import Attached, attach
 

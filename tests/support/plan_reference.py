@@ -9,7 +9,7 @@ import numpy as np
 from trimoe.arrays import Ints
 from trimoe.cost import CostModel
 from trimoe.domains import CPU, FIRST_DIMM, GPU, STRIPED
-from trimoe.policies.loads import Loads
+from trimoe.policies.base.occupancy import Loads
 
 LANES = 8
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import trimoe
 
-SHIPPED = Path(trimoe.__path__[0]) / "models" / "tiny"
+SHIPPED = Path(trimoe.__path__[0]) / "hf" / "tiny"
 
 
 @contextmanager

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from trimoe.cost import CostModel, ModelShape
-from trimoe.cost.shape import Attention
+from trimoe.cost import CostModel
 from trimoe.hardware.profile import Profile, parse_profile
-from trimoe.models.dimensions import MoeDimensions
+from trimoe.model_shape import Attention, ModelShape, MoeShape
 
 # 1 GB/s is a byte a nanosecond, 1 TFLOP/s a thousand operations a nanosecond.
 GPU_GBPS, PCIE_GBPS, CHANNEL_GBPS, CHANNELS = 100.0, 5.0, 10.0, 2
@@ -47,9 +46,7 @@ def machine(with_gpu: bool = True, **changes: Any) -> Profile:
 
 def model(layers: int = 4, moe_layers: tuple[int, ...] = (1, 2, 3), topk: int = EXPERTS) -> ModelShape:
     """The first layer is dense."""
-    moe = MoeDimensions(
-        "simple", layers, moe_layers, HIDDEN, INTER, EXPERTS, topk, 0, "silu", True, False, "BF16"
-    )
+    moe = MoeShape("simple", layers, moe_layers, HIDDEN, INTER, EXPERTS, topk, 0, "silu", True, False, "BF16")
     attention = Attention("gqa", HIDDEN, heads=2, kv_heads=1, qk_dim=16, v_dim=16)
     return ModelShape("simple", "a test", moe, attention, VOCABULARY, 48, 0, False)
 

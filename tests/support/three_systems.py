@@ -10,8 +10,8 @@ import pytest
 from trimoe.domains import CPU
 from trimoe.errors import InputError
 from trimoe.placement import LayerPlan
-from trimoe.policies import Deployment, LayerStep, Policy, Workload, table
-from trimoe.policies.n_cpu_moe import NCpuMoe
+from trimoe.policies import Deployment, LayerStep, Policy, Workload, registry
+from trimoe.policies.systems.n_cpu_moe import NCpuMoe
 
 
 class SlowMoe(NCpuMoe):
@@ -48,4 +48,4 @@ def use_three_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     vars(other)["PickyMoe"] = PickyMoe
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(sys.modules, other.__name__, other)
-    monkeypatch.setattr(table, "_TABLE", {"slow": "SlowMoe", "picky": "PickyMoe", "n-cpu-moe": "NCpuMoe"})
+    monkeypatch.setattr(registry, "_TABLE", {"slow": "SlowMoe", "picky": "PickyMoe", "n-cpu-moe": "NCpuMoe"})

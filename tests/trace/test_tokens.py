@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from support.shipped_model import SHIPPED
+from trimoe.checkpoint.model_shape import load_model_shape
 from trimoe.cli.trace.stats import SHIPPED_TRACE
-from trimoe.cost import CostModel, load_model_shape
+from trimoe.cost import CostModel
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile
 from trimoe.placement import LayerPlan

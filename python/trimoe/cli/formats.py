@@ -12,11 +12,11 @@ from trimoe.cli.options import check_choice
 from trimoe.errors import InputError
 
 if TYPE_CHECKING:
-    from trimoe.models.expert_math import Packing
+    from trimoe.checkpoint.compute_spec import Packing
 
 __all__ = ["ACTIVATIONS_OPTION", "FORMAT_OPTION", "GROUP_OPTION", "SHIPPED_MODEL", "check_format"]
 
-SHIPPED_MODEL = Path(__file__).parents[1] / "models" / "tiny"
+SHIPPED_MODEL = Path(__file__).parents[1] / "hf" / "tiny"
 FORMATS = ("fp32", "bf16", "int8", "int4", "fp8", "mxfp4")  # for the shell; the core says which there are
 FORMAT_OPTION: Any = typer.Option(
     "--format",
@@ -38,7 +38,7 @@ ACTIVATIONS_OPTION: Any = typer.Option(
 
 def check_format(packing: Packing) -> None:
     """InputError, in terms of the options, for a format that there is not."""
-    from trimoe.expert_layer import WEIGHT_FORMATS, LayerSpec
+    from trimoe.layer.expert_layer import WEIGHT_FORMATS, LayerSpec
 
     check_choice("--format", packing.weights, ("auto", *WEIGHT_FORMATS))
     if packing.weights == "auto":

@@ -5,16 +5,23 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from trimoe.checkpoint.checkpoint import Checkpoint
+from trimoe.checkpoint.experts.tensors import UnsupportedDtypeError, find_moe_layers
+from trimoe.checkpoint.moe_shape import (
+    checkpoint_moe_shape,
+    config_moe_shape,
+    packed_format,
+    packed_moe_shape,
+)
+from trimoe.checkpoint.non_expert_tensors import find_rest
+from trimoe.checkpoint.quant_scheme import quant_method
+from trimoe.checkpoint.size_breakdown import PARTS, WeightParts, weight_parts
 from trimoe.cli.options import CheckpointArgument, JsonOption
 from trimoe.cli.render import human_bytes, print_facts, print_json, print_line, print_table
 from trimoe.errors import InputError
-from trimoe.models.checkpoint import Checkpoint
-from trimoe.models.dimensions import MoeDimensions, packed_expert_bytes, packed_format
-from trimoe.models.expert_tensors import UnsupportedDtypeError, find_moe_layers
-from trimoe.models.packed_folder import PackedFolder
-from trimoe.models.quant_scheme import quant_method
-from trimoe.models.rest_tensors import find_rest
-from trimoe.models.weight_parts import PARTS, WeightParts, weight_parts
+from trimoe.layer.packed_size import packed_expert_bytes
+from trimoe.model_shape import MoeShape
+from trimoe.store.packed_folder import PackedFolder
 
 __all__ = ["inspect"]
 
@@ -49,7 +56,7 @@ class _Report:
     shards: int
     total_bytes: int
     quant_method: str | None
-    dimensions: MoeDimensions
+    dimensions: MoeShape
     parts: WeightParts
     packed_format: str | None
     packed_bytes: int | None  # of one expert
@@ -113,11 +120,11 @@ def _look(checkpoint: Checkpoint) -> _Report:
     fmt, packed, unsupported = None, None, None
     try:
         find_rest(checkpoint)
-        shape = MoeDimensions.from_checkpoint(checkpoint, find_moe_layers(checkpoint))
+        shape = checkpoint_moe_shape(checkpoint, find_moe_layers(checkpoint))
     except UnsupportedDtypeError as error:
         # Still worth showing: config.json and the headers tell all but the packed size.
         try:
-            shape, unsupported = MoeDimensions.from_config(checkpoint.config), error.got
+            shape, unsupported = config_moe_shape(checkpoint.config), error.got
         except InputError:
             raise error from None  # which says more
     else:
@@ -148,7 +155,7 @@ def _look_packed(checkpoint: Checkpoint, folder: PackedFolder) -> _Report:
         shards=len(checkpoint.shards),
         total_bytes=checkpoint.total_bytes + packed_bytes,
         quant_method="trimoe",
-        dimensions=MoeDimensions.from_packed(checkpoint.config, folder.specs),
+        dimensions=packed_moe_shape(checkpoint.config, folder.specs),
         parts=replace(
             parts,
             part_bytes={**parts.part_bytes, "experts": packed_bytes},

@@ -9,20 +9,15 @@ from trimoe.cost.curve import LookupCurve, RampCurve
 from trimoe.cost.model import CostModel
 from trimoe.cost.resources import Resources
 from trimoe.cost.schedule import Schedule, schedule
-from trimoe.cost.shape import Attention, ModelShape, load_model_shape, model_names
 
 __all__ = [
-    "Attention",
     "Clock",
     "CostModel",
     "Interval",
     "LookupCurve",
-    "ModelShape",
     "RampCurve",
     "Resources",
     "Schedule",
     "Task",
-    "load_model_shape",
-    "model_names",
     "schedule",
 ]

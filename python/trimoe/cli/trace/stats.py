@@ -90,11 +90,11 @@ def stats(
 
 
 def _check_model(trace: Trace, folder: Path) -> None:
-    from trimoe.models.checkpoint import Checkpoint
-    from trimoe.models.dimensions import MoeDimensions
+    from trimoe.checkpoint.checkpoint import Checkpoint
+    from trimoe.checkpoint.moe_shape import config_moe_shape
 
     with Checkpoint(folder) as checkpoint:
-        shape = MoeDimensions.from_config(checkpoint.config)
+        shape = config_moe_shape(checkpoint.config)
     topk = trace.meta.topk if shape.topk is None else shape.topk
     trace.check_model(experts=shape.experts, topk=topk, layers=shape.moe_layers)
 

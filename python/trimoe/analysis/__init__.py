@@ -1,0 +1,1 @@
+"""What policies could have done: optima, gaps, placements from recorded traces."""

@@ -1,0 +1,1 @@
+"""Benchmarks, calibration and forecasts of this machine."""

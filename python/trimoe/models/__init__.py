@@ -1,1 +1,0 @@
-"""Models on disk and in memory: checkpoints, their shapes, the expert store, transformers."""

@@ -1,0 +1,1 @@
+"""What every policy is made of: its interface, options, deployment, and what work costs where."""

@@ -1,1 +1,0 @@
-"""What the next steps will need, from what the last ones needed."""

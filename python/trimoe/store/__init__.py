@@ -1,0 +1,1 @@
+"""Packed experts: in memory, in the cache, in folders."""
