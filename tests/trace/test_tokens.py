@@ -16,7 +16,7 @@ from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile
 from trimoe.placement import LayerPlan
 from trimoe.policies import LayerStep, Workload
-from trimoe.policies.hybrimoe import HybriMoE
+from trimoe.policies.systems.hybrimoe import HybriMoE
 from trimoe.simulator.routing import trace_routing
 from trimoe.simulator.simulate import SimulationOptions, simulate
 from trimoe.trace import Trace, read_trace
