@@ -34,7 +34,7 @@ PYTHON_LAYERS = {
     "own_files": 0,
     "_cpu": 0,
     "_ndp": 0,
-    "_plan": 0,
+    "_assign": 0,
     "_runtime": 0,
     "domains": 1,
     "hardware": 1,
@@ -84,45 +84,51 @@ TORCH_FREE = (
 )
 TORCH_MODULES = ("torch", "transformers", "trimoe.layer.op", "trimoe.hf")
 
-# Folder under csrc -> folders whose headers it may include; an instruction set sees the interfaces in cpu/.
-CPU_INTERFACES = {"common", "cpu", "cpu/generic"}
+# Folder under csrc -> folders whose headers it may include. Kernels of an instruction set see cpu/kernel, what
+# they have to offer, and cpu/generic, what they share; who calls them sees them through cpu/dispatch.
+SHARED = {"common", "packed"}
+KERNELS = SHARED | {"cpu/kernel", "cpu/generic"}
+CPU_INTERFACES = SHARED | {"cpu/kernel", "cpu/dispatch", "cpu/ffn"}
+NDP = {f"ndp/{part}" for part in ("dram", "core", "timing", "sharing", "dimm", "commands", "system")}
 CPP_LAYERS = {
     "common": {"common"},
-    "common/x86": {"common", "common/x86"},
-    "amx": {"common", "common/x86", "amx"},
+    "packed": SHARED,
+    "packed/pack": SHARED | {"packed/pack"},
+    "cpu/kernel": SHARED | {"cpu/kernel"},
+    "cpu/kernel/x86": SHARED | {"cpu/kernel", "cpu/kernel/x86"},
+    "cpu/generic": KERNELS,
+    "cpu/ref": KERNELS | {"cpu/ref"},
+    "cpu/onednn": KERNELS | {"cpu/ref", "cpu/dispatch", "cpu/onednn"},
+    "cpu/avx2": KERNELS | {"cpu/avx2"},
+    "cpu/avx512": KERNELS | {"cpu/kernel/x86", "cpu/avx512"},
+    "amx": SHARED | {"cpu/kernel", "cpu/kernel/x86", "amx"},
+    "cpu/dispatch": KERNELS
+    | {"cpu/dispatch", "cpu/dispatch/x86", "cpu/ref", "cpu/onednn", "cpu/avx2", "cpu/avx512", "amx"},
+    "cpu/dispatch/x86": {"common", "cpu/dispatch", "cpu/dispatch/x86"},
+    "cpu/ffn": CPU_INTERFACES | {"amx"},
     "emulation": {"emulation"},
-    "cpu": CPU_INTERFACES | {"amx", "cpu/ref", "cpu/onednn", "cpu/avx2", "cpu/avx512", "cpu/x86"},
-    "cpu/generic": CPU_INTERFACES,
-    "cpu/ref": CPU_INTERFACES | {"cpu/ref"},
-    "cpu/onednn": CPU_INTERFACES | {"cpu/ref", "cpu/onednn"},
-    "cpu/avx2": CPU_INTERFACES | {"cpu/avx2"},
-    "cpu/avx512": CPU_INTERFACES | {"common/x86", "cpu/avx512"},
-    "cpu/x86": CPU_INTERFACES | {"cpu/x86"},
     "ndp/dram": {"common", "ndp/dram"},
-    "ndp/core": {"common", "ndp/core"},
-    "ndp/timing": {"common", "ndp/dram", "ndp/sharing", "ndp/timing"},
+    "ndp/core": SHARED | {"ndp/core"},
     "ndp/sharing": {"common", "ndp/dram", "ndp/sharing"},
-    "ndp/dimm": {"common", "ndp/dram", "ndp/core", "ndp/timing", "ndp/sharing", "ndp/dimm"},
-    "ndp/commands": {"common", "ndp/core", "ndp/timing", "ndp/dimm", "ndp/commands"},
-    "ndp/system": {"common", "ndp/timing", "ndp/dimm", "ndp/commands", "ndp/system"},
-    "plan": {"common", "plan"},
-    "runtime": {"common", "cpu", "ndp/system", "runtime"},
-    "bindings": CPU_INTERFACES
-    | {
-        "bindings",
-        "runtime",
-        "ndp/dram",
-        "ndp/core",
-        "ndp/timing",
-        "ndp/sharing",
-        "ndp/dimm",
-        "ndp/system",
-        "plan",
-    },
+    "ndp/timing": SHARED | {"ndp/dram", "ndp/sharing", "ndp/timing"},
+    "ndp/dimm": SHARED | {"ndp/dram", "ndp/core", "ndp/timing", "ndp/sharing", "ndp/dimm"},
+    "ndp/commands": SHARED | {"ndp/core", "ndp/timing", "ndp/dimm", "ndp/commands"},
+    "ndp/system": SHARED | {"ndp/timing", "ndp/dimm", "ndp/commands", "ndp/system"},
+    "assign": {"common", "assign"},
+    "clock": {"common", "clock"},
+    "runtime": CPU_INTERFACES | {"ndp/system", "runtime"},
+    "bindings": {"common"},
+    "bindings/op": CPU_INTERFACES | {"runtime", "bindings", "bindings/op"},
+    "bindings/cpu": CPU_INTERFACES | {"packed/pack", "runtime", "bindings", "bindings/cpu"},
+    "bindings/ndp": SHARED | NDP | {"bindings", "bindings/cpu", "bindings/ndp"},
+    "bindings/assign": {"common", "assign", "clock", "bindings", "bindings/assign"},
+    "bindings/runtime": CPU_INTERFACES
+    | NDP
+    | {"runtime", "bindings", "bindings/cpu", "bindings/ndp", "bindings/runtime"},
 }
 FRAMEWORK_HEADERS = re.compile(r"^(torch|ATen|c10|pybind11)/|^Python\.h$")
 X86_HEADERS = re.compile(r"^(cpuid|x86intrin|\w*mmintrin|\w*intrin)\.h$")
-X86_FOLDERS = {"common/x86", "cpu/avx2", "cpu/avx512", "cpu/x86", "amx", "emulation"}
+X86_FOLDERS = {"cpu/kernel/x86", "cpu/dispatch/x86", "cpu/avx2", "cpu/avx512", "amx", "emulation"}
 CPP_FORBIDDEN = re.compile(r"\b(?:printf|fprintf|puts|exit|_exit|quick_exit|abort|cout|cerr|clog)\b")
 CPP_NOISE = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
 
@@ -230,7 +236,7 @@ def bad_includes(files: Sources) -> Iterator[str]:
             target = str(PurePosixPath(header).parent)
             if opened == '"' and target not in CPP_LAYERS[folder]:
                 yield f'{name}: {folder} may not include "{header}"'
-            if FRAMEWORK_HEADERS.match(header) and folder != "bindings":
+            if FRAMEWORK_HEADERS.match(header) and not folder.startswith("bindings"):
                 yield f"{name}: only bindings may include <{header}>"
             if X86_HEADERS.match(header) and folder not in X86_FOLDERS:
                 yield f"{name}: only instruction set folders may include <{header}>"
@@ -350,8 +356,8 @@ def test_each_dependency_has_its_reason() -> None:
         (library_output, "store/a.py", "raise SystemExit(1)", "does not call SystemExit"),
         (bad_includes, "common/a.h", '#include "cpu/kernel.h"', "common may not include"),
         (bad_includes, "cpu/avx2/a.cpp", '#include "cpu/avx512/vec.h"', "cpu/avx2 may not include"),
-        (bad_includes, "cpu/a.cpp", '#include "bindings/torch_abi.h"', "cpu may not include"),
-        (bad_includes, "cpu/a.cpp", "#include <torch/csrc/stable/library.h>", "only bindings"),
+        (bad_includes, "cpu/ffn/a.cpp", '#include "bindings/op/torch_abi.h"', "cpu/ffn may not include"),
+        (bad_includes, "cpu/ffn/a.cpp", "#include <torch/csrc/stable/library.h>", "only bindings"),
         (bad_includes, "common/a.cpp", "#  include <Python.h>", "only bindings"),
         (bad_includes, "cpu/ref/a.cpp", "#include <immintrin.h>", "only instruction set folders"),
         (bad_includes, "bindings/a.cpp", "#include <cpuid.h>", "only instruction set folders"),

@@ -1,4 +1,4 @@
-"""csrc/bindings/torch_abi.h declares a part of torch's stable C ABI: the installed torch must agree."""
+"""csrc/bindings/op/torch_abi.h declares a part of torch's stable C ABI: the installed torch must agree."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-HEADER = Path(__file__).parents[2] / "csrc/bindings/torch_abi.h"
+HEADER = Path(__file__).parents[2] / "csrc/bindings/op/torch_abi.h"
 INCLUDE = Path(torch.__file__).parent / "include"
 
 
@@ -24,7 +24,7 @@ def _compile(source: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_declarations_match_the_installed_torch(tmp_path: Path) -> None:
     """extern "C" functions cannot be overloaded: a different declaration does not compile."""
-    source = "#include <torch/csrc/stable/c/shim.h>\n#include <bindings/torch_abi.h>\n"
+    source = "#include <torch/csrc/stable/c/shim.h>\n#include <bindings/op/torch_abi.h>\n"
     result = _compile(source, tmp_path)
     assert result.returncode == 0, result.stderr
 

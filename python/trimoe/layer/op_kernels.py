@@ -1,7 +1,7 @@
 """What torch runs of our ops beside their kernels: shapes alone, refusals, derivatives.
 
-The native kernel (csrc/bindings/moe_forward.cpp) refuses with the same words as `check_arguments`; sizes may
-be symbolic here, and what only data can tell (the domains of a plan) is its to refuse.
+The native kernel (csrc/bindings/op/moe_forward.cpp) refuses with the same words as `check_arguments`; sizes
+may be symbolic here, and what only data can tell (the domains of a plan) is its to refuse.
 """
 
 from __future__ import annotations

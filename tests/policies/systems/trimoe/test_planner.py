@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.plan_reference import ReferencePlanner
-from trimoe._plan import Planner
+from trimoe._assign import Planner
 from trimoe.checkpoint.model_shape import load_model_shape
 from trimoe.cost import CostModel
 from trimoe.domains import CPU, FIRST_DIMM, GPU, STRIPED

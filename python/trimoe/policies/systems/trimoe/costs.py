@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from trimoe._plan import Planner
+from trimoe._assign import Planner
 from trimoe.arrays import Ints
 from trimoe.cost import CostModel
 from trimoe.domains import CPU, FIRST_DIMM, GPU, STRIPED
@@ -19,14 +19,14 @@ from trimoe.policies.base.occupancy import Loads
 
 __all__ = ["make_planner", "teach"]
 
-_GPU_OPTION, _CPU_OPTION = 0, 1  # as csrc/plan/costs.h numbers them
+_GPU_OPTION, _CPU_OPTION = 0, 1  # as csrc/assign/costs.h numbers them
 
 
 def make_planner(cost: CostModel, **settings: Any) -> Planner:
     """A planner of a machine; it knows no number of tokens yet.
 
     settings: with_cpu, striped_on_dimm_up_to, greedy, rounds, pairs, gain, search_up_to, search_nodes, as the
-    `Settings` of `csrc/plan/planner.h`.
+    `Settings` of `csrc/assign/planner.h`.
     """
     res, places = cost.resources, range(cost.profile.n_dimms)
     channels = [res.channel_of(one) for one in places]

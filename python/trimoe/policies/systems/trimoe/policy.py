@@ -159,7 +159,7 @@ class TriMoE(Policy):
         return [self._first_state(index, deployment.slots(index), row) for index, row in enumerate(expected)]
 
     def plan(self, step: LayerStep) -> LayerPlan:
-        """The decision of `csrc/plan`; in prefill all on the GPU, if there is one."""
+        """The decision of `csrc/assign`; in prefill all on the GPU, if there is one."""
         counts, state = step.counts, step.residency
         if step.phase == "prefill" and self._has_gpu:
             return streamed(counts, state)
