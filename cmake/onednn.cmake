@@ -22,7 +22,7 @@ else()
   set(onednn_core trimoe_core_onednn)
   get_target_property(kernels trimoe_core SOURCES)
   list(FILTER kernels INCLUDE REGEX TARGET_OBJECTS)
-  add_library(trimoe_core_onednn SHARED EXCLUDE_FROM_ALL csrc/cpu/kernel_table.cpp ${ONEDNN_SOURCES} ${kernels}
+  add_library(trimoe_core_onednn SHARED EXCLUDE_FROM_ALL csrc/cpu/dispatch/kernel_table.cpp ${ONEDNN_SOURCES} ${kernels}
     $<FILTER:$<TARGET_OBJECTS:trimoe_core>,EXCLUDE,kernel_table>)
   set_target_properties(trimoe_core_onednn PROPERTIES OUTPUT_NAME trimoe_core CXX_VISIBILITY_PRESET default
     LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/onednn)

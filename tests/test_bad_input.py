@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from support.command_line import drop_file_capabilities, run_here, run_without_torch
 from support.shipped_model import copied_model, edit_config
 from trimoe.hardware.machine import Memory
-from trimoe.runtime import prediction
+from trimoe.measure import memory_forecast as prediction
 
 EXPERT = "model.layers.1.mlp.experts.3.down_proj.weight"
 

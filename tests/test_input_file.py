@@ -13,17 +13,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from trimoe.checkpoint.model_shape import load_model_shape
 
 from support.command_line import drop_file_capabilities, run_without_torch
 from support.shipped_model import SHIPPED
-from trimoe.cost.shape import load_model_shape
+from trimoe.checkpoint.checkpoint import Checkpoint
+from trimoe.checkpoint.json_file import read_json_object
+from trimoe.checkpoint.safetensors_reader import SafetensorsFile
 from trimoe.errors import InputError
 from trimoe.hardware.profile_reader import read_json
 from trimoe.input_file import open_input, read_input, read_lines
-from trimoe.models.checkpoint import Checkpoint
-from trimoe.models.json_file import read_json_object
-from trimoe.models.packed_folder import PackedFolder
-from trimoe.models.safetensors_reader import SafetensorsFile
+from trimoe.store.packed_folder import PackedFolder
 from trimoe.trace import read_trace
 
 PACKAGE = Path(__file__).parents[1] / "python" / "trimoe"
@@ -206,7 +206,7 @@ OPENERS = {
     "models/folder_writer.py",
     "models/new_folder.py",
     "own_files.py",
-    "whole_file.py",
+    "atomic_file.py",
 }
 OPENING = re.compile(r"open|os\.open|np\.load|shutil\.copy.*|.*\.(read_text|read_bytes)|\w*path\.open")
 

@@ -16,7 +16,7 @@ import pytest
 
 from support.command_line import Outcome, run_here
 from trimoe.cli import generate as generate_module
-from trimoe.models import store as store_module
+from trimoe.store import expert_store as store_module
 
 COMMAND = ["generate", "--no-measure", "--max-new-tokens", "6", "--temperature", "0"]
 

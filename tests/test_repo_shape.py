@@ -29,10 +29,10 @@ PYTHON_LAYERS = {
     "human": 0,
     "input_file": 0,
     "own_files": 0,
-    "whole_file": 0,
+    "atomic_file": 0,
     "_cpu": 0,
     "_ndp": 0,
-    "_plan": 0,
+    "_assign": 0,
     "_runtime": 0,
     "domains": 1,
     "placement": 1,
@@ -73,7 +73,7 @@ TORCH_FREE = (
     "errors.py",
     "input_file.py",
     "own_files.py",
-    "whole_file.py",
+    "atomic_file.py",
 )
 TORCH_FREE += ("descriptors.py", "human.py", "sources.py", "expert_layer.py")
 TORCH_FREE += ("runtime/fit.py", "runtime/prediction.py")
@@ -95,7 +95,7 @@ TORCH_USERS = {
         "tokenizer",
     )
 }
-TORCH_MODULES = ("torch", "transformers", "trimoe.ops")
+TORCH_MODULES = ("torch", "transformers", "trimoe.layer.op")
 TORCH_MODULES += tuple(f"trimoe.{name.removesuffix('.py').replace('/', '.')}" for name in TORCH_USERS)
 
 # Folder under csrc -> folders whose headers it may include; an instruction set sees the interfaces in cpu/.
@@ -336,12 +336,12 @@ def test_each_dependency_has_its_reason() -> None:
         (torch_imports, "hardware/cpu.py", "def f():\n    import torch.nn", "may not import torch.nn"),
         (torch_imports, "models/checkpoint.py", "from transformers import x", "may not import transformers"),
         (torch_imports, "models/new.py", "import torch", "may not import torch"),
-        (torch_imports, "models/store.py", "from trimoe import ops", "may not import trimoe.ops"),
+        (torch_imports, "models/store.py", "from trimoe import ops", "may not import trimoe.layer.op"),
         (
             torch_imports,
             "models/cache.py",
-            "from trimoe.models.load import load",
-            "may not import trimoe.models.load",
+            "from trimoe.hf.load import load",
+            "may not import trimoe.hf.load",
         ),
         (placeholders, "README.md", "Measured on RUN_DATE.", "RUN_DATE"),
         (placeholders, "README.md", "costs DISPATCH. Loading: 3 s", "DISPATCH"),
@@ -350,7 +350,7 @@ def test_each_dependency_has_its_reason() -> None:
         (library_output, "models/a.py", "raise SystemExit(1)", "does not call SystemExit"),
         (bad_includes, "common/a.h", '#include "cpu/kernel.h"', "common may not include"),
         (bad_includes, "cpu/avx2/a.cpp", '#include "cpu/avx512/vec.h"', "cpu/avx2 may not include"),
-        (bad_includes, "cpu/a.cpp", '#include "bindings/torch_abi.h"', "cpu may not include"),
+        (bad_includes, "cpu/a.cpp", '#include "bindings/op/torch_abi.h"', "cpu may not include"),
         (bad_includes, "cpu/a.cpp", "#include <torch/csrc/stable/library.h>", "only bindings"),
         (bad_includes, "common/a.cpp", "#  include <Python.h>", "only bindings"),
         (bad_includes, "cpu/ref/a.cpp", "#include <immintrin.h>", "only instruction set folders"),

@@ -3,7 +3,7 @@
 #include <cstdlib>
 #include <string_view>
 
-#include "cpu/kernel_table.h"
+#include "cpu/dispatch/kernel_table.h"
 #include "gemm_bench.h"
 #if defined(TRIMOE_BENCH_ONEDNN)
 #include "onednn_gemm.h"

@@ -1,13 +1,13 @@
 // The whole expert FFN on all processors: shapes of one layer, uniform routing, caches cold where the layer
 // is larger than they are.
-#include "cpu/expert_ffn.h"
+#include "cpu/ffn/expert_ffn.h"
 
 #include <algorithm>
 #include <random>
 #include <set>
 #include <thread>
 
-#include "cpu/kernel_table.h"
+#include "cpu/dispatch/kernel_table.h"
 #include "limits.h"
 #include "packed.h"
 

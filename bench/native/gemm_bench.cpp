@@ -1,7 +1,7 @@
 #include "gemm_bench.h"
 
-#include "cpu/kernel_table.h"
-#include "cpu/panel_walk.h"
+#include "cpu/dispatch/kernel_table.h"
+#include "cpu/ffn/panel_walk.h"
 
 namespace trimoe::bench {
 namespace {

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "common/error.h"
-#include "cpu/kernel_table.h"
-#include "cpu/probe.h"
+#include "cpu/dispatch/kernel_table.h"
+#include "cpu/ffn/probe.h"
 
 namespace trimoe::bench {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <benchmark/benchmark.h>
 
-#include "common/format.h"
+#include "packed/format.h"
 
 namespace trimoe::bench {
 

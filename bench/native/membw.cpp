@@ -3,7 +3,7 @@
 #include <string>
 #include <thread>
 
-#include "cpu/probe.h"
+#include "cpu/ffn/probe.h"
 #include "limits.h"
 
 namespace {

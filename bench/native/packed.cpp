@@ -4,19 +4,19 @@
 #include <cstring>
 #include <random>
 
-#include "cpu/pack.h"
+#include "packed/pack/pack.h"
 
 namespace trimoe::bench {
 namespace {
 
 constexpr int64_t kPackedPanels = 8;  // enough that no two panels of one gemm call are the same
 
-cpu::SourceView matrix_view(const std::vector<float>& values, int64_t rows, int64_t cols) {
-  return {{values.data(), cpu::SourceType::kF32, rows, cols, cols, 1}, {}, 1, 1};
+SourceView matrix_view(const std::vector<float>& values, int64_t rows, int64_t cols) {
+  return {{values.data(), SourceType::kF32, rows, cols, cols, 1}, {}, 1, 1};
 }
 
-cpu::LayerShape shape_of(int64_t experts, int64_t hidden, int64_t inter, const Variant& variant, bool gated) {
-  cpu::LayerShape shape;
+LayerShape shape_of(int64_t experts, int64_t hidden, int64_t inter, const Variant& variant, bool gated) {
+  LayerShape shape;
   shape.experts = experts;
   shape.hidden = hidden;
   shape.inter = inter;
@@ -49,13 +49,12 @@ std::vector<float> random_values(int64_t count) {
   return values;
 }
 
-std::unique_ptr<cpu::Layer> random_layer(int64_t experts, int64_t hidden, int64_t inter,
-                                         const Variant& variant) {
+std::unique_ptr<Layer> random_layer(int64_t experts, int64_t hidden, int64_t inter, const Variant& variant) {
   const auto shape = shape_of(experts, hidden, inter, variant, true);
-  auto layer = std::make_unique<cpu::Layer>(shape);
+  auto layer = std::make_unique<Layer>(shape);
   const std::vector<float> values = random_values(hidden * inter);
-  const cpu::SourceView wide = matrix_view(values, inter, hidden), tall = matrix_view(values, hidden, inter);
-  cpu::pack_expert(shape, {wide, wide, tall, {}, {}, {}}, layer->mutable_expert(0));
+  const SourceView wide = matrix_view(values, inter, hidden), tall = matrix_view(values, hidden, inter);
+  pack_expert(shape, {wide, wide, tall, {}, {}, {}}, layer->mutable_expert(0));
   for (int64_t expert = 1; expert < experts; ++expert)
     std::memcpy(layer->mutable_expert(expert), layer->expert(0), static_cast<size_t>(shape.expert_bytes()));
   return layer;
@@ -67,9 +66,9 @@ PackedGemm::PackedGemm(const Variant& variant, const Kernel& kernel, int64_t row
   const auto shape = shape_of(1, k, packed_panels * kPanelCols, variant, false);
   std::vector<std::byte> expert(static_cast<size_t>(shape.expert_bytes()));
   const std::vector<float> values = random_values(k * shape.inter);
-  cpu::pack_expert(shape,
-                   {{}, matrix_view(values, shape.inter, k), matrix_view(values, k, shape.inter), {}, {}, {}},
-                   expert.data());
+  pack_expert(shape,
+              {{}, matrix_view(values, shape.inter, k), matrix_view(values, k, shape.inter), {}, {}, {}},
+              expert.data());
   for (int64_t panel = 0; panel < panels; ++panel)
     std::memcpy(weights.data() + panel * matrix.panel_bytes(),
                 expert.data() + panel % packed_panels * matrix.panel_bytes(),

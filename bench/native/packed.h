@@ -7,7 +7,7 @@
 
 #include "common/memory.h"
 #include "common/parallel.h"
-#include "cpu/layer.h"
+#include "packed/layer.h"
 
 namespace trimoe::bench {
 
@@ -22,8 +22,7 @@ const std::vector<Variant>& variants();
 std::vector<float> random_values(int64_t count);
 
 // A layer whose experts all have the same random weights; gated, SiLU.
-std::unique_ptr<cpu::Layer> random_layer(int64_t experts, int64_t hidden, int64_t inter,
-                                         const Variant& variant);
+std::unique_ptr<Layer> random_layer(int64_t experts, int64_t hidden, int64_t inter, const Variant& variant);
 
 // One matrix of so many panels of random weights, the same few over and over, and rows that fit it.
 struct PackedGemm {

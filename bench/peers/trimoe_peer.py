@@ -7,9 +7,9 @@ import torch
 from peers.cases import GROUP, Case
 from peers.data import Weights
 from peers.peer import Call
-from trimoe.expert_layer import ExpertLayer, LayerSpec
 from trimoe.hardware.cpu import kernel_table
-from trimoe.ops import load_op, source_of
+from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
+from trimoe.layer.op import load_op, source_of
 
 __all__ = ["build"]
 

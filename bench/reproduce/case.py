@@ -9,7 +9,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from trimoe.cost import CostModel, load_model_shape
+from trimoe.checkpoint.model_shape import load_model_shape
+
+from trimoe.cost import CostModel
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile
 from trimoe.policies import Workload, make_policy

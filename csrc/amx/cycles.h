@@ -6,7 +6,7 @@
 // block cost. Weights stream from memory meanwhile: the slower of both counts.
 #pragma once
 
-#include "common/layout.h"
+#include "packed/layout.h"
 
 namespace trimoe::amx {
 

@@ -4,8 +4,8 @@
 #pragma once
 
 #include "amx/tile_gemm.h"
-#include "common/decode.h"
-#include "common/x86/avx512.h"
+#include "cpu/kernel/decode.h"
+#include "cpu/kernel/x86/avx512.h"
 
 namespace trimoe::amx {
 namespace {

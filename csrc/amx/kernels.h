@@ -3,7 +3,7 @@
 // made sure of AMX and its permission.
 #pragma once
 
-#include "common/kernel.h"
+#include "cpu/kernel/kernel.h"
 
 namespace trimoe::amx {
 

@@ -2,9 +2,9 @@
 #pragma once
 
 #include "amx/tile.h"
-#include "common/fetch.h"
-#include "common/kernel.h"
-#include "common/layout.h"
+#include "cpu/kernel/fetch.h"
+#include "cpu/kernel/kernel.h"
+#include "packed/layout.h"
 
 namespace trimoe::amx {
 namespace {

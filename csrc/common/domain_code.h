@@ -1,4 +1,4 @@
-// The domain of an expert in a plan: declared here, and nowhere else. Python has them from trimoe._plan.
+// The domain of an expert in a plan: declared here, and nowhere else. Python has them from trimoe._assign.
 #pragma once
 
 #include <cstdint>

@@ -62,7 +62,7 @@ class TaskQueue {
 // Runs task(index, next) for every index in [0, tasks). Workers take the next index from one queue, so
 // uneven tasks balance; a task must not depend on which worker runs it. `next` is what the same worker will
 // run afterwards (tasks: nothing), so that a task can fetch its data ahead. With `width`, task t works on
-// the (t % width)-th of `width` equal parts of a matrix that lies on the machine's nodes as cpu/shard.h
+// the (t % width)-th of `width` equal parts of a matrix that lies on the machine's nodes as packed/shard.h
 // says, and workers begin with those of the node that they run on.
 template <typename Task>
 void parallel_tasks(const ThreadPool& pool, int workers, int64_t tasks, const Task& task, int64_t width = 0) {

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "cpu/expert_ffn.h"
+#include "cpu/ffn/expert_ffn.h"
 
 namespace trimoe::runtime {
 
@@ -18,7 +18,7 @@ struct Share : cpu::Routing::Expert {
 
 // What of a call belongs to one domain. All of it stays until the ticket is gone.
 struct Batch {
-  const cpu::Layer& layer;
+  const Layer& layer;
   const cpu::Routing& routing;     // of the whole call, sorted once
   std::span<const Share> experts;  // in order of index
   RowSource hidden;                // [tokens, H] of the call

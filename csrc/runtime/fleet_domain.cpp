@@ -8,9 +8,9 @@
 #include "common/convert.h"
 #include "common/domain_code.h"
 #include "common/error.h"
-#include "common/layout.h"
 #include "common/own_threads.h"
 #include "ndp/system/expert_key.h"
+#include "packed/layout.h"
 #include "runtime/layer.h"
 
 namespace trimoe::runtime {

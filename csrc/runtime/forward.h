@@ -3,9 +3,9 @@
 
 #include <span>
 
-#include "common/kernel.h"
 #include "common/parallel.h"
-#include "cpu/route.h"
+#include "cpu/ffn/route.h"
+#include "cpu/kernel/kernel.h"
 #include "runtime/layer.h"
 
 namespace trimoe::runtime {

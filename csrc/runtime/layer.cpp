@@ -97,7 +97,7 @@ std::string Wiring::codes() const {
   return text;
 }
 
-int64_t register_layer(std::shared_ptr<cpu::Layer> layer) {
+int64_t register_layer(std::shared_ptr<Layer> layer) {
   Registry& all = registry();
   const std::unique_lock lock(all.mutex);
   check(all.count < kMaxCount, "at most 2^24 - 1 expert layers in the life of a process", "one more",

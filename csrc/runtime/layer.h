@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "common/domain_code.h"
-#include "cpu/layer.h"
+#include "packed/layer.h"
 #include "runtime/domain.h"
 #include "runtime/policy.h"
 #include "runtime/record.h"
@@ -37,13 +37,13 @@ struct Wiring {
 
 struct OpenLayer {
   int64_t handle = 0;
-  std::shared_ptr<cpu::Layer> packed;
+  std::shared_ptr<Layer> packed;
   std::shared_ptr<const Wiring> wiring;  // null: the CPU alone
 };
 
 // Handles are positive and never used again; their low bits count the layers of a process.
 inline constexpr int kHandleCountBits = 24;
-int64_t register_layer(std::shared_ptr<cpu::Layer> layer);
+int64_t register_layer(std::shared_ptr<Layer> layer);
 // Calls that run go on; the domains are let go of with the last. Nothing for a layer that is closed.
 void unregister_layer(int64_t handle);
 

@@ -21,19 +21,19 @@ from trimoe.autoload import install_hooks as _install_hooks
 
 if TYPE_CHECKING:
     __version__: str
-    from trimoe.expert_layer import ExpertLayer as ExpertLayer
-    from trimoe.expert_layer import LayerSpec as LayerSpec
-    from trimoe.models.load import load as load
-    from trimoe.models.quantizer import TrimoeConfig as TrimoeConfig
-    from trimoe.ops import moe_forward as moe_forward
+    from trimoe.hf.load import load as load
+    from trimoe.hf.quantizer import TrimoeConfig as TrimoeConfig
+    from trimoe.layer.expert_layer import ExpertLayer as ExpertLayer
+    from trimoe.layer.expert_layer import LayerSpec as LayerSpec
+    from trimoe.layer.op import moe_forward as moe_forward
 
 __all__ = ["ExpertLayer", "LayerSpec", "TrimoeConfig", "__version__", "load", "moe_forward"]
 _HOMES = {
-    "ExpertLayer": "trimoe.expert_layer",
-    "LayerSpec": "trimoe.expert_layer",
-    "TrimoeConfig": "trimoe.models.quantizer",
-    "load": "trimoe.models.load",
-    "moe_forward": "trimoe.ops",
+    "ExpertLayer": "trimoe.layer.expert_layer",
+    "LayerSpec": "trimoe.layer.expert_layer",
+    "TrimoeConfig": "trimoe.hf.quantizer",
+    "load": "trimoe.hf.load",
+    "moe_forward": "trimoe.layer.op",
 }
 
 _install_hooks()

@@ -1,6 +1,6 @@
 from typing import Any
 
-from trimoe.sources import Source
+from trimoe.layer.source import Source
 
 LAYOUT_VERSION: int
 MAX_TOPK: int

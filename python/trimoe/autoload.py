@@ -19,7 +19,7 @@ __all__ = ["install_hooks"]
 
 
 def _load_op() -> None:
-    from trimoe.ops import load_op
+    from trimoe.layer.op import load_op
 
     load_op()
 
@@ -27,15 +27,15 @@ def _load_op() -> None:
 def _register() -> None:
     if sys.flags.optimize > 1:
         return  # transformers cannot build models with experts without docstrings, but may do for others
-    from trimoe.models.experts import register as register_experts
-    from trimoe.models.quantizer import register as register_quantizer
+    from trimoe.hf.in_module import register as register_experts
+    from trimoe.hf.quantizer import register as register_quantizer
 
     register_experts()
     register_quantizer()
 
 
 def _refuse_other_experts() -> None:
-    from trimoe.models.experts import refuse_other_experts
+    from trimoe.hf.in_module import refuse_other_experts
 
     refuse_other_experts()
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pytest
 
 from support.amx import program
-from trimoe.expert_layer import LayerSpec
 from trimoe.hardware.cpu import features
+from trimoe.layer.expert_layer import LayerSpec
 
 pytestmark = pytest.mark.skipif(features().arch != "x86_64", reason="tile instructions are those of x86-64")
 

@@ -11,12 +11,12 @@ import torch
 
 from support.command_line import run_here
 from trimoe.cli.main import main
-from trimoe.expert_layer import LayerSpec
 from trimoe.hardware import roofline
 from trimoe.hardware.machine import Memory, detect_machine
 from trimoe.hardware.roofline import measure_roofline
-from trimoe.runtime import layer_bench
-from trimoe.runtime.layer_bench import route
+from trimoe.layer.expert_layer import LayerSpec
+from trimoe.measure import layer_bench
+from trimoe.measure.layer_bench import route
 
 SMALL = [
     "bench",

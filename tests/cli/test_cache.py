@@ -12,8 +12,8 @@ import pytest
 
 from support.command_line import Outcome, run_here, run_without_torch
 from support.shipped_model import SHIPPED
-from trimoe.expert_layer import ExpertLayer, LayerSpec
-from trimoe.models.cache import PackedCache
+from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
+from trimoe.store.cache import PackedCache
 
 DAY_S = 86_400
 SPEC = {0: LayerSpec(1, 64, 64)}
@@ -102,7 +102,7 @@ def test_rm_says_what_it_could_not_remove(
     private_cache: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save("theirs")
-    monkeypatch.setattr("trimoe.models.cache.is_mine", lambda status: False)
+    monkeypatch.setattr("trimoe.store.cache.is_mine", lambda status: False)
     outcome = run_here(["cache", "rm", "--all"], capfd)
     assert outcome.code == 1 and outcome.out == "nothing to remove\n"
     assert "some of root's" in outcome.err and "theirs:bf16" in outcome.err and outcome.err.count("\n") == 1
@@ -152,7 +152,7 @@ def test_generate_and_pack_check_everything_if_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A byte that no start would look at: the samples are made to miss it."""
-    monkeypatch.setattr("trimoe.models.packed_file.PackedFile.damaged", lambda *_: [])
+    monkeypatch.setattr("trimoe.store.packed_file.PackedFile.damaged", lambda *_: [])
     first = json.loads(ok(run_here(["generate", *GREEDY], capfd)))
     (path,) = private_cache.iterdir()
     damage(path, path.stat().st_size // 2)

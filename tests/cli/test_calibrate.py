@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trimoe.checkpoint.model_shape import load_model_shape
 
 from support.command_line import run_here
-from trimoe.cost import CostModel, load_model_shape
+from trimoe.cost import CostModel
 from trimoe.domains import CPU
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile
-from trimoe.runtime import calibration
-from trimoe.runtime.calibration import FULL, QUICK, Scope
-from trimoe.runtime.expert_timer import ExpertTimer
+from trimoe.measure import calibration
+from trimoe.measure.calibration import FULL, QUICK, Scope
+from trimoe.measure.expert_timer import ExpertTimer
 
 TINY = Scope(("bf16", "int4"), ((64, 64), (256, 128)), (1, 4, 8), (2,), (128, 128, (4,)), 2)
 QUICKLY = functools.partial(calibration.measure_roofline, repeats=2, seconds=0.005)
@@ -122,7 +123,7 @@ def test_samples_do_not_meet_warm_weights() -> None:
     seen: list[list[int]] = []
     with pytest.MonkeyPatch.context() as patch:
         forward = lambda hidden, ids, *_: seen.append(sorted(set(ids.flatten().tolist())))  # noqa: E731
-        patch.setattr("trimoe.runtime.expert_timer.moe_forward", forward)
+        patch.setattr("trimoe.measure.expert_timer.moe_forward", forward)
         samples = timer.samples_ns([1, 3], 4, lambda: None)
     timer.close()
     assert {count: len(one) for count, one in samples.items()} == {1: 4, 3: 4}

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from trimoe.checkpoint.model_shape import model_names
 
 from trimoe.cli import completion
-from trimoe.cost import model_names
 from trimoe.policies import policy_names
 
 

@@ -14,10 +14,10 @@ from support.command_line import run_here
 from support.shipped_model import SHIPPED
 from trimoe.cli import generate as command
 from trimoe.cli.main import main
-from trimoe.expert_layer import WEIGHT_FORMATS
 from trimoe.hardware.roofline import Roofline
 from trimoe.human import human_ns
-from trimoe.runtime import calibration
+from trimoe.layer.expert_layer import WEIGHT_FORMATS
+from trimoe.measure import calibration
 from trimoe.trace import Trace, TraceMeta, write_trace
 
 ARGUMENTS = ["generate", "--max-new-tokens", "4", "--no-measure", "--temperature", "0"]

@@ -13,13 +13,13 @@ from transformers import AutoModelForCausalLM, DeepseekV3Config, GptOssConfig, Q
 
 from support.quantised import save_fp8, save_mxfp4
 from support.tiny_models import WIDE, make_model
+from trimoe.checkpoint.compute_spec import Packing
+from trimoe.checkpoint.source_file import SourceFile
 from trimoe.cli.inspect import inspect
 from trimoe.cli.main import main
 from trimoe.errors import InputError
-from trimoe.models.expert_math import Packing
-from trimoe.models.load import read_expert_math
-from trimoe.models.pack import pack_to_folder
-from trimoe.models.source_file import SourceFile
+from trimoe.hf.load import read_expert_math
+from trimoe.store.pack import pack_to_folder
 
 SMALL = {
     "vocab_size": 64,

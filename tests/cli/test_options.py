@@ -16,7 +16,7 @@ from trimoe.cli.app import command_tree
 from trimoe.cli.formats import FORMATS
 from trimoe.cli.ndp import options as ndp_options
 from trimoe.cli.ndp import validate as ndp_validate
-from trimoe.expert_layer import WEIGHT_FORMATS
+from trimoe.layer.expert_layer import WEIGHT_FORMATS
 from trimoe.ndp import patterns
 from trimoe.ndp.validate import PARTS
 from trimoe.trace import presets as trace_presets

@@ -14,7 +14,7 @@ import pytest
 
 from support.command_line import run_here, run_without_torch
 from support.shipped_model import SHIPPED
-from trimoe.models import store as store_module
+from trimoe.store import expert_store as store_module
 
 INT4 = ["--format", "int4", "--group", "32"]
 GREEDY = ["--no-measure", "--temperature", "0", "--max-new-tokens", "12", "--json"]

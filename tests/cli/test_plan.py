@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from trimoe.checkpoint.model_shape import load_model_shape
 
 from support.command_line import run_here
 from support.three_systems import use_three_systems
 from trimoe.cli.main import main
-from trimoe.cost import CostModel, load_model_shape
+from trimoe.cost import CostModel
 from trimoe.hardware.profile import load_profile
 from trimoe.policies import Workload
 from trimoe.simulator.planner import Planner

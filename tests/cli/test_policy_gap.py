@@ -9,7 +9,8 @@ import pytest
 
 from support.command_line import run_here
 from trimoe.cli.main import main
-from trimoe.policies import policy_type, table
+from trimoe.policies import policy_type
+from trimoe.policies import registry as table
 
 GAP = ["policy", "gap", "--policy", "n-cpu-moe"]
 

@@ -17,7 +17,7 @@ from trimoe.cli.main import main
 from trimoe.cli.trace.stats import SHIPPED_TRACE
 from trimoe.placement import LayerPlan
 from trimoe.policies import LayerStep
-from trimoe.policies.n_cpu_moe import NCpuMoe
+from trimoe.policies.systems.n_cpu_moe import NCpuMoe
 
 SMALL = ["simulate", "--system", "n-cpu-moe", "--model", "deepseek-v2-lite", "--hardware", "rtx6000ada-8452y"]
 SMALL += ["--batch", "16", "--input", "64", "--output", "9"]

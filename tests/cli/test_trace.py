@@ -17,7 +17,7 @@ from support.command_line import run_here, run_without_torch
 from support.shipped_model import SHIPPED
 from trimoe.cli.main import main
 from trimoe.cli.trace.stats import SHIPPED_TRACE
-from trimoe.runtime import record
+from trimoe.generate import record
 from trimoe.trace import read_trace
 
 SMALL = [

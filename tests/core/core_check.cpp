@@ -40,8 +40,12 @@ constexpr Variant kVariants[] = {
 // As tests/cpu/test_kernels.py has it, and why.
 double tolerance(const Variant& variant, DType dtype) {
   const bool exact = variant.weights.format == Format::kF32;
-  return (exact ? 3e-6 : variant.int8_activations ? 2e-3 : 1e-4) +
-         (dtype == DType::kBf16 ? 4e-3 : dtype == DType::kF16 ? 5e-4 : 0);
+  return (exact                      ? 3e-6
+          : variant.int8_activations ? 2e-3
+                                     : 1e-4) +
+         (dtype == DType::kBf16  ? 4e-3
+          : dtype == DType::kF16 ? 5e-4
+                                 : 0);
 }
 
 int failures = 0;

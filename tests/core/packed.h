@@ -3,8 +3,8 @@
 
 #include <cstring>
 
-#include "common/codes.h"
-#include "common/layout.h"
+#include "packed/codes.h"
+#include "packed/layout.h"
 
 namespace trimoe::test {
 

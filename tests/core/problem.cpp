@@ -6,14 +6,11 @@
 #include <random>
 
 #include "common/convert.h"
-#include "cpu/pack.h"
 #include "packed.h"
+#include "packed/pack/pack.h"
 
 namespace trimoe::test {
 namespace {
-
-using cpu::SourceType;
-using cpu::SourceView;
 
 std::vector<float> random_values(int64_t count, double scale, uint32_t seed) {
   std::mt19937 generator(seed);
@@ -37,7 +34,7 @@ float element(DType dtype, const std::byte* data, int64_t index) {
 }
 
 // A row as the format multiplies it: in 8 bits with a scale, in bf16, or as it is.
-void round_row(const cpu::LayerShape& shape, double* row, int64_t count) {
+void round_row(const LayerShape& shape, double* row, int64_t count) {
   const Format format = shape.weights.format;
   float largest = 0;
   for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::fabs(static_cast<float>(row[i])));
@@ -70,7 +67,7 @@ double activate(const ActivationSpec& spec, double gate, double up) {
 }
 
 // W row + bias for output `column` of the matrix that lies at `packed`.
-double product(const cpu::LayerShape& shape, const PackedMatrix& matrix, const std::byte* packed,
+double product(const LayerShape& shape, const PackedMatrix& matrix, const std::byte* packed,
                const std::byte* bias, int64_t panel, int64_t column, const double* x, int64_t k) {
   const std::byte* data = packed + panel * matrix.panel_bytes();
   double sum = shape.bias ? at<float>(bias, panel * kPanelCols + column) : 0;
@@ -112,7 +109,7 @@ Problem::Problem(const Case& c, const Variant& variant)
   auto* experts = static_cast<std::byte*>(memory.get());
   for (int64_t expert = 0; expert < c.experts; ++expert)
     pack(expert, experts + expert * shape_.expert_bytes());
-  layer_ = std::make_shared<cpu::Layer>(shape_, experts, memory);
+  layer_ = std::make_shared<Layer>(shape_, experts, memory);
   const std::vector<float> x = random_values(c.tokens * c.hidden, 2, 1);
   if (c.dtype == DType::kF32) convert<float>(x, hidden_.data());
   if (c.dtype == DType::kBf16) convert<Bf16>(x, hidden_.data());
@@ -124,11 +121,11 @@ void Problem::pack(int64_t expert, std::byte* to) const {
   const auto part = [&](int64_t rows, int64_t cols, double scale) {
     owned.push_back(random_values(rows * cols, scale, static_cast<uint32_t>(expert * 8 + std::ssize(owned))));
     SourceView view;
-    static_cast<cpu::SourceArray&>(view) = {owned.back().data(), SourceType::kF32, rows, cols, cols, 1};
+    static_cast<SourceArray&>(view) = {owned.back().data(), SourceType::kF32, rows, cols, cols, 1};
     return view;
   };
   const int64_t h = case_.hidden, i = case_.inter;
-  cpu::ExpertSource source;
+  ExpertSource source;
   if (case_.gated) source.gate = part(i, h, 4 / std::sqrt(double(h)));
   source.up = part(i, h, 2 / std::sqrt(double(h)));
   source.down = part(h, i, 2 / std::sqrt(double(i)));
@@ -137,7 +134,7 @@ void Problem::pack(int64_t expert, std::byte* to) const {
     source.up_bias = part(i, 1, 0.5);
     source.down_bias = part(h, 1, 0.5);
   }
-  cpu::pack_expert(shape_, source, to);
+  pack_expert(shape_, source, to);
 }
 
 std::vector<double> Problem::add_expert(int64_t expert, const std::vector<double>& x) const {

@@ -5,8 +5,8 @@
 #include <memory>
 #include <vector>
 
-#include "cpu/expert_ffn.h"
-#include "cpu/kernel_table.h"
+#include "cpu/dispatch/kernel_table.h"
+#include "cpu/ffn/expert_ffn.h"
 #include "runtime/forward.h"
 
 namespace trimoe::test {
@@ -32,8 +32,8 @@ class Problem {
  public:
   Problem(const Case& c, const Variant& variant);
 
-  cpu::Layer& layer() const { return *layer_; }
-  const std::shared_ptr<cpu::Layer>& shared_layer() const { return layer_; }
+  Layer& layer() const { return *layer_; }
+  const std::shared_ptr<Layer>& shared_layer() const { return layer_; }
   // [tokens, hidden], from the packed weights with the roundings that the format prescribes.
   std::vector<double> exact() const;
   // The same by a kernel, converted to fp32.
@@ -50,8 +50,8 @@ class Problem {
   std::vector<double> add_expert(int64_t expert, const std::vector<double>& x) const;
 
   Case case_;
-  cpu::LayerShape shape_;
-  std::shared_ptr<cpu::Layer> layer_;
+  LayerShape shape_;
+  std::shared_ptr<Layer> layer_;
   std::vector<std::byte> hidden_;  // [tokens, H] of the case's dtype
   std::vector<int64_t> ids_;       // [tokens, K]
   std::vector<float> weights_;     // [tokens, K]

@@ -10,7 +10,7 @@
 
 #include "common/error.h"
 #include "common/own_threads.h"
-#include "cpu/pack.h"
+#include "packed/pack/pack.h"
 #include "problem.h"
 #include "runtime/layer.h"
 
@@ -48,21 +48,21 @@ int call_layers(const Variant& variant) {
 }
 
 int pack_experts(WeightFormat weights) {
-  cpu::LayerShape shape;
+  LayerShape shape;
   shape.experts = kThreads;
   shape.hidden = 64;
   shape.inter = 32;
   shape.weights = weights;
   shape.int8_activations = weights.format == Format::kInt8 || weights.format == Format::kInt4;
-  cpu::Layer layer(shape);
+  Layer layer(shape);
   const std::vector<float> values(static_cast<size_t>(shape.hidden * shape.inter), 0.5f);
-  cpu::ExpertSource source;
+  ExpertSource source;
   const auto matrix = [&](int64_t rows, int64_t cols) {
-    return cpu::SourceView{{values.data(), cpu::SourceType::kF32, rows, cols, cols, 1}, {}};
+    return SourceView{{values.data(), SourceType::kF32, rows, cols, cols, 1}, {}};
   };
   source.gate = source.up = matrix(shape.inter, shape.hidden);
   source.down = matrix(shape.hidden, shape.inter);
-  at_once([&](int index) { cpu::pack_expert(shape, source, layer.mutable_expert(index)); });
+  at_once([&](int index) { pack_expert(shape, source, layer.mutable_expert(index)); });
   int wrong = 0;
   for (int64_t expert = 1; expert < shape.experts; ++expert)
     wrong += !std::equal(layer.expert(0), layer.expert(1), layer.expert(expert));
@@ -70,11 +70,11 @@ int pack_experts(WeightFormat weights) {
 }
 
 int open_and_close() {
-  cpu::LayerShape shape;
+  LayerShape shape;
   shape.experts = shape.hidden = shape.inter = 1;
   std::atomic<int> wrong{0};
   at_once([&](int) {
-    const int64_t handle = runtime::register_layer(std::make_shared<cpu::Layer>(shape));
+    const int64_t handle = runtime::register_layer(std::make_shared<Layer>(shape));
     wrong += runtime::find_layer(handle).packed->shape().experts != 1;
     runtime::unregister_layer(handle);
     try {

@@ -7,8 +7,9 @@ import functools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trimoe.checkpoint.model_shape import load_model_shape
+from trimoe.model_shape import ModelShape
 
-from trimoe.cost import ModelShape, load_model_shape
 from trimoe.cost.layer_ops import head_op, hidden_bytes, kv_bytes, layer_ops
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trimoe.checkpoint.model_shape import load_model_shape
 
-from trimoe.cost import CostModel, Task, load_model_shape, schedule
+from trimoe.cost import CostModel, Task, schedule
 from trimoe.domains import CPU, FIRST_DIMM, GPU, STRIPED
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile, profile_names

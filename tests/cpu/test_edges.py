@@ -10,8 +10,8 @@ import torch
 
 from support.cases import Case, make_problem
 from trimoe import _cpu
-from trimoe.expert_layer import ExpertLayer, LayerSpec
-from trimoe.ops import source_of
+from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
+from trimoe.layer.op import source_of
 
 CASE = Case("edge", tokens=6, hidden=16, inter=16, experts=2, topk=2)
 

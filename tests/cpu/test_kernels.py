@@ -21,8 +21,8 @@ from support.cases import (
 )
 from support.packed import Matrix, read
 from trimoe import _cpu
-from trimoe.expert_layer import ExpertLayer
-from trimoe.ops import forward_on
+from trimoe.layer.expert_layer import ExpertLayer
+from trimoe.layer.op import forward_on
 
 ENTRIES = [entry["isa"] for entry in _cpu.kernel_table() if entry["supported"]]
 # Of results in fp32. Sums run in another order and activations are good to 5e-7. An h that lies so near the

@@ -15,7 +15,7 @@ DIGESTS = """
 import hashlib
 from support.cases import CASES, FORMATS, make_problem
 from trimoe import _cpu
-from trimoe.ops import forward_on
+from trimoe.layer.op import forward_on
 print(len(_cpu.numa_nodes()))
 for case in CASES:
     for name in FORMATS:

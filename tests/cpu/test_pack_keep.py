@@ -10,8 +10,8 @@ import torch
 
 from support.packed import Matrix, decode, read
 from support.quantised import from_mxfp4
-from trimoe.expert_layer import ExpertLayer, LayerSpec, Source
-from trimoe.ops import source_of
+from trimoe.layer.expert_layer import ExpertLayer, LayerSpec, Source
+from trimoe.layer.op import source_of
 
 H, I = 300, 202  # neither a multiple of a block, a k tile or a panel  # noqa: E741
 SHAPES = {"gate": (I, H), "up": (I, H), "down": (H, I)}

@@ -11,8 +11,8 @@ from support.cases import DTYPES, FORMATS, INTEGER, Case, make_problem, rel_erro
 from support.fuzz import fuzz
 from support.packed import decode
 from trimoe import _cpu
-from trimoe.expert_layer import ExpertLayer, LayerSpec, Source
-from trimoe.ops import forward_on, source_of
+from trimoe.layer.expert_layer import ExpertLayer, LayerSpec, Source
+from trimoe.layer.op import forward_on, source_of
 
 ENTRIES = [entry["isa"] for entry in _cpu.kernel_table() if entry["supported"]]
 ACTIVATIONS = ["silu", "gelu", "gelu_tanh", "relu2", "swiglu_oai"]

@@ -24,10 +24,11 @@ from support.fill_cache import contents, open_store
 from support.fuzz import fuzz
 from support.fuzz_child import Child
 from support.tiny_models import make_model
-from trimoe import own_files, whole_file
+from trimoe import atomic_file as atomic_file
+from trimoe import own_files
 from trimoe.cli import main as program
 from trimoe.cli.interrupts import leave
-from trimoe.models import cache, folder_writer, new_folder, packed_file
+from trimoe.store import cache, folder_writer, new_folder, packed_file
 
 COMMANDS = {
     "cache": ["pack", "source"],
@@ -36,7 +37,7 @@ COMMANDS = {
     "json": ["ndp", "trace", *SMALL["ndp trace"]],
 }
 WRITING = {
-    module.__file__ for module in (whole_file, own_files, cache, packed_file, new_folder, folder_writer)
+    module.__file__ for module in (atomic_file, own_files, cache, packed_file, new_folder, folder_writer)
 }
 OLDER = {"generated.parquet": b"older", "dram.json": b"older"}
 STRANGERS = {

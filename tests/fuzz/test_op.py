@@ -14,8 +14,8 @@ from torch._subclasses import FakeTensorMode
 from support.cases import FORMATS, Case, Problem, make_problem
 from support.fuzz import fuzz
 from support.fuzz_child import Child
-from trimoe.expert_layer import ExpertLayer, LayerSpec
-from trimoe.ops import moe_forward
+from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
+from trimoe.layer.op import moe_forward
 
 CALLS = 40  # of a round, in one fork
 Arguments = dict[str, Any]

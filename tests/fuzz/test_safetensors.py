@@ -29,19 +29,19 @@ from support.fuzz_safetensors import (
     twisted_header,
     written_again,
 )
+from trimoe.checkpoint.checkpoint import Checkpoint
+from trimoe.checkpoint.compute_spec import ExpertMath, Packing
+from trimoe.checkpoint.experts.tensors import find_moe_layers
+from trimoe.checkpoint.moe_shape import MoeDimensions
+from trimoe.checkpoint.non_expert_tensors import find_rest
+from trimoe.checkpoint.safetensors_reader import SafetensorsFile
+from trimoe.checkpoint.size_breakdown import weight_parts
 from trimoe.cli.inspect import inspect
 from trimoe.errors import TrimoeError
-from trimoe.expert_layer import LayerSpec
-from trimoe.models.checkpoint import Checkpoint
-from trimoe.models.dimensions import MoeDimensions
-from trimoe.models.expert_math import ExpertMath, Packing
-from trimoe.models.expert_tensors import find_moe_layers
-from trimoe.models.pack import pack_to_folder
-from trimoe.models.packed_folder import PACKED_FILE, PackedFolder, problem_in_folder
-from trimoe.models.rest_tensors import find_rest
-from trimoe.models.safetensors_reader import SafetensorsFile
-from trimoe.models.store import ExpertStore, layer_specs
-from trimoe.models.weight_parts import weight_parts
+from trimoe.layer.expert_layer import LayerSpec
+from trimoe.store.expert_store import ExpertStore, layer_specs
+from trimoe.store.pack import pack_to_folder
+from trimoe.store.packed_folder import PACKED_FILE, PackedFolder, problem_in_folder
 
 Result = TypeVar("Result")
 Way = Callable[[random.Random, bytes], bytes]

@@ -13,8 +13,8 @@
 
 #include "amx/kernels.h"
 #include "amx_reference.h"
-#include "common/layout.h"
 #include "garbage.h"
+#include "packed/layout.h"
 #include "support.h"
 
 namespace trimoe::test {

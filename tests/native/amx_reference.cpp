@@ -6,7 +6,7 @@
 #include <cstring>
 #include <vector>
 
-#include "common/layout.h"
+#include "packed/layout.h"
 
 namespace trimoe::test {
 namespace {

@@ -2,7 +2,7 @@
 // packing or the model of the tile unit. Only the places of codes come from common/layout.h.
 #pragma once
 
-#include "common/kernel.h"
+#include "cpu/kernel/kernel.h"
 
 namespace trimoe::test {
 

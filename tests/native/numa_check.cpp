@@ -1,8 +1,5 @@
-// How work and weights are spread over nodes: every task once, a node's own first; every panel once; what Linux
-// says about nodes, read right. TRIMOE_NUMA_FAKE says how many nodes this machine has.
-#include <sched.h>
-#include <sys/mman.h>
-
+// How work and weights are spread over nodes: every task once, a node's own first; every panel once; what
+// Linux says about nodes, read right. TRIMOE_NUMA_FAKE says how many nodes this machine has.
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -11,9 +8,12 @@
 #include <set>
 #include <string>
 
+#include <sched.h>
+#include <sys/mman.h>
+
 #include "common/numa.h"
 #include "common/own_threads.h"
-#include "cpu/layer.h"
+#include "packed/layer.h"
 
 using namespace trimoe;
 
@@ -31,8 +31,8 @@ void check_queue() {
   for (int nodes = 1; nodes <= 5; ++nodes)
     for (int64_t width = 1; width <= 12; ++width)
       for (int64_t rows : {1, 3}) {
-        const std::string what = "queue of " + std::to_string(rows) + " x " + std::to_string(width) + " tasks, " +
-                                 std::to_string(nodes) + " nodes";
+        const std::string what = "queue of " + std::to_string(rows) + " x " + std::to_string(width) +
+                                 " tasks, " + std::to_string(nodes) + " nodes";
         const NodeShares shares{rows * width, width, nodes};
         for (int home = 0; home < nodes; ++home) {
           TaskQueue queue(shares);
@@ -111,12 +111,12 @@ void check_each_node() {
 
 // Pages of fresh memory that are there, and that all of it is still zero.
 void check_placing() {
-  cpu::LayerShape shape;
+  LayerShape shape;
   shape.experts = 3;
   shape.hidden = 700;
   shape.inter = 300;
   shape.weights = Format::kBf16;
-  const cpu::Layer layer(shape);
+  const Layer layer(shape);
   const auto bytes = static_cast<size_t>(shape.layer_bytes());
   std::vector<unsigned char> there(bytes / 4096);
   expect(mincore(const_cast<std::byte*>(layer.data()), there.size() * 4096, there.data()) == 0, "mincore");

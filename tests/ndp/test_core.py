@@ -22,9 +22,9 @@ from support.ndp_core import (
     make_problem,
 )
 from trimoe.errors import InputError
-from trimoe.expert_layer import ExpertLayer, LayerSpec
+from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
+from trimoe.layer.op import forward_on, source_of
 from trimoe.ndp import expert_ffn
-from trimoe.ops import forward_on, source_of
 
 RANKS = (1, 2, 4, 8)
 # Activation and whether there is a gate.

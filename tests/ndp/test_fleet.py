@@ -28,7 +28,7 @@ from support.ndp_fleet import (
     weights_of,
 )
 from trimoe.errors import InputError
-from trimoe.expert_layer import ExpertLayer, LayerSpec
+from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
 from trimoe.ndp import Fleet, Location, Opcode, expert_time
 
 CASE = Case(hidden=128, inter=256, tokens=3)

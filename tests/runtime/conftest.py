@@ -11,7 +11,7 @@ import torch
 
 from support import deciders
 from support.deciders import check_plain, passes
-from trimoe.models.stored_experts import stored_experts
+from trimoe.hf.stored_experts import stored_experts
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ from support.cases import rel_error
 from support.deciders import DECODE, DIMMS, LAYERS, PREFILL, TIGHT, TOPK, WHOLE, decided, passes, policy_of
 from support.every_policy import NEEDS_NO_GPU
 from trimoe.domains import CPU, FIRST_DIMM, GPU, SPLIT
-from trimoe.models.stored_experts import StoredExperts, stored_experts
+from trimoe.generate.generation import Sampling, generate
+from trimoe.hf.stored_experts import StoredExperts, stored_experts
 from trimoe.policies import Workload, policy_names
 from trimoe.runtime import Attached, attach, driver
-from trimoe.runtime.generation import Sampling, generate
 
 Machines = list[tuple[str, str]]
 EVERYWHERE: Machines = [
@@ -151,7 +151,7 @@ def test_a_long_text_takes_no_more_memory(
 
 
 def test_generations_one_after_the_other(model: Any) -> None:
-    from trimoe.models.tokenizer import load_tokenizer
+    from trimoe.hf.tokenizer import load_tokenizer
 
     tokenizer, sampling = load_tokenizer(deciders.SHIPPED), Sampling(6, 0.0)
     prompts = ("In the beginning", "And God said", "In the beginning")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from trimoe.checkpoint.model_shape import load_model_shape
 
 from support import deciders
 from support.deciders import (
@@ -28,10 +29,10 @@ from support.deciders import (
 )
 from support.tiny_models import make_model
 from trimoe import _runtime
-from trimoe.cost import CostModel, load_model_shape
+from trimoe.cost import CostModel
 from trimoe.domains import CPU
 from trimoe.errors import InputError
-from trimoe.models.stored_experts import stored_experts
+from trimoe.hf.stored_experts import stored_experts
 from trimoe.policies import Workload
 from trimoe.runtime import attach
 from trimoe.runtime.machine_clock import MachineClock

@@ -14,9 +14,9 @@ from support.codes import DIMMS, codes_of, forward, key, lay
 from support.subprocesses import run_python
 from trimoe import _runtime
 from trimoe.domains import CPU, FIRST_DIMM, GPU, IDLE, SPLIT
-from trimoe.models.stored_experts import StoredExperts
+from trimoe.hf.stored_experts import StoredExperts
+from trimoe.layer.op import load_op, moe_forward
 from trimoe.ndp import Fleet, NdpError
-from trimoe.ops import load_op, moe_forward
 from trimoe.runtime.expert_homes import place_layer
 
 CASES = [

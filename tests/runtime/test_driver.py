@@ -14,7 +14,7 @@ from support.deciders import DIMMS, EXPERTS, LAYERS, TIGHT, TOPK, WHOLE, decided
 from support.policies import Told
 from trimoe.executor.engine import Engine
 from trimoe.executor.model_clock import ModelClock
-from trimoe.models.stored_experts import stored_experts
+from trimoe.hf.stored_experts import stored_experts
 from trimoe.placement import PlacementError, Ticket
 from trimoe.policies import LayerDone, LayerStep, NoForesight, Policy, Workload
 from trimoe.runtime.trace_router import TraceRouter
@@ -205,7 +205,7 @@ def test_nothing_of_a_run_is_missing_or_counted_twice(model: Any) -> None:
         tokens = sum(use.tokens for use in attached.telemetry.uses.values())
         assert tokens == (deciders.PROMPT + 1) * LAYERS * TOPK
         assert attached.driver.use.decisions == 2 * LAYERS
-    from trimoe.ops import moe_forward
+    from trimoe.layer.op import moe_forward
 
     cpu = torch.zeros(EXPERTS, dtype=torch.int32)
     given = torch.ones(1, 160, dtype=torch.bfloat16), torch.zeros(1, 4, dtype=torch.long), torch.ones(1, 4)

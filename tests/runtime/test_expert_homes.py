@@ -15,8 +15,8 @@ from support.deciders import DIMMS, EXPERTS, LAYERS, TIGHT, decided, passes
 from trimoe import _ndp, _runtime
 from trimoe.domains import CPU, FIRST_DIMM, GPU, SPLIT, STRIPED
 from trimoe.errors import InputError
-from trimoe.expert_layer import ExpertLayer
-from trimoe.models.stored_experts import stored_experts
+from trimoe.hf.stored_experts import stored_experts
+from trimoe.layer.expert_layer import ExpertLayer
 from trimoe.ndp import Fleet
 from trimoe.placement import Progress, Relayout, Residency, Ticket
 from trimoe.policies import LayerDone

@@ -10,8 +10,8 @@ import torch
 
 from support.cases import Case, Problem, make_problem, rel_error
 from trimoe import _ndp, _runtime
+from trimoe.layer.op import moe_forward
 from trimoe.ndp import Fleet
-from trimoe.ops import moe_forward
 from trimoe.runtime.expert_homes import place_layer
 
 CASES = [

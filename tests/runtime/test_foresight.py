@@ -12,10 +12,10 @@ import torch
 import trimoe
 from support.moe_types import moe_types, tiny_config, tiny_model
 from support.tiny_models import make_model, token_ids
-from trimoe.models.moe_blocks import moe_blocks
+from trimoe.generate.record import RoutingRecorder
+from trimoe.hf.moe_blocks import moe_blocks
 from trimoe.policies import Foresight
 from trimoe.runtime.foresight import RouterForesight
-from trimoe.runtime.record import RoutingRecorder
 
 Told = dict[tuple[int, int], Any]
 

@@ -14,7 +14,7 @@ from support.cases import Case, Problem, make_problem
 from support.codes import DIMMS, forward, lay
 from trimoe import _runtime
 from trimoe.domains import CPU, FIRST_DIMM, GPU, IDLE
-from trimoe.models.stored_experts import StoredExperts
+from trimoe.hf.stored_experts import StoredExperts
 
 CASE = Case("policy", tokens=9, hidden=96, inter=80, experts=8, topk=2, routing="skip")
 

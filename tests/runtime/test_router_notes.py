@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from support.tiny_models import make_model, token_ids
-from trimoe.models.moe_blocks import moe_blocks
+from trimoe.hf.moe_blocks import moe_blocks
 from trimoe.runtime.router_notes import RouterNotes
 
 

@@ -10,8 +10,8 @@ import torch
 from support import deciders
 from trimoe import _runtime
 from trimoe.domains import CPU, FIRST_DIMM, GPU, SPLIT
-from trimoe.models.stored_experts import stored_experts
-from trimoe.ops import moe_forward
+from trimoe.hf.stored_experts import stored_experts
+from trimoe.layer.op import moe_forward
 from trimoe.runtime.telemetry import Telemetry, domain_name
 
 

@@ -11,7 +11,7 @@ import torch
 from support import deciders
 from support.deciders import EXPERTS, LAYERS, TOPK
 from trimoe.errors import InputError
-from trimoe.models.stored_experts import stored_experts
+from trimoe.hf.stored_experts import stored_experts
 from trimoe.runtime.router_notes import RouterNotes
 from trimoe.runtime.trace_router import TraceRouter
 from trimoe.trace import Trace, TraceMeta

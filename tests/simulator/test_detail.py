@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from trimoe.checkpoint.model_shape import load_model_shape
 
-from trimoe.cost import Clock, CostModel, load_model_shape
+from trimoe.cost import Clock, CostModel
 from trimoe.domains import FIRST_DIMM, GPU, IDLE, SPLIT, STRIPED
 from trimoe.hardware.profile import load_profile
 from trimoe.placement import LayerPlan, Residency

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from trimoe.checkpoint.model_shape import load_model_shape
 
 from support.shipped_model import SHIPPED
 from trimoe.cli.trace.stats import SHIPPED_TRACE
-from trimoe.cost import load_model_shape
 from trimoe.errors import InputError
 from trimoe.policies import Workload
 from trimoe.simulator.routing import RoutingSpec, generated_routing, trace_routing

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from trimoe.checkpoint.model_shape import load_model_shape
 
 from support import simple_machine as simple
 from support.tiny_policy import TinyPolicy, everything, routing, run
-from trimoe.cost import CostModel, load_model_shape
+from trimoe.cost import CostModel
 from trimoe.domains import CPU
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile

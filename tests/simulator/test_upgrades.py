@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from trimoe.checkpoint.model_shape import load_model_shape
 
-from trimoe.cost import CostModel, load_model_shape
+from trimoe.cost import CostModel
 from trimoe.domains import CPU, FIRST_DIMM, GPU
 from trimoe.hardware.profile import Profile, load_profile, parse_profile, profile_names
 from trimoe.simulator.upgrades import Upgrade, upgrades

@@ -9,8 +9,8 @@ import torch
 from support.cases import Problem
 from trimoe import _ndp, _runtime
 from trimoe.domains import CPU, FIRST_DIMM, GPU, IDLE, SPLIT
+from trimoe.layer.op import moe_forward
 from trimoe.ndp import LAYOUTS, Fleet
-from trimoe.ops import moe_forward
 from trimoe.runtime.expert_homes import place_layer
 
 DIMMS = 4

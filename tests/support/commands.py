@@ -11,8 +11,8 @@ import pytest
 
 from support.shipped_model import SHIPPED
 from trimoe.cli.app import command_tree
-from trimoe.runtime import calibration
-from trimoe.runtime.calibration import Scope
+from trimoe.measure import calibration
+from trimoe.measure.calibration import Scope
 
 _MODEL = ["--model", "deepseek-v2-lite", "--input", "32", "--output", "5", "--steps", "2"]
 _HERE = ["--hardware", "rtx6000ada-8452y"]

@@ -6,14 +6,15 @@ import functools
 from typing import Any
 
 import torch
+from trimoe.checkpoint.model_shape import load_model_shape
 
 import trimoe
 from support.shipped_model import SHIPPED
 from trimoe import _runtime
-from trimoe.cost import CostModel, load_model_shape
+from trimoe.cost import CostModel
 from trimoe.domains import CPU
 from trimoe.hardware.profile import load_profile
-from trimoe.models.stored_experts import stored_experts
+from trimoe.hf.stored_experts import stored_experts
 from trimoe.policies import Policy, Workload, make_policy
 from trimoe.runtime.attached import Attached, attach
 

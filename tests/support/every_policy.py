@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from trimoe.checkpoint.model_shape import load_model_shape
 
-from trimoe.cost import CostModel, load_model_shape
+from trimoe.cost import CostModel
 from trimoe.hardware.profile import load_profile
 from trimoe.policies import Deployment, Policy, Workload, make_policy, policy_names
 

@@ -14,12 +14,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from trimoe.checkpoint.checkpoint import Checkpoint
+from trimoe.checkpoint.compute_spec import ExpertMath
+from trimoe.checkpoint.experts.tensors import find_moe_layers
 from trimoe.hardware.memory import peak_rss_bytes
-from trimoe.models import store as store_module
-from trimoe.models.checkpoint import Checkpoint
-from trimoe.models.expert_math import ExpertMath
-from trimoe.models.expert_tensors import find_moe_layers
-from trimoe.models.store import ExpertStore
+from trimoe.store import expert_store as store_module
+from trimoe.store.expert_store import ExpertStore
 
 
 def open_store(path: str, **options: Any) -> ExpertStore:

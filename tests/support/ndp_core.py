@@ -13,7 +13,7 @@ import torch
 
 from support.cases import pack
 from support.packed import Matrix, read
-from trimoe.expert_layer import ExpertLayer, LayerSpec
+from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
 from trimoe.ndp.core import expert_ffn
 
 NUMBERS = ("bf16", "fp16", "int8", "int4_g32", "int4_g64", "int4_g128")

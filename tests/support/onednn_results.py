@@ -9,7 +9,7 @@ import torch
 
 from support.cases import CASES, FORMATS, INTEGER, Case, make_problem, rel_error
 from trimoe import _cpu
-from trimoe.ops import forward_on
+from trimoe.layer.op import forward_on
 
 # Real sizes: several blocks of what oneDNN's own kernels cut a product into, and many rows.
 EXTRA = [

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from trimoe.expert_layer import ExpertLayer, LayerSpec
+from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
 
 _BITS = {"fp32": 32, "bf16": 16, "int8": 8, "int4": 4, "fp8": 8, "mxfp4": 4}
 _SCALE_BYTES = {"int8": 128, "int4": 64, "fp8": 8, "mxfp4": 32}  # of a group in a panel

@@ -1,4 +1,4 @@
-"""TriMoE's greedy and refinement in plain numpy, in single precision as `csrc/plan` computes them."""
+"""TriMoE's greedy and refinement in plain numpy, in single precision as `csrc/assign` computes them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from trimoe.arrays import Ints
 from trimoe.cost import CostModel
 from trimoe.domains import CPU, FIRST_DIMM, GPU, STRIPED
-from trimoe.policies.loads import Loads
+from trimoe.policies.base.occupancy import Loads
 
 LANES = 8
 
@@ -22,7 +22,7 @@ class Option:
 
 @dataclass
 class ReferencePlanner:
-    """The same settings as `trimoe._plan.Planner`, without the search."""
+    """The same settings as `trimoe._assign.Planner`, without the search."""
 
     cost: CostModel
     with_cpu: bool = True

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from trimoe.checkpoint.model_shape import load_model_shape
 
-from trimoe.cost import CostModel, load_model_shape
+from trimoe.cost import CostModel
 from trimoe.executor.loop import Executor
 from trimoe.hardware.profile import load_profile
 from trimoe.placement import Keep, LayerPlan, Move, Progress, Residency

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from trimoe.cost import CostModel, ModelShape
-from trimoe.cost.shape import Attention
+from trimoe.model_shape import Attention, ModelShape
+
+from trimoe.checkpoint.moe_shape import MoeDimensions
+from trimoe.cost import CostModel
 from trimoe.hardware.profile import Profile, parse_profile
-from trimoe.models.dimensions import MoeDimensions
 
 # 1 GB/s is a byte a nanosecond, 1 TFLOP/s a thousand operations a nanosecond.
 GPU_GBPS, PCIE_GBPS, CHANNEL_GBPS, CHANNELS = 100.0, 5.0, 10.0, 2

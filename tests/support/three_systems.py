@@ -10,8 +10,9 @@ import pytest
 from trimoe.domains import CPU
 from trimoe.errors import InputError
 from trimoe.placement import LayerPlan
-from trimoe.policies import Deployment, LayerStep, Policy, Workload, table
-from trimoe.policies.n_cpu_moe import NCpuMoe
+from trimoe.policies import Deployment, LayerStep, Policy, Workload
+from trimoe.policies import registry as table
+from trimoe.policies.systems.n_cpu_moe import NCpuMoe
 
 
 class SlowMoe(NCpuMoe):

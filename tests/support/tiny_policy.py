@@ -13,7 +13,7 @@ from trimoe.cost import CostModel
 from trimoe.domains import GPU, IDLE
 from trimoe.placement import LayerPlan, Move, Residency, Ticket
 from trimoe.policies import Deployment, LayerDone, LayerStep, Policy, Workload
-from trimoe.policies.options import Options
+from trimoe.policies.base.options import Options
 from trimoe.simulator.routing import Routing
 from trimoe.simulator.simulate import Simulation, SimulationOptions, simulate
 

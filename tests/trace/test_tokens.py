@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from trimoe.checkpoint.model_shape import load_model_shape
 
 from support.shipped_model import SHIPPED
 from trimoe.cli.trace.stats import SHIPPED_TRACE
-from trimoe.cost import CostModel, load_model_shape
+from trimoe.cost import CostModel
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile
 from trimoe.placement import LayerPlan
 from trimoe.policies import LayerStep, Workload
-from trimoe.policies.hybrimoe import HybriMoE
+from trimoe.policies.systems.hybrimoe import HybriMoE
 from trimoe.simulator.routing import trace_routing
 from trimoe.simulator.simulate import SimulationOptions, simulate
 from trimoe.trace import Trace, read_trace

@@ -1,7 +1,7 @@
 // Kernels for AVX2 with FMA: plain, and with AVX-VNNI.
 #pragma once
 
-#include "common/kernel.h"
+#include "cpu/kernel/kernel.h"
 
 namespace trimoe::cpu::avx2 {
 

@@ -1,8 +1,8 @@
 // Plain AVX-512: floats by FMA, integers by products of words.
 #include "cpu/avx512/kernels.h"
 
-#include "common/x86/avx512.h"
 #include "cpu/generic/kernels.h"
+#include "cpu/kernel/x86/avx512.h"
 
 namespace trimoe::cpu::avx512 {
 

@@ -1,7 +1,7 @@
 // Kernels for AVX-512: plain, with VNNI, with BF16.
 #pragma once
 
-#include "common/kernel.h"
+#include "cpu/kernel/kernel.h"
 
 namespace trimoe::cpu::avx512 {
 

@@ -1,9 +1,9 @@
 // AVX512_BF16: VDPBF16PS multiplies a pair of bf16 a lane; rows stay bf16.
-#include "common/x86/avx512.h"
 #include "cpu/avx512/kernels.h"
 #include "cpu/generic/gemm.h"
 #include "cpu/generic/rows.h"
 #include "cpu/generic/steps.h"
+#include "cpu/kernel/x86/avx512.h"
 
 namespace trimoe::cpu {
 namespace {

@@ -1,7 +1,7 @@
 // AVX512_VNNI: VPDPBUSD multiplies four bytes a lane.
-#include "common/x86/avx512.h"
 #include "cpu/avx512/kernels.h"
 #include "cpu/generic/kernels.h"
+#include "cpu/kernel/x86/avx512.h"
 
 namespace trimoe::cpu::avx512::vnni {
 namespace {

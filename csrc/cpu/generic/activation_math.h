@@ -2,8 +2,8 @@
 // instruction set includes it. Absolute error of each activation below 5e-7 relative to max(1, |x|).
 #pragma once
 
-#include "common/activation.h"
 #include "common/convert.h"
+#include "packed/activation.h"
 
 namespace trimoe::cpu {
 namespace {

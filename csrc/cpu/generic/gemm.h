@@ -7,8 +7,8 @@
 // additions in the order of walk_units() whatever the blocking: results do not depend on it, to the bit.
 #pragma once
 
-#include "common/kernel.h"
-#include "common/layout.h"
+#include "cpu/kernel/kernel.h"
+#include "packed/layout.h"
 
 namespace trimoe::cpu {
 namespace {

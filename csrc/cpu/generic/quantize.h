@@ -2,7 +2,7 @@
 #pragma once
 
 #include "common/convert.h"
-#include "common/kernel.h"
+#include "cpu/kernel/kernel.h"
 
 namespace trimoe::cpu {
 namespace {

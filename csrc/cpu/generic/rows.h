@@ -4,10 +4,10 @@
 
 #include <type_traits>
 
-#include "common/kernel.h"
-#include "common/layout.h"
 #include "cpu/generic/activation_math.h"
 #include "cpu/generic/quantize.h"
+#include "cpu/kernel/kernel.h"
+#include "packed/layout.h"
 
 namespace trimoe::cpu {
 namespace {

@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "common/decode.h"
+#include "cpu/kernel/decode.h"
 
 namespace trimoe::cpu {
 namespace {

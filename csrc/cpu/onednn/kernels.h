@@ -2,7 +2,7 @@
 // there to be compared with, so it unpacks the weights anew for every call; built with TRIMOE_ONEDNN only.
 #pragma once
 
-#include "cpu/kernel_table.h"
+#include "cpu/dispatch/kernel_table.h"
 
 namespace trimoe::cpu::onednn {
 

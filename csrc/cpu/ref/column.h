@@ -1,9 +1,9 @@
 // Packed weights element by element: by the description of the layout alone, for whoever checks.
 #pragma once
 
-#include "common/codes.h"
-#include "common/kernel.h"
-#include "common/layout.h"
+#include "cpu/kernel/kernel.h"
+#include "packed/codes.h"
+#include "packed/layout.h"
 
 namespace trimoe::cpu::ref {
 

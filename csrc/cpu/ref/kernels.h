@@ -1,6 +1,6 @@
 #pragma once
 
-#include "common/kernel.h"
+#include "cpu/kernel/kernel.h"
 
 namespace trimoe::cpu::ref {
 

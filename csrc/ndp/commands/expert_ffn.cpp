@@ -1,8 +1,8 @@
 // EXPERT_FFN: GEMM_GU, SILU_MUL, GEMM_DN and REDUCE in one, all ranks. Of a striped expert it gathers over
 // the link, while it streams its own piece, what other DIMMs have.
 //   slot, tokens; buf_in: bf16 [tokens, H]; buf_out: fp32 [tokens, H]. What lies behind both is overwritten.
-#include "common/layout.h"
 #include "ndp/commands/compute.h"
+#include "packed/layout.h"
 
 namespace trimoe::ndp {
 

@@ -14,7 +14,7 @@
 #include <string_view>
 
 #include "common/dtype.h"
-#include "common/expert_shape.h"
+#include "packed/expert_shape.h"
 
 namespace trimoe::ndp {
 

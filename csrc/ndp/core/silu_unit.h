@@ -8,7 +8,7 @@
 #include <array>
 #include <bit>
 
-#include "common/activation.h"
+#include "packed/activation.h"
 
 namespace trimoe::ndp {
 

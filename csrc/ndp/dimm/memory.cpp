@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "common/error.h"
-#include "common/layout.h"
+#include "packed/layout.h"
 
 namespace trimoe::ndp {
 namespace {

@@ -7,7 +7,7 @@
 #include <memory>
 #include <vector>
 
-#include "common/layout.h"
+#include "packed/layout.h"
 
 namespace trimoe::ndp {
 

@@ -4,9 +4,9 @@
 #include <cstddef>
 #include <vector>
 
-#include "common/expert_shape.h"
 #include "ndp/core/core.h"
 #include "ndp/dimm/descriptor.h"
+#include "packed/expert_shape.h"
 
 namespace trimoe::ndp {
 

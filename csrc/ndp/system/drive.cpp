@@ -1,9 +1,9 @@
 // How the host has a DIMM do something: descriptors, completions, and what they say.
 #include <algorithm>
 
-#include "common/layout.h"
 #include "ndp/system/batch.h"
 #include "ndp/system/fleet.h"
+#include "packed/layout.h"
 
 namespace trimoe::ndp {
 namespace {

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cstring>
 
-#include "common/layout.h"
 #include "ndp/commands/compute.h"
 #include "ndp/dimm/transfer.h"
 #include "ndp/system/split.h"
+#include "packed/layout.h"
 
 namespace trimoe::ndp {
 namespace {

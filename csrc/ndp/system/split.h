@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "common/expert_shape.h"
+#include "packed/expert_shape.h"
 
 namespace trimoe::ndp {
 

@@ -7,9 +7,9 @@
 #include <tuple>
 
 #include "common/error.h"
-#include "common/layout.h"
 #include "ndp/timing/closed_form.h"
 #include "ndp/timing/multiply.h"
+#include "packed/layout.h"
 
 namespace trimoe::ndp {
 namespace {

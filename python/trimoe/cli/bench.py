@@ -82,7 +82,7 @@ def layer(
       trimoe bench layer --format int4 --group 32 --activations bf16
       trimoe bench layer --hidden 4096 --inter 14336 --experts 8 --topk 2 --tokens 16 --json
     """
-    from trimoe.expert_layer import WEIGHT_FORMATS, LayerSpec
+    from trimoe.layer.expert_layer import WEIGHT_FORMATS, LayerSpec
 
     check_choice("--format", dtype, WEIGHT_FORMATS)
     check_choice("--routing", routing, ("uniform", "zipf"))
@@ -96,7 +96,7 @@ def layer(
 
     from trimoe.hardware.machine import usable_threads
     from trimoe.hardware.roofline import measure_roofline
-    from trimoe.runtime.layer_bench import LayerBench
+    from trimoe.measure.layer_bench import LayerBench
 
     torch.set_num_threads(threads or usable_threads())
     bench = LayerBench(spec, tokens, topk, routing)
@@ -151,7 +151,7 @@ def error(
       trimoe bench error
       trimoe bench error /models/OLMoE-1B-7B --json
     """
-    from trimoe.runtime.format_error import gaussian_errors, model_errors
+    from trimoe.measure.format_error import gaussian_errors, model_errors
 
     of_model, gaussian = list(model_errors(model)), list(gaussian_errors())
     if json_output:
@@ -193,8 +193,8 @@ def dispatch(
     """
     from trimoe.cli.simulator.options import systems_of
     from trimoe.hardware.profile import load_profile
-    from trimoe.runtime.dispatch_bench import policy_costs
-    from trimoe.runtime.layer_bench import dispatch_ns
+    from trimoe.measure.dispatch_bench import policy_costs
+    from trimoe.measure.layer_bench import dispatch_ns
 
     names, profile = systems_of(systems), load_profile(hardware)
     results = {f"tokens_{empty}": dispatch_ns(empty) for empty in (0, 1)}

@@ -16,7 +16,7 @@ from trimoe.errors import FailureError, InputError
 from trimoe.hardware.folders import cache_folder
 
 if TYPE_CHECKING:
-    from trimoe.models.cached_files import CachedFile
+    from trimoe.store.cached_files import CachedFile
 
 __all__ = ["cache_app"]
 
@@ -36,7 +36,7 @@ def list_files(json_output: JsonOption = False) -> None:
       trimoe cache list
       trimoe cache list --json
     """
-    from trimoe.models.cached_files import cached_files
+    from trimoe.store.cached_files import cached_files
 
     folder = cache_folder()
     files = cached_files(folder)
@@ -88,7 +88,7 @@ def rm(
       trimoe cache rm --older-than 30d
       trimoe cache rm --all
     """
-    from trimoe.models.cached_files import cached_files, choose, remove_files
+    from trimoe.store.cached_files import cached_files, choose, remove_files
 
     if bool(names) + everything + (older_than is not None) != 1:
         raise InputError(
@@ -143,8 +143,8 @@ def verify(
       trimoe cache verify Qwen3-30B-A3B:int4-g64
       trimoe cache verify /models/Qwen3-30B-A3B-int8
     """
-    from trimoe.models.cached_files import cached_files, choose, problem_in
-    from trimoe.models.packed_folder import PACKED_FILE, problem_in_folder
+    from trimoe.store.cached_files import cached_files, choose, problem_in
+    from trimoe.store.packed_folder import PACKED_FILE, problem_in_folder
 
     folders = [Path(name) for name in names or () if (Path(name) / PACKED_FILE).exists()]
     words = [name for name in names or () if Path(name) not in folders]

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from trimoe.atomic_file import target_of
 from trimoe.cli.options import JsonOption, ThreadsOption, output_option
 from trimoe.cli.render import human_ns, print_json, print_line, print_table, progress_steps
 from trimoe.errors import InputError
 from trimoe.own_files import own_folder
-from trimoe.whole_file import target_of
 
 if TYPE_CHECKING:
-    from trimoe.runtime.calibration import Calibration
+    from trimoe.measure.calibration import Calibration
 
 __all__ = ["calibrate"]
 
@@ -63,8 +63,8 @@ def calibrate(
     _check_writable(target_of(path))
     import torch
 
-    from trimoe.runtime.calibration import FULL, QUICK, write_json
-    from trimoe.runtime.calibration import calibrate as measure
+    from trimoe.measure.calibration import FULL, QUICK, write_json
+    from trimoe.measure.calibration import calibrate as measure
 
     torch.set_num_threads(threads or usable_threads())
     scope = QUICK if quick else FULL

@@ -16,7 +16,7 @@ def of(*words: str) -> Callable[[str], list[str]]:
 
 def models(incomplete: str) -> list[str]:
     """Models whose sizes trimoe knows, and folders."""
-    from trimoe.cost.shape import model_names
+    from trimoe.checkpoint.model_shape import model_names
 
     return [*_starting(incomplete, model_names()), *_paths(incomplete, "")]
 

@@ -13,11 +13,11 @@ from trimoe.cli.completion import profiles, systems
 from trimoe.cli.render import human_ns, print_facts, print_line, print_table
 
 if TYPE_CHECKING:
+    from trimoe.checkpoint.compute_spec import Packing
+    from trimoe.generate.generation import Generation
     from trimoe.hardware.profile import Profile
-    from trimoe.models.expert_math import Packing
     from trimoe.policies import Policy
     from trimoe.runtime.attached import Attached
-    from trimoe.runtime.generation import Generation
     from trimoe.runtime.telemetry import DomainUse
     from trimoe.runtime.trace_router import TraceRouter
     from trimoe.trace import Trace
@@ -86,13 +86,14 @@ class Decisions:
         Raises:
             InputError: what there is not, or a policy that cannot decide for that model on that machine.
         """
+        from trimoe.atomic_file import check_output
+        from trimoe.checkpoint.model_shape import load_model_shape
         from trimoe.cli.policy.options_common import own_settings
-        from trimoe.cost import CostModel, load_model_shape
+        from trimoe.cost import CostModel
         from trimoe.executor.perfetto import ENDINGS
         from trimoe.hardware.profile import load_profile
+        from trimoe.measure.memory_forecast import predict_spec
         from trimoe.policies import Workload, deployed, make_policy, policy_type
-        from trimoe.runtime.prediction import predict_spec
-        from trimoe.whole_file import check_output
 
         is_asked = bool(settings or ndp_dimms) or any(one is not None for one in (policy, hardware, timeline))
         if not is_asked:
@@ -132,7 +133,7 @@ class Decisions:
 
 def read_routing(path: Path | None, model: Path) -> Trace | None:
     """The trace that stands in for a model's routers; InputError for one of another model."""
-    from trimoe.cost import load_model_shape
+    from trimoe.checkpoint.model_shape import load_model_shape
     from trimoe.trace import read_trace
 
     if path is None:
@@ -146,7 +147,7 @@ def _this_machine() -> Profile:
     """As `trimoe calibrate` found it; else by its roofline."""
     from trimoe.cli.generate import use_threads
     from trimoe.hardware.profile import CALIBRATED, is_calibrated, load_profile
-    from trimoe.runtime.calibration import rough_profile
+    from trimoe.measure.calibration import rough_profile
 
     if is_calibrated():
         return load_profile(CALIBRATED)

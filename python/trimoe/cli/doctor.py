@@ -60,7 +60,7 @@ def doctor(
     """
     needs = None
     if model is not None:  # a bad name is told before anything is measured
-        from trimoe.runtime.fit import model_needs
+        from trimoe.measure.fit import model_needs
 
         needs = model_needs(model)
     findings = _look(measure, threads)

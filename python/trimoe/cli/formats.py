@@ -12,7 +12,7 @@ from trimoe.cli.options import check_choice
 from trimoe.errors import InputError
 
 if TYPE_CHECKING:
-    from trimoe.models.expert_math import Packing
+    from trimoe.checkpoint.compute_spec import Packing
 
 __all__ = ["ACTIVATIONS_OPTION", "FORMAT_OPTION", "GROUP_OPTION", "SHIPPED_MODEL", "check_format"]
 
@@ -38,7 +38,7 @@ ACTIVATIONS_OPTION: Any = typer.Option(
 
 def check_format(packing: Packing) -> None:
     """InputError, in terms of the options, for a format that there is not."""
-    from trimoe.expert_layer import WEIGHT_FORMATS, LayerSpec
+    from trimoe.layer.expert_layer import WEIGHT_FORMATS, LayerSpec
 
     check_choice("--format", packing.weights, ("auto", *WEIGHT_FORMATS))
     if packing.weights == "auto":

@@ -40,8 +40,8 @@ from trimoe.hardware.machine import usable_threads
 from trimoe.hardware.memory import MemoryLedger
 
 if TYPE_CHECKING:
-    from trimoe.models.expert_math import Packing
-    from trimoe.runtime.generation import Generation, Phase
+    from trimoe.checkpoint.compute_spec import Packing
+    from trimoe.generate.generation import Generation, Phase
 
 __all__ = ["generate", "load_model", "use_threads"]
 
@@ -97,7 +97,7 @@ def generate(
     """
     check_choice("--dtype", dtype, ("auto", "float32", "bfloat16"))
     check_choice("--ndp-arithmetic", ndp_arithmetic, ("host", "core"))
-    from trimoe.models.expert_math import Packing
+    from trimoe.checkpoint.compute_spec import Packing
 
     packing = Packing(fmt, group, activations)
     check_format(packing)
@@ -105,12 +105,12 @@ def generate(
         model, packing, max_new_tokens, policy, hardware, settings, ndp_dimms, ndp_arithmetic, timeline
     )
     trace = read_routing(routing, model)
-    from trimoe.runtime.prediction import predict_memory
+    from trimoe.measure.memory_forecast import predict_memory
 
     prediction = predict_memory(model, packing, dtype)
+    from trimoe.generate.generation import Sampling
+    from trimoe.generate.generation import generate as run
     from trimoe.hardware.roofline import measure_roofline
-    from trimoe.runtime.generation import Sampling
-    from trimoe.runtime.generation import generate as run
     from trimoe.runtime.trace_router import TraceRouter
 
     threads = use_threads()
@@ -191,9 +191,9 @@ def load_model(
     import torch
     from transformers.utils import logging
 
-    from trimoe.models.load import load, read_expert_math
-    from trimoe.models.pack import verify_packed
-    from trimoe.models.tokenizer import check_generation_config, load_tokenizer
+    from trimoe.hf.load import load, read_expert_math
+    from trimoe.hf.tokenizer import check_generation_config, load_tokenizer
+    from trimoe.store.pack import verify_packed
 
     logging.set_verbosity_error()
     if quiet or not sys.stderr.isatty():

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from trimoe.checkpoint.checkpoint import Checkpoint
+from trimoe.checkpoint.experts.tensors import UnsupportedDtypeError, find_moe_layers
+from trimoe.checkpoint.moe_shape import MoeDimensions, packed_format
+from trimoe.checkpoint.non_expert_tensors import find_rest
+from trimoe.checkpoint.quant_scheme import quant_method
+from trimoe.checkpoint.size_breakdown import PARTS, WeightParts, weight_parts
 from trimoe.cli.options import CheckpointArgument, JsonOption
 from trimoe.cli.render import human_bytes, print_facts, print_json, print_line, print_table
 from trimoe.errors import InputError
-from trimoe.models.checkpoint import Checkpoint
-from trimoe.models.dimensions import MoeDimensions, packed_expert_bytes, packed_format
-from trimoe.models.expert_tensors import UnsupportedDtypeError, find_moe_layers
-from trimoe.models.packed_folder import PackedFolder
-from trimoe.models.quant_scheme import quant_method
-from trimoe.models.rest_tensors import find_rest
-from trimoe.models.weight_parts import PARTS, WeightParts, weight_parts
+from trimoe.layer.packed_size import packed_expert_bytes
+from trimoe.store.packed_folder import PackedFolder
 
 __all__ = ["inspect"]
 

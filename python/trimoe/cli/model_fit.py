@@ -11,7 +11,7 @@ from trimoe.hardware.machine import Machine
 from trimoe.hardware.roofline import Roofline
 
 if TYPE_CHECKING:
-    from trimoe.runtime.fit import FormatFit, ModelNeeds
+    from trimoe.measure.fit import FormatFit, ModelNeeds
 
 __all__ = ["ModelFit"]
 
@@ -28,14 +28,14 @@ class ModelFit:
     @classmethod
     def of(cls, needs: ModelNeeds, machine: Machine, roofline: Roofline | None) -> ModelFit:
         """roofline: of this machine, where it was measured."""
-        from trimoe.runtime.fit import best_fit, fit
+        from trimoe.measure.fit import best_fit, fit
 
         formats = fit(needs, machine, roofline)
         return cls(needs, machine, formats, best_fit(needs, formats))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        from trimoe.runtime.fit import CONTEXT_TOKENS
+        from trimoe.measure.fit import CONTEXT_TOKENS
 
         return {
             "name": self.needs.name,
@@ -67,8 +67,8 @@ class ModelFit:
         )
 
     def _notes(self) -> list[str]:
-        from trimoe.runtime.fit import CONTEXT_TOKENS
-        from trimoe.runtime.prediction import WORKING_BYTES
+        from trimoe.measure.fit import CONTEXT_TOKENS
+        from trimoe.measure.memory_forecast import WORKING_BYTES
 
         needs, memory = self.needs, self.machine.memory
         context = "an unknown KV cache" if needs.context_bytes is None else human_bytes(needs.context_bytes)

@@ -42,13 +42,13 @@ def pack(
       trimoe pack /models/gpt-oss-20b
       trimoe pack /models/Qwen3-30B-A3B --format int8 --output /models/Qwen3-30B-A3B-int8
     """
-    from trimoe.models.expert_math import Packing
-    from trimoe.models.pack import pack_to_cache, pack_to_folder, packable_bytes, verify_packed
+    from trimoe.checkpoint.compute_spec import Packing
+    from trimoe.store.pack import pack_to_cache, pack_to_folder, packable_bytes, verify_packed
 
     packing = Packing(fmt, group)
     check_format(packing)
     source_bytes = packable_bytes(model, packing)  # a bad checkpoint is told before torch is imported
-    from trimoe.models.load import read_expert_math
+    from trimoe.hf.load import read_expert_math
 
     math = read_expert_math(model)
     with progress("packing experts", source_bytes, enabled=not json_output) as advance:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trimoe import whole_file
+from trimoe import atomic_file
 from trimoe.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def check_output(path: Path) -> None:
         raise InputError(
             expected="matplotlib, which draws plots", got=str(error), hint="pip install 'trimoe[plot]'"
         ) from None
-    whole_file.check_output(path, ".png", ".svg")
+    atomic_file.check_output(path, ".png", ".svg")
 
 
 def new_figure(
@@ -79,7 +79,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from PIL import Image
 
-    with whole_file.whole_file(path) as file:
+    with atomic_file.atomic_file(path) as file:
         if path.name.lower().endswith(".svg"):
             FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
         else:

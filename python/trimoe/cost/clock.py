@@ -2,7 +2,7 @@
 
 So two readers of one memory channel, or a copy out of a DIMM whose core wants to compute, get in each other's
 way for exactly as long as they occupy it: there is no other notion of contention. A small native heap
-(csrc/plan/clock.h), because a simulated model is millions of parts and a library takes microseconds for each.
+(csrc/clock/clock.h), because a simulated model is millions of parts and a library takes microseconds for each.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trimoe import _plan
+from trimoe import _assign
 from trimoe.errors import InputError
 
 __all__ = ["Clock", "Interval", "Task"]
@@ -60,7 +60,7 @@ class Clock:
     def __init__(self, n_resources: int, *, keep: bool = True) -> None:
         self.tasks: list[Task] = []
         self._n_resources = n_resources
-        self._native = _plan.Clock(n_resources, keep)
+        self._native = _assign.Clock(n_resources, keep)
 
     def add(self, task: Task) -> int:
         """Puts one task on the clock, from now on; its number."""

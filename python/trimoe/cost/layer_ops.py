@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trimoe.cost.shape import ModelShape
+from trimoe.model_shape import ModelShape
 
 __all__ = ["ELEMENT_BYTES", "LayerOps", "Op", "head_op", "hidden_bytes", "kv_bytes", "layer_ops"]
 

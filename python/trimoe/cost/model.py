@@ -14,12 +14,12 @@ from trimoe.cost.curve import RampCurve
 from trimoe.cost.dimm import DimmCosts
 from trimoe.cost.rates import measured_curve, peak_tflops
 from trimoe.cost.resources import Resources
-from trimoe.cost.shape import ModelShape
 from trimoe.domains import CPU, FIRST_DIMM, GPU, STRIPED
 from trimoe.errors import InputError
 from trimoe.hardware.profile import Profile
 from trimoe.human import human_number
-from trimoe.models.dimensions import packed_expert_bytes
+from trimoe.layer.packed_size import packed_expert_bytes
+from trimoe.model_shape import ModelShape
 
 __all__ = ["CostModel"]
 
@@ -32,7 +32,7 @@ class CostModel:
     Args:
         profile: the machine.
         shape: the model.
-        weights: packed format of the routed experts, one of `trimoe.expert_layer.WEIGHT_FORMATS`.
+        weights: packed format of the routed experts, one of `trimoe.layer.expert_layer.WEIGHT_FORMATS`.
         group: int4's weights that share a scale; 0 for the default.
 
     Attributes:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trimoe.checkpoint.hf_config import text_config
+from trimoe.checkpoint.json_file import read_json_object
+from trimoe.checkpoint.moe_shape import MoeDimensions
 from trimoe.errors import InputError, nearest
-from trimoe.models.config_keys import text_config
-from trimoe.models.dimensions import MoeDimensions
-from trimoe.models.json_file import read_json_object
 
 __all__ = ["Attention", "ModelShape", "load_model_shape", "model_names"]
 

@@ -13,8 +13,8 @@ from trimoe.domains import CPU, FIRST_DIMM, GPU
 from trimoe.placement import Keep, LayerPlan, Progress, Relayout, Residency, Ticket
 from trimoe.placement.moves import DEMAND
 from trimoe.policies import Deployment, LayerDone, LayerStep, Loads
-from trimoe.policies.layer_tasks import LayerTasks, as_parts
-from trimoe.policies.loads import PlanLoad
+from trimoe.policies.base.layer_tasks import LayerTasks, as_parts
+from trimoe.policies.base.occupancy import PlanLoad
 
 __all__ = ["LayerRecord", "ModelClock", "Moved"]
 

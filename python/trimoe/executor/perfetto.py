@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from trimoe.atomic_file import atomic_file, check_output
 from trimoe.cost import Clock
 from trimoe.errors import InputError
-from trimoe.whole_file import check_output, whole_file
 
 __all__ = ["Process", "Slice", "clock_process", "write_timeline"]
 
@@ -86,7 +86,7 @@ def write_timeline(path: Path, *processes: Process) -> int:
     """
     check_output(path, *ENDINGS)
     count = 0
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         file.write(b'{"displayTimeUnit":"ns","traceEvents":[')
         for number, process in enumerate(processes, 1):
             count += _write(file, number, process)

@@ -34,13 +34,13 @@ def expert_ffn(
     """scale * (down(act(gate(x)) * up(x)) + bias) as the core computes it.
 
     Args:
-        weights: one expert as `trimoe.expert_layer.ExpertLayer` packs it: its part of `memory`.
+        weights: one expert as `trimoe.layer.expert_layer.ExpertLayer` packs it: its part of `memory`.
         activations: bf16 [tokens, hidden], row after row.
         hidden: H, the width of the activations and of the result.
         inter: I.
         number: of the weights: "bf16", "fp16" (packed as bf16 is, other bits), "int8" or "int4".
         group: inputs that share a scale in int4: 32, 64, or 128, which 0 means.
-        activation: one of those of `trimoe.expert_layer.LayerSpec`.
+        activation: one of those of `trimoe.layer.expert_layer.LayerSpec`.
         gated: whether there is a gate: act(gate) * up, else act(up).
         bias: whether gate, up and down have biases.
         alpha: of "swiglu_oai".

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from trimoe import _ndp
+from trimoe.atomic_file import atomic_file, check_output
 from trimoe.errors import InputError
 from trimoe.ndp.dram import DramSpec
 from trimoe.ndp.dram import spec as spec_named
-from trimoe.whole_file import check_output, whole_file
 
 __all__ = ["Trace", "trace"]
 
@@ -156,7 +156,7 @@ def _write(file: TextIO, timeline: _Timeline, record: bytes) -> int:
 
 @contextmanager
 def _text_file(path: Path) -> Iterator[TextIO]:
-    with whole_file(path) as raw:
+    with atomic_file(path) as raw:
         if path.suffix == ".gz":
             # No time in the header: the same commands, the same bytes.
             with gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed, io.TextIOWrapper(packed) as file:

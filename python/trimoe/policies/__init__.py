@@ -1,11 +1,11 @@
 """Who decides where experts run: one file per system, all with one interface. Needs no torch."""
 
-from trimoe.policies.deployment import Deployment, Workload
-from trimoe.policies.loads import Loads
-from trimoe.policies.options import parse_settings
-from trimoe.policies.policy import Policy, deployed
-from trimoe.policies.step import Foresight, LayerDone, LayerStep, NoForesight
-from trimoe.policies.table import make_policy, policy_names, policy_type
+from trimoe.policies.base.deployment import Deployment, Workload
+from trimoe.policies.base.occupancy import Loads
+from trimoe.policies.base.options import parse_settings
+from trimoe.policies.base.policy import Policy, deployed
+from trimoe.policies.base.step import Foresight, LayerDone, LayerStep, NoForesight
+from trimoe.policies.registry import make_policy, policy_names, policy_type
 
 __all__ = [
     "Deployment",

@@ -17,8 +17,8 @@ from trimoe import _ndp, _runtime
 from trimoe.arrays import Floats
 from trimoe.domains import GPU
 from trimoe.errors import InputError
-from trimoe.models.stored_experts import StoredExperts, undecided_experts
-from trimoe.ops import moe_forward
+from trimoe.hf.stored_experts import StoredExperts, undecided_experts
+from trimoe.layer.op import moe_forward
 from trimoe.policies import Foresight, NoForesight, Policy, Workload, deployed
 from trimoe.runtime.driver import Driver
 from trimoe.runtime.expert_homes import ARITHMETIC, ExpertHomes, fleet_of

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from trimoe import _ndp, _runtime
 from trimoe.domains import FIRST_DIMM, SPLIT, STRIPED
 from trimoe.errors import InputError
-from trimoe.expert_layer import ExpertLayer
 from trimoe.hardware.profile import NdpProfile
+from trimoe.layer.expert_layer import ExpertLayer
 from trimoe.ndp import Fleet, NdpError
 from trimoe.placement import Relayout, Residency
 

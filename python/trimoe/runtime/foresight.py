@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from trimoe.arrays import Floats
-from trimoe.models.moe_blocks import MoeBlock, moe_blocks, routed
-from trimoe.models.router_scores import router_logits
-from trimoe.predictor.ema import EmaPredictor
+from trimoe.hf.moe_blocks import MoeBlock, moe_blocks, routed
+from trimoe.hf.router_scores import router_logits
+from trimoe.policies.base.ema import EmaPredictor
 
 __all__ = ["RouterForesight"]
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from trimoe.models.moe_blocks import MoeBlock, moe_blocks, routed
-from trimoe.models.router_scores import RouterScores, router_logits
+from trimoe.hf.moe_blocks import MoeBlock, moe_blocks, routed
+from trimoe.hf.router_scores import RouterScores, router_logits
 
 __all__ = ["RouterNotes"]
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from trimoe.errors import InputError
-from trimoe.models.moe_blocks import routed
-from trimoe.models.stored_experts import stored_experts
+from trimoe.hf.moe_blocks import routed
+from trimoe.hf.stored_experts import stored_experts
 from trimoe.trace import Trace
 
 __all__ = ["TraceRouter"]

@@ -7,7 +7,7 @@ from trimoe.cost import Clock, CostModel, Task
 from trimoe.domains import GPU, SPLIT, STRIPED
 from trimoe.placement import LayerPlan, Residency
 from trimoe.policies import Loads
-from trimoe.policies.layer_tasks import as_parts
+from trimoe.policies.base.layer_tasks import as_parts
 
 __all__ = ["layer_detail"]
 

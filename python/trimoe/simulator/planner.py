@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trimoe.cost import CostModel, ModelShape
+from trimoe.cost import CostModel
 from trimoe.errors import InputError
 from trimoe.hardware.profile import Profile
+from trimoe.model_shape import ModelShape
 from trimoe.policies import Workload, make_policy
-from trimoe.policies.deployment import gpu_ledger, host_ledger
+from trimoe.policies.base.deployment import gpu_ledger, host_ledger
 from trimoe.simulator.routing import Routing
 from trimoe.simulator.simulate import Simulation, SimulationOptions, simulate
 

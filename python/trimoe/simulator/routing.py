@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from trimoe.arrays import Bools, Floats, Ints
-from trimoe.cost import ModelShape
 from trimoe.errors import InputError
+from trimoe.model_shape import ModelShape
 from trimoe.policies import Workload
 from trimoe.trace.counts import draw_counts, generate_counts
 from trimoe.trace.generator import GeneratorSpec

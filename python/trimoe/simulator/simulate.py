@@ -13,7 +13,7 @@ from trimoe.executor.engine import Engine
 from trimoe.executor.model_clock import ModelClock
 from trimoe.human import human_number
 from trimoe.policies import Policy, Workload
-from trimoe.policies.deployment import check_fits
+from trimoe.policies.base.deployment import check_fits
 from trimoe.simulator.foresight import DrawnForesight
 from trimoe.simulator.result import PhaseResult, phase_result
 from trimoe.simulator.routing import Routing

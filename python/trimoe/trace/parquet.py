@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trimoe import whole_file
+from trimoe import atomic_file
 from trimoe.errors import InputError
 from trimoe.input_file import open_input
 from trimoe.trace.routing import Trace, TraceMeta
@@ -43,7 +43,7 @@ def check_parquet() -> None:
 def check_output(path: Path) -> None:
     """InputError unless a trace can be written to `path`, a name of any ending."""
     check_parquet()
-    whole_file.check_output(path, "")
+    atomic_file.check_output(path, "")
 
 
 def write_trace(trace: Trace, path: Path) -> int:
@@ -52,7 +52,7 @@ def write_trace(trace: Trace, path: Path) -> int:
     import pyarrow.parquet as pq
 
     table = _table(trace)
-    with whole_file.whole_file(path) as file:
+    with atomic_file.atomic_file(path) as file:
         # Of weights in bf16, half the bytes are zero: apart from the others they cost nothing.
         pq.write_table(
             table,

@@ -100,9 +100,10 @@ def bench(
 
 
 def _cost(hardware: str, weights: str, *, dimms: int, **sizes: Any) -> CostModel:
-    from trimoe.cost import CostModel, load_model_shape
+    from trimoe.analysis.optimum.instances import machine_of
+    from trimoe.checkpoint.model_shape import load_model_shape
+    from trimoe.cost import CostModel
     from trimoe.hardware.profile import load_profile
-    from trimoe.policies.optimum.instances import machine_of
 
     # Room for any model: the question is how long a decision takes, not whether it fits.
     profile = machine_of(load_profile(hardware), dimms, per_channel=2 if dimms % 2 == 0 else 1)

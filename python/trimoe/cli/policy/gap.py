@@ -71,10 +71,10 @@ def gap(
       trimoe policy gap --policy coxmoe --hardware a100-8452y --model mixtral-8x7b --experts-max 8
       trimoe policy gap --large --instances 100
     """
+    from trimoe.analysis.optimum.gap import measure_gaps
+    from trimoe.analysis.optimum.instances import draw_instances, instance_cost
     from trimoe.hardware.profile import load_profile
     from trimoe.policies import make_policy
-    from trimoe.policies.optimum.gap import measure_gaps
-    from trimoe.policies.optimum.instances import draw_instances, instance_cost
 
     usual_experts, usual_dimms = _LARGE if large else _SMALL
     profile = load_profile(hardware)

@@ -34,7 +34,7 @@ def options(
       trimoe policy options trimoe --json
     """
     from trimoe.policies import policy_names, policy_type
-    from trimoe.policies.options import option_text
+    from trimoe.policies.base.options import option_text
 
     kinds = {name: policy_type(name) for name in ([system] if system else policy_names())}
     listed: dict[str, dict[str, Any]] = {

@@ -56,8 +56,8 @@ def stratify(
       trimoe policy stratify --clusters 4
       trimoe policy stratify --trace trace.parquet --prompts prompts.txt --slots 32 --json
     """
-    from trimoe.policies.coxmoe.clusters import embed_texts
-    from trimoe.policies.coxmoe.stratification import compare_preloads
+    from trimoe.analysis.clusters import embed_texts
+    from trimoe.analysis.stratification import compare_preloads
     from trimoe.trace import read_trace
 
     texts = _texts(trace, prompts)

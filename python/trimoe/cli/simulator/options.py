@@ -14,8 +14,9 @@ from trimoe.cli.options import DRIFT_HELP, PRESETS, SKEW_HELP, STATIC_HELP, chec
 from trimoe.errors import InputError
 
 if TYPE_CHECKING:
-    from trimoe.cost import CostModel, ModelShape
+    from trimoe.cost import CostModel
     from trimoe.hardware.profile import Profile
+    from trimoe.model_shape import ModelShape
     from trimoe.policies import Workload
     from trimoe.simulator.routing import Routing, RoutingSpec
 
@@ -109,7 +110,8 @@ class Given:
         routing: RoutingSpec,
     ) -> Given:
         """routing: to generate, where there is no trace. InputError as the options' help says."""
-        from trimoe.cost import CostModel, load_model_shape
+        from trimoe.checkpoint.model_shape import load_model_shape
+        from trimoe.cost import CostModel
         from trimoe.policies import Workload
 
         found = settings_of(settings)

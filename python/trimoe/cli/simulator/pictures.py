@@ -15,8 +15,8 @@ __all__ = ["check_layer", "check_pictures", "write_pictures"]
 
 def check_pictures(timeline: Path | None, plot: Path | None) -> None:
     """InputError where one of them could not be written."""
+    from trimoe.atomic_file import check_output as check_file
     from trimoe.cli.plot import check_output
-    from trimoe.whole_file import check_output as check_file
 
     if timeline is not None:
         check_file(timeline, ".json")

@@ -99,7 +99,8 @@ def plan(
       trimoe plan --model mixtral-8x7b --hardware t4 --weights int4 --batch 16
       trimoe plan --model qwen3-30b-a3b --hardware this-machine --systems n-cpu-moe,fiddler --json
     """
-    from trimoe.cost import CostModel, load_model_shape
+    from trimoe.checkpoint.model_shape import load_model_shape
+    from trimoe.cost import CostModel
     from trimoe.policies import Workload
     from trimoe.simulator.planner import Planner, memory_of
     from trimoe.simulator.routing import RoutingSpec

@@ -61,18 +61,18 @@ def record(
       trimoe trace record --prompt "And God said" --prompt "import os" --output trace.parquet
       trimoe trace record /models/Qwen3-30B-A3B --prompts prompts.txt --no-scores --output qwen.parquet
     """
-    from trimoe.models.expert_math import Packing
+    from trimoe.checkpoint.compute_spec import Packing
     from trimoe.trace import check_output, write_trace
 
     check_output(output)
     texts = _texts(prompt, prompts)
     packing = Packing(fmt, group, activations)
     check_format(packing)
-    from trimoe.runtime.prediction import predict_memory
+    from trimoe.measure.memory_forecast import predict_memory
 
     predicted_bytes = predict_memory(model, packing, "auto").total_bytes
-    from trimoe.runtime.generation import Sampling
-    from trimoe.runtime.record import record_trace
+    from trimoe.generate.generation import Sampling
+    from trimoe.generate.record import record_trace
 
     use_threads()
     loaded, tokenizer, _ = load_model(model, "auto", packing, cache, predicted_bytes, quiet=json_output)

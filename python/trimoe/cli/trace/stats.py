@@ -90,8 +90,8 @@ def stats(
 
 
 def _check_model(trace: Trace, folder: Path) -> None:
-    from trimoe.models.checkpoint import Checkpoint
-    from trimoe.models.dimensions import MoeDimensions
+    from trimoe.checkpoint.checkpoint import Checkpoint
+    from trimoe.checkpoint.moe_shape import MoeDimensions
 
     with Checkpoint(folder) as checkpoint:
         shape = MoeDimensions.from_config(checkpoint.config)

@@ -1,5 +1,0 @@
-"""CoX-MoE (arXiv 2605.17889): experts see the whole batch; attention and experts placed offline."""
-
-from trimoe.policies.coxmoe.policy import CoxMoE
-
-__all__ = ["CoxMoE"]

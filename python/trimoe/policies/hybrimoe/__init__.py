@@ -1,5 +1,0 @@
-"""HybriMoE (arXiv 2504.05897): a schedule per layer, prefetch by impact, a cache by scores."""
-
-from trimoe.policies.hybrimoe.policy import HybriMoE
-
-__all__ = ["HybriMoE"]

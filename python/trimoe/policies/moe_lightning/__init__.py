@@ -1,5 +1,0 @@
-"""MoE-Lightning (arXiv 2411.11217): a search by a hierarchical roofline."""
-
-from trimoe.policies.moe_lightning.policy import MoELightning
-
-__all__ = ["MoELightning"]

@@ -1,0 +1,351 @@
+"""The reader: the right bytes of every tensor, and one clear error for every broken file."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from trimoe.checkpoint.safetensors_reader import SafetensorsFile, TensorView
+from trimoe.errors import FailureError, InputError
+
+SPECS = {"a": ("F32", (3, 5)), "b": ("BF16", (4, 2, 2)), "scalar": ("I64", ()), "empty": ("F16", (0, 7))}
+
+
+def memory(view: TensorView) -> bytes:
+    """What the view reads, which is what lies at its address in the file."""
+    content = bytes(view.read())
+    assert view.file.path.read_bytes()[view.address : view.address + view.nbytes] == content
+    assert b"".join(view.chunks(3)) == content
+    return content
+
+
+def raw_file(header: Any, data: bytes = b"") -> bytes:
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(raw).to_bytes(8, "little") + raw + data
+
+
+def entry(dtype: Any = "F32", shape: Any = (2,), offsets: Any = (0, 8), **more: Any) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets, **more}
+
+
+def test_reads_what_the_reference_implementation_writes(tmp_path: Path) -> None:
+    tensors = {
+        "f32": torch.randn(3, 5),
+        "bf16": torch.randn(7, 2).bfloat16(),
+        "f16": torch.randn(2, 3, 4).half(),
+        "fp8": torch.randn(4, 4).to(torch.float8_e4m3fn),
+        "int": torch.arange(6),
+        "bool": torch.tensor([True, False]),
+        "empty": torch.empty(0, 3),
+    }
+    save_file(tensors, tmp_path / "x.safetensors", metadata={"format": "pt"})
+    with SafetensorsFile(tmp_path / "x.safetensors") as file:
+        assert set(file.tensors) == set(tensors)
+        assert file.metadata == {"format": "pt"}
+        names = {"f32": "F32", "bf16": "BF16", "f16": "F16", "fp8": "F8_E4M3", "int": "I64", "bool": "BOOL"}
+        for name, dtype in names.items():
+            view = file.view(name)
+            assert (view.dtype, view.shape) == (dtype, tuple(tensors[name].shape))
+            want = tensors[name].contiguous().view(torch.uint8).numpy().tobytes()
+            assert memory(view) == want
+        assert file.view("empty").nbytes == 0
+
+
+@pytest.mark.parametrize("pad", [0, 1, 3])
+def test_data_at_any_address(tmp_path: Path, write_safetensors: Any, pad: int) -> None:
+    contents = write_safetensors(tmp_path / "x.safetensors", SPECS, pad=pad)
+    with SafetensorsFile(tmp_path / "x.safetensors") as file:
+        for name, (dtype, shape) in SPECS.items():
+            view = file.view(name)
+            assert (view.dtype, view.shape, memory(view)) == (dtype, shape, contents[name])
+
+
+def test_part_of_a_stack(tmp_path: Path, write_safetensors: Any) -> None:
+    contents = write_safetensors(tmp_path / "x.safetensors", SPECS)
+    with SafetensorsFile(tmp_path / "x.safetensors") as file:
+        part = file.view("b")[3]
+        assert (part.name, part.shape, memory(part)) == ("b[3]", (2, 2), contents["b"][24:])
+        for index in (-1, 4):
+            with pytest.raises(IndexError):
+                file.view("b")[index]
+        with pytest.raises(IndexError):
+            file.view("scalar")[0]
+
+
+def test_a_file_without_tensors(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(raw_file({}))
+    with SafetensorsFile(tmp_path / "x.safetensors") as file:
+        assert file.tensors == {}
+
+
+def test_views_outlive_the_file(tmp_path: Path, write_safetensors: Any) -> None:
+    contents = write_safetensors(tmp_path / "x.safetensors", SPECS)
+    file = SafetensorsFile(tmp_path / "x.safetensors")
+    view = file.view("a")
+    file.close()
+    file.close()
+    with pytest.raises(ValueError, match="closed"):
+        file.view("a")
+    del file
+    gc.collect()
+    assert memory(view) == contents["a"]
+
+
+def open_files(folder: Path) -> list[str]:
+    """Descriptors of this process that lead into the folder."""
+    links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+    return [link for link in links if os.path.islink(link) and os.readlink(link).startswith(str(folder))]
+
+
+def test_the_file_is_closed_with_the_last_view(tmp_path: Path, write_safetensors: Any) -> None:
+    write_safetensors(tmp_path / "x.safetensors", SPECS)
+    file = SafetensorsFile(tmp_path / "x.safetensors")
+    view = file.view("b")[1]
+    file.close()
+    assert len(open_files(tmp_path)) == 1
+    del view, file
+    gc.collect()
+    assert not open_files(tmp_path)
+
+
+def test_nothing_is_mapped_and_the_data_may_be_read_ahead(tmp_path: Path, write_safetensors: Any) -> None:
+    contents = write_safetensors(tmp_path / "x.safetensors", SPECS)
+    with SafetensorsFile(tmp_path / "x.safetensors") as file:
+        for name in SPECS:
+            file.view(name).advise_willneed()
+            assert memory(file.view(name)) == contents[name]
+        assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+
+
+def test_a_file_that_became_shorter_is_an_error(tmp_path: Path, write_safetensors: Any) -> None:
+    path = tmp_path / "x.safetensors"
+    contents = write_safetensors(path, {"a": ("U8", (100_000,)), "b": ("U8", (100_000,))})
+    with SafetensorsFile(path) as file:
+        os.truncate(path, file.header_bytes + 150_000)
+        assert file.view("a").read() == contents["a"]
+        view = file.view("b")
+        for act in (view.read, lambda: list(view.chunks(10_000)), lambda: file.read(0, 200_000)):
+            with pytest.raises(FailureError, match=r"as when it was opened; got \d+ bytes: it was shortened"):
+                act()
+
+
+def test_a_disk_that_fails_is_an_error(
+    tmp_path: Path, write_safetensors: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_safetensors(tmp_path / "x.safetensors", SPECS)
+
+    def fail(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    with SafetensorsFile(tmp_path / "x.safetensors") as file:
+        monkeypatch.setattr(os, "preadv", fail)
+        with pytest.raises(FailureError, match=r"to read .*x\.safetensors; got Input/output error"):
+            file.view("a").read()
+
+
+def test_a_read_may_be_done_in_parts(
+    tmp_path: Path, write_safetensors: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = write_safetensors(tmp_path / "x.safetensors", SPECS)
+    preadv = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, into, at: preadv(fd, [into[0][:7]], at))
+    with SafetensorsFile(tmp_path / "x.safetensors") as file:
+        assert {name: bytes(file.view(name).read()) for name in SPECS} == contents
+
+
+def test_read_copies_raw_bytes(tmp_path: Path, write_safetensors: Any) -> None:
+    write_safetensors(tmp_path / "x.safetensors", SPECS)
+    raw = (tmp_path / "x.safetensors").read_bytes()
+    with SafetensorsFile(tmp_path / "x.safetensors") as file:
+        assert file.read(0, len(raw)) == raw
+        assert file.header_bytes == 8 + int.from_bytes(raw[:8], "little")
+        with pytest.raises(FailureError):
+            file.read(0, len(raw) + 1)
+
+
+def assert_refused(path: Path, *words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        SafetensorsFile(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "; try " in message
+    for word in words:
+        assert word in message, message
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    assert_refused(tmp_path / "none.safetensors", "none.safetensors", "no such file")
+
+
+def test_folder_in_place_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").mkdir()
+    assert_refused(tmp_path / "x.safetensors", "a folder")
+
+
+def test_pipe_in_place_of_a_file_does_not_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.safetensors")
+    assert_refused(tmp_path / "x.safetensors", "a named pipe")
+
+
+def test_unreadable_file(tmp_path: Path, write_safetensors: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_safetensors(tmp_path / "x.safetensors", SPECS)
+
+    def refuse(*args: Any, **more: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert_refused(tmp_path / "x.safetensors", "Permission denied", "permissions")
+
+
+def test_a_system_out_of_descriptors_is_no_bad_input(
+    tmp_path: Path, write_safetensors: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_safetensors(tmp_path / "x.safetensors", SPECS)
+
+    def refuse(_: int) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "dup", refuse)
+    with pytest.raises(FailureError, match=r"x\.safetensors; got Too many open files; .*ulimit"):
+        SafetensorsFile(tmp_path / "x.safetensors")
+
+
+def test_unknown_tensor(tmp_path: Path, write_safetensors: Any) -> None:
+    write_safetensors(tmp_path / "x.safetensors", SPECS)
+    with SafetensorsFile(tmp_path / "x.safetensors") as file, pytest.raises(InputError, match="'zz'"):
+        file.view("zz")
+
+
+def test_truncated_anywhere(tmp_path: Path, write_safetensors: Any) -> None:
+    path = tmp_path / "x.safetensors"
+    write_safetensors(path, SPECS)
+    raw = path.read_bytes()
+    header_end = 8 + int.from_bytes(raw[:8], "little")
+    inside_length, inside_header = [0, 1, 7], [8, 9, header_end // 2, header_end - 1]
+    inside_data = [header_end, header_end + 1, len(raw) - 9, len(raw) - 1]
+    for size in [*inside_length, *inside_header, *inside_data]:
+        path.write_bytes(raw[:size])
+        assert_refused(path, "x.safetensors", f"{size} bytes", "downloading the file again")
+    path.write_bytes(raw + b"x")
+    assert_refused(path, "1 bytes more")
+
+
+@pytest.mark.parametrize(
+    ("header", "word"),
+    [
+        (b"", "broken JSON"),
+        (b"{", "broken JSON"),
+        (b"\xff\xfe{}", "broken JSON"),
+        ({"\ud800": entry()}, "surrogates not allowed"),
+        ({"a": entry(), "__metadata__": {"b": "\ud800"}}, "surrogates not allowed"),
+        (b"[1]", "a JSON list"),
+        (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "JSON"),
+        (b'{"a": ' + b"1" * 5000 + b"}", "x.safetensors"),
+        (b'{"a": {"dtype": "F32"}, "a": {}}', "comes twice"),
+        ({"__metadata__": {"a": 1}}, "__metadata__"),
+        ({"__metadata__": [1]}, "__metadata__"),
+        ({"a": 3}, "'a'"),
+        ({"a": {"dtype": "F32", "shape": [2]}}, "'a'"),
+        ({"a": entry(more=1)}, "'a'"),
+        ({"a": entry(dtype="F33")}, "'F33'"),
+        ({"a": entry(dtype=["F32"])}, "dtype"),
+        ({"a": entry(shape=[-2])}, "[-2]"),
+        ({"a": entry(shape=[2.0])}, "[2.0]"),
+        ({"a": entry(shape=[True, 2])}, "[True, 2]"),
+        ({"a": entry(shape=2)}, "shape"),
+        ({"a": entry(shape=[1] * 65)}, "shape"),
+        ({"a": entry(shape=[0, 2**63], offsets=[0, 0])}, "shape"),
+        ({"a": entry(offsets=[8, 0])}, "[8, 0]"),
+        ({"a": entry(offsets=[-8, 0])}, "[-8, 0]"),
+        ({"a": entry(offsets=[0, 8, 8])}, "[0, 8, 8]"),
+        ({"a": entry(offsets="08")}, "data_offsets"),
+        ({"a": entry(offsets=[0, 7])}, "span 7 bytes"),
+        ({"a": entry(shape=[3])}, "96 bits"),
+        ({"a": entry(shape=[1])}, "32 bits"),
+        ({"a": entry(dtype="F4", shape=[3], offsets=[0, 1])}, "12 bits"),
+        ({"a": entry(offsets=[4, 12])}, "a gap before 'a'"),
+        ({"a": entry(), "b": entry(offsets=[4, 12])}, "an overlap before 'b'"),
+        ({"a": entry(), "b": entry()}, "an overlap"),
+        ({"a": entry(), "b": entry(offsets=[12, 20])}, "a gap before 'b'"),
+        ({"a": entry(offsets=[2**62, 2**62 + 8])}, "a gap"),
+        ({"a": entry(shape=[2**40], offsets=[0, 2**42])}, "truncated"),
+    ],
+)
+def test_corrupted_header(tmp_path: Path, header: Any, word: str) -> None:
+    (tmp_path / "x.safetensors").write_bytes(raw_file(header, bytes(8)))
+    assert_refused(tmp_path / "x.safetensors", "x.safetensors", word)
+
+
+@pytest.mark.parametrize("length", [2**64 - 1, 2**63, 10**8 + 1])
+def test_absurd_header_length(tmp_path: Path, length: int) -> None:
+    (tmp_path / "x.safetensors").write_bytes(length.to_bytes(8, "little") + b"{}")
+    assert_refused(tmp_path / "x.safetensors", str(length), "corrupted")
+
+
+def test_header_longer_than_the_file(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes((3).to_bytes(8, "little") + b"{}")
+    assert_refused(tmp_path / "x.safetensors", "truncated")
+
+
+def assert_opens_or_is_refused(path: Path) -> None:
+    """Whatever opens must be readable in full; whatever does not must say so in one line."""
+    try:
+        with SafetensorsFile(path) as file:
+            for name in file.tensors:
+                assert len(memory(file.view(name))) == file.tensors[name].nbytes
+    except InputError as error:
+        assert "\n" not in str(error)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    edits=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=4),
+    cut=st.integers(0, 500),
+)
+def test_any_mutation_of_the_header(
+    tmp_path_factory: Any, write_safetensors: Any, edits: Any, cut: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "mutated.safetensors"
+    write_safetensors(path, SPECS)
+    raw = bytearray(path.read_bytes())
+    header_end = 8 + int.from_bytes(raw[:8], "little")
+    for position, value in edits:
+        raw[position % header_end] = value
+    path.write_bytes(raw[: len(raw) - cut] if cut < 60 else raw)
+    assert_opens_or_is_refused(path)
+
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["F32", "F4", "U8"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+SIZES = st.integers(-1, 9) | JSON_VALUES
+ENTRIES = st.fixed_dictionaries(
+    {"dtype": st.sampled_from(["F32", "U8", "F4"]) | JSON_VALUES, "shape": st.lists(SIZES, max_size=2)},
+    optional={"data_offsets": st.lists(SIZES, min_size=2, max_size=2), "more": JSON_VALUES},
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    header=st.dictionaries(st.text(max_size=3) | st.just("__metadata__"), ENTRIES | JSON_VALUES, max_size=3)
+)
+def test_any_json_header(tmp_path_factory: Any, header: Any) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.safetensors"
+    path.write_bytes(raw_file(header, bytes(16)))
+    assert_opens_or_is_refused(path)

@@ -1,0 +1,289 @@
+"""The native planner against plain numpy, against all possible plans, and at its edges."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trimoe.checkpoint.model_shape import load_model_shape
+
+from support.plan_reference import ReferencePlanner
+from trimoe._assign import Planner
+from trimoe.cost import CostModel
+from trimoe.domains import CPU, FIRST_DIMM, GPU, STRIPED
+from trimoe.hardware.profile import load_profile, parse_profile
+from trimoe.policies.base.occupancy import Loads
+from trimoe.policies.systems.trimoe.costs import make_planner, teach
+
+SETTINGS: dict[str, Any] = {
+    "with_cpu": True,
+    "striped_on_dimm_up_to": 0,
+    "greedy": True,
+    "rounds": 256,
+    "pairs": 16,
+    "gain": 1e-5,
+    "search_up_to": 0,
+    "search_nodes": 0,
+}
+SEARCH = {"striped_on_dimm_up_to": 16, "search_up_to": 16, "search_nodes": 1_000_000}
+
+
+@functools.cache
+def machine(dimms: int = 4, model: str = "qwen3-30b-a3b") -> CostModel:
+    profile = load_profile("h100-8470-ndp16")
+    if dimms != 16:
+        values = {"memory.channels": dimms, "ndp.dimms_per_channel": 1, "ndp.dimms": dimms}
+        profile = profile.with_values(values, "a small machine")
+    return CostModel(profile, load_model_shape(model))
+
+
+@functools.cache
+def lacking(gpu: bool, ndp: bool) -> CostModel:
+    """The same four channels, with a GPU, with DIMMs that have a core."""
+    profile, shape = machine().profile, machine().shape
+    if not gpu:
+        profile = profile.with_dimms(4 if ndp else 0)
+    elif not ndp:
+        raw = profile.as_dict()
+        del raw["ndp"]
+        profile = parse_profile(raw, "plain memory")
+    return CostModel(profile, shape)
+
+
+# Of GPU, CPU, DIMMs: every set that is not empty.
+SUBSETS = [one for one in itertools.product((True, False), repeat=3) if any(one)]
+
+
+def planner_for(cost: CostModel, counts: Any, **changes: Any) -> Planner:
+    planner = make_planner(cost, **{**SETTINGS, **changes})
+    teach(planner, cost, np.asarray(counts))
+    return planner
+
+
+@st.composite
+def layers(draw: st.DrawFn, most: int, dimms: int, tokens: int = 200) -> tuple[Any, Any, Any]:
+    """Counts, residency and layout of up to `most` experts."""
+    n = draw(st.integers(1, most))
+    counts = draw(st.lists(st.sampled_from([0, 1, 1, 2, 3, 5, 9, 14, 40, tokens]), min_size=n, max_size=n))
+    resident = draw(st.lists(st.sampled_from([False, False, True]), min_size=n, max_size=n))
+    layout = draw(st.lists(st.integers(STRIPED, dimms - 1), min_size=n, max_size=n))
+    return np.array(counts), np.array(resident), np.array(layout, np.int16)
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    layer=layers(40, 4),
+    greedy=st.booleans(),
+    pairs=st.sampled_from([0, 3, 16]),
+    subset=st.sampled_from(SUBSETS),
+    striped=st.sampled_from([0, 10, 1000]),
+)
+def test_it_decides_as_plain_numpy_does(
+    layer: Any, greedy: bool, pairs: int, subset: tuple[bool, bool, bool], striped: int
+) -> None:
+    gpu, cpu, ndp = subset
+    cost, (counts, resident, layout) = lacking(gpu, ndp), layer
+    layer = (counts, resident & gpu, layout)
+    if not (gpu or cpu):
+        striped = 1000  # or nobody could
+    same = {"with_cpu": cpu, "striped_on_dimm_up_to": striped if ndp else 0}
+    same |= {"greedy": greedy, "pairs": pairs}
+    planner = planner_for(cost, layer[0], **same)
+    found = planner.decide(*layer)
+    assert found is not None
+    domains, makespan_ns, rounds = ReferencePlanner(cost, **same).decide(*layer)
+    assert found[0].tolist() == domains
+    assert planner.rounds == rounds
+    assert planner.makespan_ns == makespan_ns
+    assert np.isfinite(planner.loads_ns).all()
+
+
+@pytest.mark.parametrize(("gpu", "ndp"), [(True, True), (True, False), (False, True), (False, False)])
+@settings(max_examples=60, deadline=None)
+@given(layer=layers(60, 4, tokens=3000), greedy=st.booleans(), rounds=st.sampled_from([0, 256]))
+def test_no_plan_takes_longer_than_the_cpu_alone(
+    gpu: bool, ndp: bool, layer: Any, greedy: bool, rounds: int
+) -> None:
+    """An expert adds to a makespan at most its own time on the CPU, and the CPU alone takes all of these."""
+    cost, (counts, resident, layout) = lacking(gpu, ndp), layer
+    own = {**SEARCH, "search_nodes": 500, "striped_on_dimm_up_to": 16 if ndp else 0}
+    planner = planner_for(cost, counts, **own, greedy=greedy, rounds=rounds)
+    assert planner.decide(counts, resident & gpu, layout) is not None
+    active = [(CPU, int(counts[e]), int(layout[e])) for e in np.nonzero(counts)[0]]
+    alone = sum((Loads(cost).expert(*one) for one in active), np.zeros(len(cost.resources)))
+    assert (
+        alone.max() == alone[cost.resources.cpu] == pytest.approx(sum(cost.expert_ns(*one) for one in active))
+    )
+    assert planner.makespan_ns <= alone.max() * (1 + 1e-5)
+
+
+def test_it_decides_as_plain_numpy_does_about_many_experts() -> None:
+    random = np.random.default_rng(3)
+    cost = machine(16, "deepseek-v2")
+    rounds_made = 0
+    for _ in range(3):
+        counts = random.poisson(random.lognormal(1.5, 1.2, 100))
+        layout = random.integers(STRIPED, 16, 100).astype(np.int16)
+        resident = random.random(100) < 0.1
+        planner = planner_for(cost, counts)
+        found = planner.decide(counts, resident, layout)
+        assert found is not None
+        domains, makespan_ns, rounds = ReferencePlanner(cost).decide(counts, resident, layout)
+        assert (found[0].tolist(), planner.makespan_ns, planner.rounds) == (domains, makespan_ns, rounds)
+        rounds_made += rounds
+    assert rounds_made > 3
+
+
+def optimum_ns(cost: CostModel, counts: Any, resident: Any, layout: Any) -> float:
+    """Of all plans that `Residency.check` lets pass, without splitting."""
+    loads = Loads(cost)
+    rows = []
+    for tokens, there, place in zip(counts.tolist(), resident.tolist(), layout.tolist(), strict=True):
+        if tokens:
+            homes = range(cost.resources.n_dimms) if place == STRIPED else [place]
+            gpu = loads.expert(GPU, tokens, STRIPED)
+            rows.append(
+                [
+                    gpu if there else gpu + loads.fetch(place),
+                    loads.expert(CPU, tokens, place),
+                    *(loads.expert(FIRST_DIMM + dimm, tokens, place) for dimm in homes),
+                ]
+            )
+    return min((sum(plan).max() for plan in itertools.product(*rows)), default=0.0) if rows else 0.0
+
+
+@settings(max_examples=60, deadline=None)
+@given(layer=layers(5, 4))
+def test_the_search_finds_the_optimum(layer: Any) -> None:
+    """From the worst beginning on, so that the search alone has to find it."""
+    planner = planner_for(machine(), layer[0], **SEARCH, greedy=False, rounds=0)
+    assert planner.decide(*layer) is not None
+    assert planner.makespan_ns == pytest.approx(optimum_ns(machine(), *layer), rel=1e-5)
+
+
+def test_refinement_without_search_is_near_the_optimum() -> None:
+    random, gaps = np.random.default_rng(5), []
+    for _ in range(60):
+        counts = random.integers(1, 80, 10)
+        layout = random.integers(STRIPED, 4, 10).astype(np.int16)
+        layer = (counts, random.random(10) < 0.1, layout)
+        ns = []
+        for changes in ({"striped_on_dimm_up_to": 0}, {**SEARCH, "striped_on_dimm_up_to": 0}):
+            planner = planner_for(machine(), counts, **changes)
+            planner.decide(*layer)
+            ns.append(planner.makespan_ns)
+        gaps.append(ns[0] / ns[1] - 1)
+    assert np.mean(gaps) < 0.02 and max(gaps) < 0.1
+
+
+@settings(max_examples=60, deadline=None)
+@given(layer=layers(60, 4))
+def test_no_stage_makes_it_worse(layer: Any) -> None:
+    def makespan_ns(**changes: Any) -> float:
+        planner = planner_for(machine(), layer[0], **changes)
+        planner.decide(*layer)
+        return planner.makespan_ns
+
+    greedy_ns = makespan_ns(rounds=0)
+    moved_ns, refined_ns = makespan_ns(pairs=0), makespan_ns()
+    assert moved_ns <= greedy_ns and refined_ns <= moved_ns
+    few = int((layer[0] > 0).sum()) <= 16
+    assert not few or makespan_ns(**SEARCH) <= refined_ns * (1 + 1e-6)
+
+
+def test_refinement_and_search_help_where_greed_errs() -> None:
+    """Warm experts first fill the CPU, and the cold ones that follow have only slow ways left."""
+    random = np.random.default_rng(7)
+    saved = []
+    for _ in range(20):
+        counts = random.integers(1, 60, 30)
+        layout = random.integers(STRIPED, 4, 30).astype(np.int16)
+        resident = np.zeros(30, np.bool_)
+        ns = []
+        for rounds in (0, 256):
+            planner = planner_for(machine(), counts, rounds=rounds)
+            planner.decide(counts, resident, layout)
+            ns.append(planner.makespan_ns)
+        saved.append(1 - ns[1] / ns[0])
+    assert np.mean(saved) > 0.01
+
+
+@settings(max_examples=40, deadline=None)
+@given(layer=layers(30, 4), striped=st.sampled_from([0, 1000]))
+def test_the_makespan_is_that_of_the_plan(layer: Any, striped: int) -> None:
+    from trimoe.placement import LayerPlan, Residency
+
+    counts, resident, layout = layer
+    planner = planner_for(machine(), counts, striped_on_dimm_up_to=striped)
+    found = planner.decide(*layer)
+    assert found is not None
+    plan, state = (
+        LayerPlan(*found),
+        Residency(len(counts), slots=len(counts), resident=resident, layout=layout),
+    )
+    state.check(plan, counts, 4)
+    expected_ns = Loads(machine()).of_plan(plan, counts, state).makespan_ns
+    assert planner.makespan_ns == pytest.approx(expected_ns, rel=1e-5)
+    assert planner.loads_ns.max() == planner.makespan_ns
+
+
+def test_nothing_to_do() -> None:
+    planner = planner_for(machine(), [1])
+    found = planner.decide(np.zeros(3, int), np.zeros(3, bool), np.zeros(3, np.int16))
+    assert found is not None and found[0].tolist() == [-1] * 3 and found[1] == found[2] == ()
+    assert planner.makespan_ns == 0
+
+
+def test_unknown_tokens_are_asked_for() -> None:
+    planner = planner_for(machine(), [5])
+    assert planner.knows(5)
+    assert not any(planner.knows(tokens) for tokens in (6, 0, -1, -(10**9), 10**9))
+    state = (np.zeros(1, bool), np.zeros(1, np.int16))
+    for tokens in (6, 2**31 + 5, 2**60):
+        assert planner.decide(np.array([tokens]), *state) is None
+    assert planner.decide(np.array([5]), *state) is not None
+
+
+@pytest.mark.parametrize(
+    ("counts", "resident", "layout", "complaint"),
+    [
+        ([1, 1], [False], [0, 0], "same experts"),
+        ([1], [False], [4], "striped"),
+        ([1], [False], [-2], "striped"),
+        ([[1]], [False], [0], "one dimension"),
+    ],
+)
+def test_bad_input_is_one_line(counts: Any, resident: Any, layout: Any, complaint: str) -> None:
+    planner = planner_for(machine(), [1])
+    with pytest.raises(ValueError, match=complaint) as error:
+        planner.decide(np.array(counts), np.array(resident), np.array(layout, np.int16))
+    assert "\n" not in str(error.value)
+
+
+def test_of_equals_the_first_domain_gets_an_expert_that_takes_nothing() -> None:
+    planner = Planner(3, 0, 1, 1, [2], [2], **SETTINGS)
+    planner.set_tokens(1, (0.0,) * 9)
+    found = planner.decide(np.ones(2, int), np.zeros(2, bool), np.zeros(2, np.int16))
+    assert found is not None and found[0].tolist() == [GPU] * 2 and planner.makespan_ns == 0
+
+
+def test_bad_tables_are_refused() -> None:
+    rest = {name: value for name, value in SETTINGS.items()}
+    with pytest.raises(ValueError, match="resources"):
+        Planner(3, 0, 7, 1, [2], [2], **rest)
+    with pytest.raises(ValueError, match="channel"):
+        Planner(3, 0, 1, 1, [2], [], **rest)
+    with pytest.raises(ValueError, match="at least one DIMM"):
+        Planner(3, 0, 1, 1, [], [], **rest)
+    planner = Planner(3, 0, 1, 1, [2], [2], **rest)
+    with pytest.raises(ValueError, match="tokens"):
+        planner.set_tokens(0, (1.0,) * 9)
+    with pytest.raises(ValueError, match="resource"):
+        planner.set_base(0, 0, np.zeros(2))
+    with pytest.raises(ValueError, match="DIMM"):
+        planner.set_base(0, 1, np.zeros(3))
