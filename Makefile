@@ -12,9 +12,12 @@ DEPS   := $(VENV)/.deps
 BUILT  := $(VENV)/.built
 TOOLS  := $(VENV)/.tools
 TWIN   := $(VENV)/.twin
+# Test processes at once. Their threads sleep while they wait: spinning, they would keep each other from the cores.
+WORKERS ?= 2
+TEST   := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=10
 SOURCES := $(shell find csrc python cmake -type f -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml README.md
 
-.PHONY: FORCE emulate sanitize run test fuzz latest lock smoke lint format reproduce bench-peers bench-native wheel clean
+.PHONY: FORCE emulate sanitize run test test-fast fuzz latest lock smoke lint format reproduce bench-peers bench-native wheel clean
 
 # The main job: text from the model that ships with trimoe.
 run: $(BUILT)
@@ -22,7 +25,11 @@ run: $(BUILT)
 
 test: $(BUILT) $(TWIN)
 	$(if $(LOCK),$(BIN)/python tests/locked.py)
-	$(BIN)/python -m pytest
+	$(TEST)
+
+# All but what takes a second or more: minutes become one or two.
+test-fast: $(BUILT) $(TWIN)
+	$(TEST) -m fast
 
 # The random tests of make test, thirty times as long and with other seeds; which failed is told.
 fuzz: $(BUILT)

@@ -109,7 +109,7 @@ def test_links_are_followed(tmp_path: Path) -> None:
         write(tmp_path / "loop")
 
 
-def test_permissions_of_new_and_older_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_and_older_files_have_their_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = os.umask(0o027)
     monkeypatch.setattr(os, "umask", None)  # setting it, if only for a moment, is seen by all threads
     try:
@@ -134,7 +134,7 @@ def test_a_file_that_may_not_be_written_is_not_replaced(
     assert (tmp_path / "a").read_text() == "theirs"
 
 
-def test_a_name_as_long_as_the_system_allows(tmp_path: Path) -> None:
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path: Path) -> None:
     write(tmp_path / ("a" * 255))
     assert [len(name) for name in os.listdir(tmp_path)] == [255]
 
@@ -148,6 +148,7 @@ WRITING = re.compile(
 )
 
 
+@pytest.mark.slow
 def test_nothing_else_removes_or_replaces_files() -> None:
     writers = {
         path.relative_to(PACKAGE).as_posix()

@@ -11,6 +11,8 @@ import pytest
 import trimoe
 from support.subprocesses import run_python
 
+pytestmark = pytest.mark.slow
+
 OP = "print(torch.ops.trimoe.moe_forward.default._schema.name)"
 
 

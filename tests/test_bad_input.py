@@ -18,6 +18,8 @@ from support.shipped_model import copied_model, edit_config
 from trimoe.hardware.machine import Memory
 from trimoe.measure import memory_forecast
 
+pytestmark = pytest.mark.slow
+
 EXPERT = "model.layers.1.mlp.experts.3.down_proj.weight"
 
 
@@ -142,7 +144,7 @@ CASES: list[tuple[Callable[[Path], None], str]] = [
 
 
 @pytest.mark.parametrize(("damage", "fragment"), CASES, ids=[damage.__name__ for damage, _ in CASES])
-def test_bad_checkpoints(
+def test_bad_checkpoints_are_one_line(
     damage: Callable[[Path], None],
     fragment: str,
     model: Path,
@@ -191,7 +193,9 @@ def test_no_permission_to_read(command: str, locked: str, model: Path, tmp_path:
         (["generrate"], "generrate"),
     ],
 )
-def test_bad_arguments(arguments: list[str], fragment: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bad_arguments_are_one_line(
+    arguments: list[str], fragment: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     run_here([*arguments, *(["--json"] if arguments[1:] else [])], capfd).assert_one_line(fragment)
 
 

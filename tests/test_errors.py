@@ -20,7 +20,7 @@ MODELS = ("deepseek-v2", "glm-4.5-air", "gpt-oss-120b", "kimi-k2", "mixtral-8x7b
         ("x" * 10**6, "mixtral-8x7b"),
     ],
 )
-def test_the_nearest(name: str, choice: str) -> None:
+def test_the_nearest_name_is_found(name: str, choice: str) -> None:
     assert nearest(name, MODELS) == choice
 
 
@@ -43,12 +43,14 @@ def test_the_nearest(name: str, choice: str) -> None:
         ("a number", "abc", "1", "1"),
     ],
 )
-def test_hints_of_the_native_core(expected: str, got: str, hint: str, better: str) -> None:
+def test_hints_of_the_native_core_are_put_in_python_s_terms(
+    expected: str, got: str, hint: str, better: str
+) -> None:
     error = InputError.from_native(ValueError(f"trimoe: expected {expected}; got {got}; try {hint}"))
     assert (error.expected, error.got, error.hint) == (expected, got, better)
 
 
-def test_other_native_errors() -> None:
+def test_other_native_errors_are_told_as_they_are() -> None:
     error = InputError.from_native(ValueError("vector::reserve"))
     assert (error.got, error.hint) == ("vector::reserve", "`trimoe doctor`")
 

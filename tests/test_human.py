@@ -23,7 +23,7 @@ def test_bytes_are_decimal() -> None:
     ]
 
 
-def test_times() -> None:
+def test_times_have_the_unit_that_fits() -> None:
     times = (850, 12_340, 4_500_000, 2_100_000_000, 119e9, 185.4e9, 7199.9e9, 7620e9, 4e15)
     assert [human_ns(one) for one in times] == [
         *("850 ns", "12.3 µs", "4.5 ms", "2.10 s", "119.00 s"),
@@ -31,7 +31,7 @@ def test_times() -> None:
     ]
 
 
-def test_energies() -> None:
+def test_energies_have_the_unit_that_fits() -> None:
     energies = (0, 512, 1500, 12_345_678, 1.3e9, 999.6e6, 7.5e15)
     assert [human_energy(one) for one in energies] == [
         *("0 nJ", "512 nJ", "1.5 µJ", "12.3 mJ", "1.3 J", "1 J", "7,500 kJ")
@@ -54,7 +54,7 @@ def test_energies() -> None:
         (float("nan"), "nan"),
     ],
 )
-def test_numbers(value: float, text: str) -> None:
+def test_numbers_read_as_digits(value: float, text: str) -> None:
     assert human_number(value) == text
 
 

@@ -119,7 +119,7 @@ def test_a_file_that_is_too_long(tmp_path: Path) -> None:
         read_input(tmp_path / "a", "a poem", "asking", 999)
 
 
-def test_lines(tmp_path: Path) -> None:
+def test_lines_are_read_without_empty_ones(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes("é\n \n\ntwo".encode())
     assert read_lines(tmp_path / "a", "asking") == ["é", "two"]
     (tmp_path / "a").write_bytes(b"\xff")
@@ -175,6 +175,7 @@ def test_no_reader_waits_or_reads_without_end(kind: str, reader: str, tmp_path: 
     assert words[kind] in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

@@ -40,8 +40,9 @@ def assert_interrupted(outcome: Outcome) -> None:
     assert (outcome.code, outcome.err) == (130, "trimoe: interrupted\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["packing", "writing the cache", "generating"])
-def test_ctrl_c(
+def test_ctrl_c_is_one_line_and_130(
     moment: str,
     private_cache: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -62,7 +63,7 @@ def test_ctrl_c(
     assert json.loads(outcome.out)["load"]["from_cache"] == (moment == "generating")
 
 
-def test_ctrl_c_from_the_terminal(private_cache: Path) -> None:
+def test_ctrl_c_from_the_terminal_is_one_line_and_130(private_cache: Path) -> None:
     """The real thing, once: another process, interrupted while its text is coming."""
     prompt = "In the beginning"
     process = subprocess.Popen(

@@ -60,6 +60,8 @@ must(told(lambda: op(x, *call[1:], layer.handle).sum().backward(), 'expected inf
 """,
     "command line": """
 from trimoe.cli.main import main
+
+pytestmark = pytest.mark.slow
 must(main(['--version']) == 0 and main(['--help']) == 0)
 """,
     "load": f"must(told(lambda: trimoe.load({str(SHIPPED)!r}), 'with docstrings', 'try python -O'))",
@@ -67,5 +69,5 @@ must(main(['--version']) == 0 and main(['--help']) == 0)
 
 
 @pytest.mark.parametrize("what", WORKS)
-def test_without_asserts_and_docstrings(what: str) -> None:
+def test_it_works_without_asserts_and_docstrings(what: str) -> None:
     assert run_python(f"{HEADER}\n{WORKS[what]}\nprint('done')", "-OO").endswith("done\n")

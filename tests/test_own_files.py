@@ -38,7 +38,7 @@ def test_who_may_have_written_it(
         check_own(status(kind | mode, owner))
 
 
-def test_the_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_unsafe_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     be_user(monkeypatch, 1000)
     for mode, uid, text in (
         (stat.S_IFDIR | 0o700, SOMEBODY, "a folder of another user (uid 12345)"),
@@ -60,7 +60,7 @@ def test_the_words(monkeypatch: pytest.MonkeyPatch) -> None:
         (0, "me", [], 77, False),
     ],
 )
-def test_a_group_of_one(
+def test_a_group_of_one_is_its_user(
     uid: int, group: str, members: list[str], primary: int, trusted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many systems make a group for each user, and let it write whatever the user makes (umask 002)."""
@@ -77,7 +77,7 @@ def test_a_group_of_one(
         check_own(status(stat.S_IFDIR | 0o777, uid))
 
 
-def test_a_user_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_name_has_no_group_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(_: int) -> None:
         raise KeyError
 
@@ -113,7 +113,7 @@ def test_a_folder_that_is_none(kind: str, tmp_path: Path) -> None:
     assert len(os.listdir(tmp_path)) == 1
 
 
-def test_files_of_an_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_an_own_folder_are_taken_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "link").symlink_to("file")
     (tmp_path / "writable").write_text("x")
@@ -142,7 +142,7 @@ def test_files_of_an_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ]  # all closed again
 
 
-def test_a_lock_and_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_is_one_s_own_and_a_name_is_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a"
     path.write_text("x")
     with open(path, "rb") as one, open(path, "rb") as other, own_folder(tmp_path) as folder:

@@ -132,6 +132,10 @@ X86_FOLDERS = {"cpu/kernel/x86", "cpu/dispatch/x86", "cpu/avx2", "cpu/avx512", "
 CPP_FORBIDDEN = re.compile(r"\b(?:printf|fprintf|puts|exit|_exit|quick_exit|abort|cout|cerr|clog)\b")
 CPP_NOISE = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
 
+# What no seed can repeat, and generators that take theirs from it when they are given none.
+CHANCE = {"os.urandom", "random.SystemRandom", "uuid.uuid4", "secrets.token_bytes", "secrets.token_hex"}
+SEEDED_BY_CHANCE = {"random.Random", "np.random.default_rng", "numpy.random.default_rng", "default_rng"}
+
 Sources = dict[str, str]
 
 
@@ -263,6 +267,16 @@ def undocumented(project: dict[str, Any], document: str) -> Iterator[str]:
             yield f"docs/dependencies.md: no line for {wanted} with the range {span}"
 
 
+def chance(files: Sources) -> Iterator[str]:
+    """Draws that no run repeats."""
+    for name, text in files.items():
+        for node in ast.walk(ast.parse(text)):
+            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            seeded = isinstance(node, ast.Call) and bool(node.args or node.keywords)
+            if called in CHANCE or (called in SEEDED_BY_CHANCE and not seeded):
+                yield f"{name}:{getattr(node, 'lineno', 0)}: {called} gives other values in every run"
+
+
 def placeholders(files: Sources) -> Iterator[str]:
     """Figures that were to be filled in."""
     for name, text in files.items():
@@ -293,6 +307,7 @@ def test_the_documents_are_complete() -> None:
     assert not complaints(placeholders(documents))
 
 
+@pytest.mark.slow
 def test_functions_stay_small() -> None:
     assert not complaints(long_functions(sources("python")))
 
@@ -315,6 +330,11 @@ def test_cpp_layers_point_downwards() -> None:
 
 def test_the_core_neither_prints_nor_exits() -> None:
     assert not complaints(core_output(sources("csrc")))
+
+
+def test_nothing_in_tests_is_left_to_chance() -> None:
+    """Global generators are seeded before each test, and hypothesis draws the same examples: conftest.py."""
+    assert not complaints(chance(sources("tests", {".py"})))
 
 
 def test_each_dependency_has_its_reason() -> None:
@@ -349,6 +369,8 @@ def test_each_dependency_has_its_reason() -> None:
             "from trimoe.hf.load import load",
             "may not import trimoe.hf.load",
         ),
+        (chance, "test_a.py", "x = os.urandom(3)", "os.urandom gives other values"),
+        (chance, "test_a.py", "def f():\n    return np.random.default_rng()", "default_rng gives other"),
         (placeholders, "README.md", "Measured on RUN_DATE.", "RUN_DATE"),
         (placeholders, "README.md", "costs DISPATCH. Loading: 3 s", "DISPATCH"),
         (library_output, "store/a.py", "print('x')", "does not call print"),
@@ -381,6 +403,7 @@ def test_each_rule_bites(rule: Any, name: str, text: str, complaint: str) -> Non
         (torch_imports, "hf/load.py", "import torch"),
         (torch_imports, "store/a.py", "import torchless\nimport trimoe.hfx.loader"),
         (placeholders, "README.md", "`TRIMOE_CPU_ISA`, CPU, LOADING_DOCK, dispatch"),
+        (chance, "test_a.py", "random.Random(3), np.random.default_rng(seed=1), os.urandom"),
         (library_output, "cli/main.py", "print('x')"),
         (bad_includes, "cpu/avx2/a.cpp", '#include <immintrin.h>\n#include "common/dtype.h"'),
         (core_output, "a.cpp", '// exit\nconst char* s = "printf"; int snprintf_like;'),

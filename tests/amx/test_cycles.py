@@ -35,7 +35,7 @@ def predict(*cases: tuple[str, int, int, int, int, int, float]) -> list[Predicti
     return found
 
 
-def test_by_hand() -> None:
+def test_the_model_predicts_what_one_counts_by_hand() -> None:
     bf16, int8, few, grouped = predict(
         ("bf16", 0, 0, 32, 2048, 1, 0),
         ("int8", 0, 1, 16, 512, 3, 0),

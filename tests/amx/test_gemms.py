@@ -52,10 +52,9 @@ def test_the_configuration_arrives_whole() -> None:
 
 
 def test_without_the_barrier_gcc_12_loses_the_configuration() -> None:
-    """Proof that the test above can fail; other compilers may keep the stores, then it proves nothing."""
+    """Proof that the test above can fail. Other compilers may keep the stores."""
     compiler = run([program("amx_config_check"), "compiler"], trap=None).stdout.strip()
+    if compiler != "GCC 12":
+        pytest.skip(f"{compiler} is not known to drop stores before LDTILECFG")
     done = run([program("amx_config_check"), "unguarded"])
-    if compiler == "GCC 12":
-        assert done.returncode in (1, -signal.SIGILL, -signal.SIGSEGV), done.stdout + done.stderr
-    else:
-        assert done.returncode in (0, 1, -signal.SIGILL, -signal.SIGSEGV), f"{compiler}: {done.stderr}"
+    assert done.returncode in (1, -signal.SIGILL, -signal.SIGSEGV), done.stdout + done.stderr

@@ -99,6 +99,7 @@ def mutated(code: bytes, mutation: str) -> bytes:
     return bytes(changed)
 
 
+@pytest.mark.slow
 def test_every_mutant_of_the_kernels_is_caught(tmp_path: Path) -> None:
     """In each function (but those for few rows) the first instruction of each kind; each configuration."""
     library = next(BUILD.rglob("libtrimoe_core.so"))

@@ -18,6 +18,7 @@ pytestmark = [
 EMULATED = {"TRIMOE_CPU_ISA": "amx", "TRIMOE_AMX_EMULATED": "1"}
 
 
+@pytest.mark.slow
 def test_the_kernel_tests_pass_on_emulated_tiles(tmp_path: Path) -> None:
     tests = ROOT / "tests" / "cpu" / "test_kernels.py"
     # All formats and shapes; what the others vary (threads, dtypes of hidden) does not reach the tiles.

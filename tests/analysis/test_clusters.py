@@ -40,7 +40,7 @@ def test_a_result_is_a_fixed_point_and_the_same_again() -> None:
     assert spread(200) == 0 < spread(50) < spread(5) < spread(1)
 
 
-def test_equal_points() -> None:
+def test_there_are_no_more_clusters_than_points_that_differ() -> None:
     labels, centres = k_means(np.repeat([[0.0, 1.0], [5.0, 2.0]], 4, axis=0), 6)
     assert len(centres) == 2 and set(labels) == {0, 1}  # no more clusters than points that differ
 
@@ -56,7 +56,7 @@ def test_no_cluster_runs_empty() -> None:
     ("points", "k"),
     [(np.zeros((3, 2)), 0), (np.zeros((3, 2)), 4), (np.zeros(3), 1), (np.full((3, 2), np.nan), 1)],
 )
-def test_bad_input(points: np.ndarray, k: int) -> None:
+def test_bad_input_is_one_line(points: np.ndarray, k: int) -> None:
     with pytest.raises(InputError, match="finite embeddings"):
         k_means(points, k)
 

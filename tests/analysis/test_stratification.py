@@ -86,7 +86,7 @@ def test_every_topic_is_known_by_few_requests() -> None:
         assert one.as_dict()["phase"] == one.phase
 
 
-def test_the_trace_that_ships() -> None:
+def test_strata_of_the_shipped_trace_preload_better_than_chance() -> None:
     """Better than experts by chance by far, and below what nobody can know."""
     texts = (_FOLDER / "tiny_prompts.txt").read_text().splitlines()
     trace = read_trace(_FOLDER / "tiny.parquet")
@@ -98,7 +98,7 @@ def test_the_trace_that_ships() -> None:
             assert one.stratified <= one.oracle and one.sampled <= one.oracle + 0.02
 
 
-def test_bad_input() -> None:
+def test_bad_input_is_one_line() -> None:
     trace = _trace(TOPIC)
     for keywords, embedded, text in (
         ({"clusters": 3, "sample": 0.1, "slots": 17}, EMBEDDED, "1 to 16 slots"),

@@ -120,6 +120,7 @@ def test_workers_are_stopped_between_turns_and_gone_after_an_interrupt(
     assert state(harness[0]) is None
 
 
+@pytest.mark.slow
 def test_a_real_worker_of_an_absent_peer_says_why(tmp_path: Path) -> None:
     script = [sys.executable, str(BENCH / "peers" / "worker.py"), "no_such_peer", "A", "1"]
     worker = Worker(script, tmp_path / "log", {})
@@ -155,7 +156,7 @@ def test_a_wrong_peer_is_not_compared_with() -> None:
     assert verdict({**cell(2.0, 1.0), "rows": []}) is None
 
 
-def test_the_table(tmp_path: Path) -> None:
+def test_the_table_has_the_later_measurement_of_a_cell(tmp_path: Path) -> None:
     path = tmp_path / "cells.jsonl"
     path.write_text("".join(json.dumps(one) + "\n" for one in (cell(9.0, 1.0), cell(2.0, 4.0))))
     cells = load([path])
@@ -192,6 +193,7 @@ def test_quantised_weights_decode_to_the_weights() -> None:
     assert ((codes * wide - matrix).abs() <= wide * 0.54).all()
 
 
+@pytest.mark.slow
 def test_the_reference_is_linear_in_the_router_weights() -> None:
     case = CASES["A"]
     source, hidden = Weights(case), hidden_states(case, 2, 0)

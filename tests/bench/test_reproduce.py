@@ -44,7 +44,9 @@ def claim(published: tuple[float, float] | None, *values: float, no_gain: float 
         (None, (1.1,), "no published figure"),
     ],
 )
-def test_verdicts(published: tuple[float, float] | None, values: tuple[float, ...], verdict: str) -> None:
+def test_a_claim_is_judged_by_how_far_it_is_off(
+    published: tuple[float, float] | None, values: tuple[float, ...], verdict: str
+) -> None:
     assert claim(published, *values).verdict == verdict
 
 
@@ -57,6 +59,7 @@ def test_a_figure_without_a_sign_is_reproduced_or_not() -> None:
     assert claim((76.2, 76.2), 60.0, no_gain=None).verdict == "not reproduced"
 
 
+@pytest.mark.slow
 def test_the_page_has_every_claim_and_its_settings(tmp_path: Path) -> None:
     claims = [claim((2.0, 3.0), 2.0, 2.5), claim(None, 1.2), claim((1.0, 2.0))]
     write_report(claims, tmp_path / "page.md", "Notes.")

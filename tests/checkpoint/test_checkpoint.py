@@ -29,7 +29,7 @@ def assert_refused(path: Path | str, *words: str) -> None:
         assert word in message, message
 
 
-def test_one_file(write_checkpoint: Write) -> None:
+def test_a_checkpoint_of_one_file_is_read(write_checkpoint: Write) -> None:
     folder = write_checkpoint(CONFIG, {"model.safetensors": ONE})
     with Checkpoint(str(folder)) as checkpoint:
         assert checkpoint.config == CONFIG
@@ -46,7 +46,9 @@ def test_one_file(write_checkpoint: Write) -> None:
 
 
 @pytest.mark.parametrize("index", [None, INDEX])
-def test_shards_with_and_without_an_index(write_checkpoint: Write, index: dict[str, str] | None) -> None:
+def test_shards_are_read_with_and_without_an_index(
+    write_checkpoint: Write, index: dict[str, str] | None
+) -> None:
     folder = write_checkpoint(CONFIG, {"s1.safetensors": ONE, "s2.safetensors": TWO}, index)
     with Checkpoint(folder) as checkpoint:
         assert checkpoint.names == ("a", "b", "c")
@@ -73,18 +75,18 @@ def test_close_is_final_and_repeatable(write_checkpoint: Write) -> None:
         checkpoint.tensor("a")
 
 
-def test_missing_folder(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     assert_refused(tmp_path / "none", "no such folder", "hf download")
     assert_refused("Qwen/Qwen3-30B-A3B", "no such folder", "hf download")
     assert_refused("nul\0byte", "checkpoint folder")
 
 
-def test_file_in_place_of_a_folder(write_checkpoint: Write) -> None:
+def test_a_file_in_place_of_a_folder_is_named(write_checkpoint: Write) -> None:
     folder = write_checkpoint(CONFIG, {"model.safetensors": ONE})
     assert_refused(folder / "model.safetensors", "got a file", str(folder))
 
 
-def test_unreadable_folder(write_checkpoint: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_folder_is_named(write_checkpoint: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_checkpoint(CONFIG, {"model.safetensors": ONE})
 
     def refuse(*args: Any) -> None:
@@ -94,7 +96,7 @@ def test_unreadable_folder(write_checkpoint: Write, monkeypatch: pytest.MonkeyPa
     assert_refused(folder, "Permission denied", "permissions")
 
 
-def test_missing_config(write_checkpoint: Write) -> None:
+def test_a_missing_config_is_named(write_checkpoint: Write) -> None:
     folder = write_checkpoint(CONFIG, {"model.safetensors": ONE})
     (folder / "config.json").unlink()
     assert_refused(folder, "config.json", "no such file")
@@ -106,13 +108,13 @@ def test_missing_config(write_checkpoint: Write) -> None:
     ("raw", "word"),
     [(b"", "JSON"), (b"{", "JSON"), (b"\xff", "JSON"), (b"[]", "JSON list"), (b"[" * 100_000, "JSON")],
 )
-def test_broken_config(write_checkpoint: Write, raw: bytes, word: str) -> None:
+def test_a_broken_config_is_named(write_checkpoint: Write, raw: bytes, word: str) -> None:
     folder = write_checkpoint(CONFIG, {"model.safetensors": ONE})
     (folder / "config.json").write_bytes(raw)
     assert_refused(folder, "config.json", word)
 
 
-def test_no_weights(write_checkpoint: Write) -> None:
+def test_a_folder_without_weights_is_named(write_checkpoint: Write) -> None:
     folder = write_checkpoint(CONFIG, {})
     assert_refused(folder, "no safetensors file")
     (folder / "pytorch_model.bin").touch()
@@ -140,13 +142,13 @@ def test_index_names_an_absent_tensor(write_checkpoint: Write) -> None:
     assert_refused(folder, "'a' in s2.safetensors")
 
 
-def test_tensor_in_two_shards(write_checkpoint: Write) -> None:
+def test_a_tensor_in_two_shards_is_refused(write_checkpoint: Write) -> None:
     folder = write_checkpoint(CONFIG, {"s1.safetensors": ONE, "s2.safetensors": {**TWO, "a": ("F32", (1,))}})
     assert_refused(folder, "'a' in both s1.safetensors and s2.safetensors")
 
 
 @pytest.mark.parametrize("index", [{}, {"metadata": {}}, {"weight_map": {}}, {"weight_map": ["a"]}])
-def test_index_without_a_map(write_checkpoint: Write, index: Any) -> None:
+def test_an_index_without_a_map_is_refused(write_checkpoint: Write, index: Any) -> None:
     folder = write_checkpoint(CONFIG, {"s1.safetensors": ONE})
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     assert_refused(folder, "a weight_map in", "model.safetensors.index.json")

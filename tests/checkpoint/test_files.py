@@ -29,7 +29,9 @@ def write_index(folder: Path, name: str, shards: list[str]) -> None:
 
 @pytest.mark.parametrize("variant", [None, "v2"])
 @pytest.mark.parametrize("has_single", [True, False])
-def test_the_same_files_as_transformers(variant: str | None, has_single: bool, tmp_path: Path) -> None:
+def test_the_files_are_those_that_transformers_reads(
+    variant: str | None, has_single: bool, tmp_path: Path
+) -> None:
     if has_single:
         fill(tmp_path, "model.safetensors", "model.v2.safetensors")
     write_index(tmp_path, "model.safetensors.index.json", SHARDS)
@@ -41,7 +43,7 @@ def test_the_same_files_as_transformers(variant: str | None, has_single: bool, t
     assert (found.index is None) == has_single
 
 
-def test_a_name_in_the_config(tmp_path: Path) -> None:
+def test_a_name_in_the_config_counts(tmp_path: Path) -> None:
     fill(tmp_path, "model.safetensors", "own.safetensors")
     write_index(tmp_path, "own.safetensors.index.json", SHARDS)
     for named, names in (("own.safetensors", ["own.safetensors"]), ("own.safetensors.index.json", SHARDS)):

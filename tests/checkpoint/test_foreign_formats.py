@@ -14,6 +14,8 @@ from support.command_line import run_here
 from support.shipped_model import copied_model, edit_config
 from trimoe.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 Change = Callable[[Path], None]
 FILES = {
     "model-Q4_K_M.gguf": ("GGUF", "safetensors checkpoint, in BF16"),
@@ -75,14 +77,18 @@ def check_every_command(path: Path, capfd: pytest.CaptureFixture[str], *fragment
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_file_of_another_format_is_named(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / name).touch()
     check_every_command(tmp_path / name, capfd, *FILES[name])
 
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("has_config", [True, False])
-def test_a_folder(name: str, has_config: bool, model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_of_another_format_is_named(
+    name: str, has_config: bool, model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (model / "model.safetensors").unlink()
     (model / name).touch()
     if not has_config:
@@ -91,7 +97,9 @@ def test_a_folder(name: str, has_config: bool, model: Path, capfd: pytest.Captur
 
 
 @pytest.mark.parametrize("name", SCHEMES)
-def test_a_quantisation(name: str, model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_quantisation_that_is_not_read_is_named(
+    name: str, model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     SCHEMES[name](model)
     for words in (["generate", "--no-measure"], ["pack"]):
         run_here([*words, str(model)], capfd).assert_one_line(f"a checkpoint in {name.strip()}", "in BF16")

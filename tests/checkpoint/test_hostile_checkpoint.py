@@ -135,19 +135,23 @@ def check(outcome: Outcome, word: str) -> None:
         assert (outcome.code, outcome.err) == (0, "")
 
 
-def test_generate(hostile: tuple[Path, str], capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.slow
+def test_generate_is_right_or_one_line(hostile: tuple[Path, str], capfd: pytest.CaptureFixture[str]) -> None:
     model, word = hostile
     arguments = ["generate", str(model), "--no-measure", "--max-new-tokens", "1", "--json"]
     check(run_here(arguments, capfd), word)
 
 
-def test_record(hostile: tuple[Path, str], capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_record_is_right_or_one_line(
+    hostile: tuple[Path, str], capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     model, word = hostile
     output = ["--output", str(tmp_path / "trace.parquet"), "--json"]
     check(run_here(["trace", "record", str(model), "--max-new-tokens", "1", *output], capfd), word)
 
 
-def test_load(hostile: tuple[Path, str]) -> None:
+def test_load_is_right_or_one_line(hostile: tuple[Path, str]) -> None:
     model, word = hostile
     if word and word != "a tokenizer in":
         with pytest.raises(InputError, match=word):
@@ -156,7 +160,10 @@ def test_load(hostile: tuple[Path, str]) -> None:
         assert trimoe.load(model).trimoe_store.layers
 
 
-def test_pack_and_inspect(hostile: tuple[Path, str], capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.slow
+def test_pack_and_inspect_are_right_or_one_line(
+    hostile: tuple[Path, str], capfd: pytest.CaptureFixture[str]
+) -> None:
     model, word = hostile
     inspected = run_here(["inspect", str(model), "--json"], capfd)
     check(inspected, word if word == "pytorch_model.bin" else "")

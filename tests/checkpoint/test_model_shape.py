@@ -41,14 +41,14 @@ def test_weights_add_up_to_what_is_published(name: str) -> None:
     assert shape.source.startswith("config.json of ")
 
 
-def test_expert_sizes_of_the_dossier() -> None:
+def test_experts_have_the_published_sizes() -> None:
     megabytes = {name: 2 * load_model_shape(name).expert_elements / 1e6 for name in model_names()}
     assert megabytes["deepseek-v2"] == pytest.approx(47.19, abs=0.01)
     assert megabytes["glm-4.5-air"] == pytest.approx(34.60, abs=0.01)
     assert megabytes["gpt-oss-120b"] == pytest.approx(49.77, abs=0.01)
 
 
-def test_layers_and_attention() -> None:
+def test_layers_and_attention_are_those_of_the_config() -> None:
     v2, glm = load_model_shape("deepseek-v2"), load_model_shape("glm-4.5-air")
     oss = load_model_shape("gpt-oss-120b")
     assert (v2.moe.layers, v2.dense_layers, v2.topk, v2.shared_inter) == (60, 1, 6, 3072)
@@ -57,7 +57,7 @@ def test_layers_and_attention() -> None:
     assert (oss.attention.window, oss.attention.window_layers, v2.attention.window) == (128, 18, 0)
 
 
-def test_projections_by_hand() -> None:
+def test_projections_are_what_one_counts_by_hand() -> None:
     gqa = Attention("gqa", hidden=8, heads=4, kv_heads=2, qk_dim=3, v_dim=3)
     assert (gqa.q_elements, gqa.kv_elements, gqa.out_elements) == (8 * 12, 8 * 12, 12 * 8)
     assert gqa.pair_flops() == gqa.pair_flops(absorbed=True) == 2 * 4 * 6

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import CONFIG_MAPPING
 
 from trimoe.checkpoint.checkpoint import Checkpoint
-from trimoe.checkpoint.hf_config import FAMILIES
 from trimoe.checkpoint.moe_shape import checkpoint_moe_shape, config_moe_shape, packed_format
 from trimoe.errors import InputError
 from trimoe.layer.packed_size import packed_expert_bytes
 
 Write = Callable[..., Path]
+
 BASE = {"model_type": "new_moe", "num_hidden_layers": 2, "hidden_size": 8, "num_experts": 3}
 
 
@@ -29,66 +28,19 @@ def experts_of(layer: int, experts: int = 3, hidden: int = 8, inter: int = 4) ->
     }
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
-def test_defaults_are_those_of_transformers(model_type: str) -> None:
-    saved = CONFIG_MAPPING[model_type]().to_dict()
-    full = config_moe_shape({**saved, "dtype": "bfloat16"})
-    bare = config_moe_shape({"model_type": model_type, "dtype": "bfloat16"})
-    assert full == bare
-    assert full.dtype == "BF16"
-    assert full.layers == saved["num_hidden_layers"]
-    assert full.topk == saved["num_experts_per_tok"]
-
-
-@pytest.mark.parametrize(
-    ("model_type", "more", "want"),
-    [
-        ("qwen3_moe", {}, range(6)),
-        ("qwen3_moe", {"decoder_sparse_step": 2}, (1, 3, 5)),
-        ("qwen2_moe", {"decoder_sparse_step": 2, "mlp_only_layers": [3]}, (1, 5)),
-        ("deepseek_v2", {"first_k_dense_replace": 2}, range(2, 6)),
-        ("deepseek_v3", {}, range(3, 6)),
-        ("deepseek_v3", {"first_k_dense_replace": 0}, range(6)),
-        ("glm4_moe", {}, range(1, 6)),
-        (
-            "new_moe",
-            {"mlp_layer_types": ["dense", "sparse", "dense", "sparse", "sparse", "dense"]},
-            (1, 3, 4),
-        ),
-    ],
-)
-def test_layers_with_experts(model_type: str, more: dict[str, Any], want: Any) -> None:
-    config = {**BASE, "num_hidden_layers": 6, "intermediate_size": 5, "model_type": model_type, **more}
-    assert config_moe_shape(config).moe_layers == tuple(want)
-
-
-@pytest.mark.parametrize("key", ["num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"])
-def test_the_names_of_the_expert_count(key: str) -> None:
-    config = {"model_type": "x", "num_hidden_layers": 1, "hidden_size": 8, key: 5, "moe_intermediate_size": 3}
-    shape = config_moe_shape(config)
-    assert (shape.experts, shape.inter, shape.topk, shape.activation) == (5, 3, None, None)
-
-
-def test_a_multimodal_config_is_read_inside() -> None:
-    inner = {**BASE, "moe_intermediate_size": 4, "num_experts_per_tok": 2, "hidden_act": "gelu_pytorch_tanh"}
-    shape = config_moe_shape({"model_type": "outer", "hidden_size": 99, "text_config": inner})
-    assert (shape.model_type, shape.hidden, shape.inter, shape.topk) == ("new_moe", 8, 4, 2)
-    assert shape.activation == "gelu_tanh"
-
-
-def test_gpt_oss() -> None:
+def test_gpt_oss_has_its_own_activation() -> None:
     shape = config_moe_shape({"model_type": "gpt_oss"})
     assert (shape.activation, shape.gated, shape.has_bias) == ("swiglu_oai", True, True)
 
 
 @pytest.mark.parametrize(("width", "count"), [(0, 0), (40, 1)])
-def test_shared_experts_of_qwen2(width: int, count: int) -> None:
+def test_a_width_of_shared_experts_is_a_number_of_them(width: int, count: int) -> None:
     config = {"model_type": "qwen2_moe", "shared_expert_intermediate_size": width}
     assert config_moe_shape(config).shared_experts == count
 
 
 @pytest.mark.parametrize("config", [{"model_type": "llama"}, {}, {**BASE, "num_experts": 0}])
-def test_no_moe(config: dict[str, Any]) -> None:
+def test_a_config_without_experts_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"Mixture-of-Experts.*dense model needs no trimoe"):
         config_moe_shape(config)
 
@@ -106,12 +58,12 @@ def test_no_moe(config: dict[str, Any]) -> None:
         ("num_experts_per_tok", {}),
     ],
 )
-def test_bad_value(key: str, value: Any) -> None:
+def test_a_bad_value_is_named(key: str, value: Any) -> None:
     with pytest.raises(InputError, match=f"{key} in config.json"):
         config_moe_shape({**BASE, "moe_intermediate_size": 4, key: value})
 
 
-def test_missing_number_is_named() -> None:
+def test_a_missing_number_is_named() -> None:
     with pytest.raises(InputError, match="number of inter"):
         config_moe_shape(BASE)
 
@@ -125,7 +77,7 @@ def test_tensors_go_before_the_config(write_checkpoint: Write) -> None:
     assert (shape.layers, shape.moe_layers, shape.topk) == (4, (1, 3), 2)
 
 
-def test_layers_of_two_shapes(write_checkpoint: Write) -> None:
+def test_layers_of_two_shapes_are_refused(write_checkpoint: Write) -> None:
     tensors = {**experts_of(0), **experts_of(1, inter=5)}
     with (
         Checkpoint(write_checkpoint(BASE, {"model.safetensors": tensors})) as checkpoint,
@@ -134,7 +86,7 @@ def test_layers_of_two_shapes(write_checkpoint: Write) -> None:
         checkpoint_moe_shape(checkpoint)
 
 
-def test_layer_without_its_experts(write_checkpoint: Write) -> None:
+def test_a_layer_without_its_experts_is_refused(write_checkpoint: Write) -> None:
     config = {**BASE, "model_type": "qwen3_moe"}
     with (
         Checkpoint(write_checkpoint(config, {"model.safetensors": experts_of(1)})) as checkpoint,
@@ -155,16 +107,18 @@ def test_layer_without_its_experts(write_checkpoint: Write) -> None:
         (33, 33, "fp32", False, False, 4 * (64 * 48 + 64 * 48)),
     ],
 )
-def test_packed_bytes(hidden: int, inter: int, fmt: str, gated: bool, bias: bool, want: int) -> None:
+def test_packed_bytes_are_those_of_the_core(
+    hidden: int, inter: int, fmt: str, gated: bool, bias: bool, want: int
+) -> None:
     assert packed_expert_bytes(hidden, inter, fmt, gated, bias) == want
 
 
-def test_packed_bytes_of_an_unknown_format() -> None:
+def test_an_unknown_format_has_no_packed_bytes() -> None:
     with pytest.raises(InputError, match="int3"):
         packed_expert_bytes(8, 8, "int3")
 
 
-def test_packed_bytes_of_a_size_that_no_layer_has() -> None:
+def test_a_size_that_no_layer_has_has_no_packed_bytes() -> None:
     with pytest.raises(InputError, match="hidden size"):
         packed_expert_bytes(2**21, 8, "bf16")
 

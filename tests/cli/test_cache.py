@@ -44,7 +44,8 @@ def report(capfd: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]
     return value
 
 
-def test_list(private_cache: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_list_says_what_is_there_without_torch(private_cache: Path, tmp_path: Path) -> None:
     """Without torch, and in a fraction of a second."""
     assert ok(run_without_torch(["cache", "list"], tmp_path)) == f"No packed experts in {private_cache}\n"
     path = save("Qwen3")
@@ -58,13 +59,16 @@ def test_list(private_cache: Path, tmp_path: Path) -> None:
     assert "a truncated or changed file" in ok(run_without_torch(["cache", "list"], tmp_path))
 
 
-def test_path(private_cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_path_is_told_and_not_made(private_cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert ok(run_here(["cache", "path"], capfd)) == f"{private_cache}\n"
     assert report(capfd, "path") == {"path": str(private_cache)}
     assert not private_cache.exists()
 
 
-def test_rm(private_cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.slow
+def test_what_is_named_is_removed_and_nothing_else(
+    private_cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     for model, days in (("new", 1), ("old", 40), ("older", 400)):
         save(model, days)
     (private_cache / "mine.txt").write_text("mine")
@@ -94,7 +98,9 @@ def test_rm(private_cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
         (["x"], "the cache is empty"),
     ],
 )
-def test_bad_arguments(arguments: list[str], fragment: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bad_arguments_are_one_line(
+    arguments: list[str], fragment: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     run_here(["cache", "rm", *arguments], capfd).assert_one_line(fragment)
 
 
@@ -109,7 +115,7 @@ def test_rm_says_what_it_could_not_remove(
     assert len(os.listdir(private_cache)) == 1
 
 
-def test_verify(private_cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_damaged_files_are_found(private_cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "No packed experts" in ok(run_here(["cache", "verify"], capfd))
     whole, bad = save("whole"), save("bad")
     assert ok(run_here(["cache", "verify"], capfd)).count("whole") == 3  # a name, and what was found twice
@@ -130,6 +136,7 @@ def test_verify(private_cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert whole.exists() and bad.exists()
 
 
+@pytest.mark.slow
 def test_verify_of_a_packed_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "out"
     command = ["pack", str(SHIPPED), "--format", "int8", "--output", str(folder), "--verify", "--json"]
@@ -145,6 +152,7 @@ def test_verify_of_a_packed_folder(tmp_path: Path, capfd: pytest.CaptureFixture[
 GREEDY = ["--no-measure", "--temperature", "0", "--max-new-tokens", "4", "--json"]
 
 
+@pytest.mark.slow
 def test_generate_and_pack_check_everything_if_asked(
     private_cache: Path,
     capfd: pytest.CaptureFixture[str],

@@ -18,10 +18,11 @@ from trimoe.domains import CPU
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile
 from trimoe.measure import calibration
-from trimoe.measure.calibration import FULL, QUICK, Scope
+from trimoe.measure.calibration import Scope
 from trimoe.measure.expert_timer import ExpertTimer
 
 TINY = Scope(("bf16", "int4"), ((64, 64), (256, 128)), (1, 4, 8), (2,), (128, 128, (4,)), 2)
+
 QUICKLY = functools.partial(calibration.measure_roofline, repeats=2, seconds=0.005)
 
 
@@ -31,6 +32,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "measure_roofline", QUICKLY)
 
 
+@pytest.mark.slow
 def test_the_profile_is_written_and_used(private_cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     outcome = run_here(["calibrate", "--quick", "--threads", "1", "--json"], capfd)
     assert (outcome.code, outcome.err) == (0, "")
@@ -60,6 +62,7 @@ def test_the_profile_is_written_and_used(private_cache: Path, capfd: pytest.Capt
     assert model.expert_ns(CPU, 4) == pytest.approx(max(largest.ns[1] * scale, reading_ns))
 
 
+@pytest.mark.slow
 def test_people_get_the_errors_and_the_path(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "new" / "here.json"
     outcome = run_here(["calibrate", "--quick", "--output", str(file)], capfd)
@@ -68,6 +71,7 @@ def test_people_get_the_errors_and_the_path(tmp_path: Path, capfd: pytest.Captur
     assert load_profile(file).name == "this-machine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["measuring", "writing"])
 def test_ctrl_c_leaves_what_was_there(
     moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -107,26 +111,3 @@ def test_bad_input_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRIMOE_AMX_EMULATED", "1")
         run_here(["calibrate"], capfd).assert_one_line("emulated AMX")
-
-
-def test_held_out_points_are_held_out() -> None:
-    for scope in (FULL, QUICK):
-        assert not set(scope.tokens) & set(scope.held_out)
-        assert scope.other[:2] not in scope.sizes
-        low, high = (hidden * inter for hidden, inter in scope.sizes)
-        assert low < scope.other[0] * scope.other[1] < high
-
-
-def test_samples_do_not_meet_warm_weights() -> None:
-    """Calls walk through all experts before one comes again."""
-    timer = ExpertTimer("bf16", 512, 512)
-    seen: list[list[int]] = []
-    with pytest.MonkeyPatch.context() as patch:
-        forward = lambda hidden, ids, *_: seen.append(sorted(set(ids.flatten().tolist())))  # noqa: E731
-        patch.setattr("trimoe.measure.expert_timer.moe_forward", forward)
-        samples = timer.samples_ns([1, 3], 4, lambda: None)
-    timer.close()
-    assert {count: len(one) for count, one in samples.items()} == {1: 4, 3: 4}
-    assert all(len(one) == 8 for one in seen) and len(seen) == 10
-    assert len({expert for one in seen[:2] for expert in one}) == 16
-    assert timer.caches_cold in (True, None)

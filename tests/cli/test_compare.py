@@ -43,7 +43,8 @@ def test_the_fastest_first_and_why_others_cannot(capfd: pytest.CaptureFixture[st
     assert "picky: expected a better machine" in out
 
 
-def test_a_machine_without_a_gpu(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.slow
+def test_a_machine_without_a_gpu_runs_what_can_do_without(capfd: pytest.CaptureFixture[str]) -> None:
     """Those run that can do without; each of the others says why not, in one line."""
     found = _json(capfd, "--ndp-dimms", "8")
     ran = {one["system"] for one in found["results"]}
@@ -54,7 +55,7 @@ def test_a_machine_without_a_gpu(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("three_systems")
-def test_systems_by_name(capfd: pytest.CaptureFixture[str]) -> None:
+def test_systems_are_compared_by_name_once_each(capfd: pytest.CaptureFixture[str]) -> None:
     found = _json(capfd, "--systems", "slow, n-cpu-moe,slow")
     assert sorted(one["system"] for one in found["results"]) == ["n-cpu-moe", "slow"]
     run_here([*SMALL, "--systems", "slow,magic"], capfd).assert_one_line(
@@ -66,13 +67,14 @@ def test_systems_by_name(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("three_systems")
-def test_a_single_output_token(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_single_output_token_is_enough(capfd: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "--output", "1"]) == 0
     assert "n-cpu-moe" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("three_systems")
-def test_the_bars(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_bars_are_written_where_asked(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     plot = tmp_path / "bars.png"
     assert main([*SMALL, "--plot", str(plot)]) == 0
     assert f"plot: {plot}" in capfd.readouterr().out

@@ -13,6 +13,8 @@ from trimoe.checkpoint.model_shape import model_names
 from trimoe.cli import completion
 from trimoe.policies import policy_names
 
+pytestmark = pytest.mark.slow
+
 
 def completed(line: str, folder: Path, **environment: str) -> list[str]:
     words = line.split(" ")

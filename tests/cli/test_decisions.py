@@ -35,6 +35,7 @@ def as_json(capfd: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [
@@ -71,6 +72,7 @@ def test_the_figures_fit_together(more: list[str], capfd: pytest.CaptureFixture[
             assert "GPU" not in {one["name"] for one in domains}
 
 
+@pytest.mark.slow
 def test_people_get_the_same_as_tables(capfd: pytest.CaptureFixture[str]) -> None:
     assert main([*ARGUMENTS, "--policy", "ktransformers", *WHOLE, "--set", "ktransformers.deferral=1"]) == 0
     out, _ = capfd.readouterr()
@@ -80,6 +82,7 @@ def test_people_get_the_same_as_tables(capfd: pytest.CaptureFixture[str]) -> Non
     assert "absent" not in out
 
 
+@pytest.mark.slow
 def test_dimms_are_one_row(capfd: pytest.CaptureFixture[str]) -> None:
     found = as_json(capfd, "--policy", "monde", *DIMMS)["decode"]["domains"]
     dimms = [one for one in found if one["name"].startswith("DIMM")]
@@ -91,7 +94,10 @@ def test_dimms_are_one_row(capfd: pytest.CaptureFixture[str]) -> None:
     assert human_ns(max(one["took_ns"] for one in dimms)) in row
 
 
-def test_a_timeline(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.slow
+def test_a_timeline_has_what_was_predicted_and_what_happened(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """What was predicted and what happened; a thread does one thing after the other."""
     path = tmp_path / "run.perfetto"
     as_json(capfd, "--policy", "hermes", *DIMMS, "--profile", str(path))
@@ -132,7 +138,8 @@ def a_trace(**changes: Any) -> Trace:
     return Trace(TraceMeta(**facts), ids, weights, step, np.zeros(49, np.int32))
 
 
-def test_a_trace_in_place_of_the_router(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.slow
+def test_a_trace_takes_the_place_of_the_router(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "t.parquet"
     write_trace(a_trace(), path)
     found = as_json(capfd, "--routing", str(path), "--policy", "moe-infinity", *WHOLE)
@@ -203,7 +210,7 @@ def test_nonsense_is_one_line(
         ({"layers": (1, 2, 3, 4)}, "MoE layers"),
     ],
 )
-def test_a_trace_of_another_model(
+def test_a_trace_of_another_model_is_one_line(
     changes: dict[str, Any], fragment: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     write_trace(a_trace(**changes), tmp_path / "t.parquet")
@@ -219,6 +226,7 @@ def test_a_trace_that_ends_too_early(tmp_path: Path, capfd: pytest.CaptureFixtur
     outcome.assert_one_line("tokens or more in the trace", "a shorter --prompt or fewer --max-new-tokens")
 
 
+@pytest.mark.slow
 def test_this_machine_needs_no_calibration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

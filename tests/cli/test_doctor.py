@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from support.amx import needs_avx512, run
-from support.shipped_model import SHIPPED
 from trimoe.cli.main import main
 from trimoe.hardware import cpu
 from trimoe.hardware.load import Load
@@ -35,7 +34,8 @@ def as_json(capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]
     return found
 
 
-def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.slow
+def test_people_see_every_part_of_the_machine(capsys: pytest.CaptureFixture[str]) -> None:
     shown = doctor(capsys, "--threads", "1")
     for part in (
         "CPU ",
@@ -55,7 +55,8 @@ def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert "GFLOP/s" in shown
 
 
-def test_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.slow
+def test_programs_see_the_chosen_entry_and_the_roofline(capsys: pytest.CaptureFixture[str]) -> None:
     found = as_json(capsys, "--threads", "1")
     (chosen,) = [row for row in found["kernel_table"] if row["chosen"]]
     assert chosen["isa"] == found["selected_isa"] == cpu.selected_isa()
@@ -81,36 +82,9 @@ def test_a_busy_machine_is_said(capsys: pytest.CaptureFixture[str], monkeypatch:
     assert (found["roofline"]["rounds"], found["roofline"]["unrest_pct"]) == (4, 96.0)
 
 
-def test_a_model_that_trimoe_knows(capsys: pytest.CaptureFixture[str]) -> None:
-    found = as_json(capsys, "deepseek-v2", "--no-measure")["model"]
-    assert (found["name"], found["own_format"], found["context_tokens"]) == ("deepseek-v2", "bf16", 1000)
-    assert [one["format"] for one in found["formats"]] == [
-        *("fp32", "bf16", "int8", "int4 g128", "fp8", "mxfp4")
-    ]
-    assert all(one["at_most_tokens_per_s"] is None for one in found["formats"])
-    assert as_json(capsys, "--no-measure")["model"] is None
-    shown = doctor(capsys, "deepseek-v2", "--threads", "1")
-    assert "deepseek-v2 on this machine" in shown and "bf16 (its own)" in shown
-    assert (
-        "a bound, not a prediction" in shown and "all needed: the experts, 26.0 GB of other weights" in shown
-    )
-
-
-def test_a_model_in_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = doctor(capsys, str(SHIPPED), "--no-measure")
-    assert "the best that fits: bf16 (`--format bf16`)" in shown
-    assert "tokens/s: not told where nothing was measured" in shown
-
-
-def test_no_such_model_is_told_before_anything_is_measured(
+def test_nothing_is_measured_where_nothing_is_to_be(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trimoe.cli.doctor.measure_roofline", None)
-    assert main(["doctor", "gpt-oss-20b"]) == 2
-    assert capsys.readouterr().err.endswith("got gpt-oss-20b; try gpt-oss-120b\n")
-
-
-def test_without_measuring(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(**_: object) -> None:
         raise AssertionError("measured all the same")
 
@@ -148,6 +122,7 @@ def test_the_override_is_honoured_or_refused(isa: str) -> None:
         assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 @needs_avx512
 def test_emulated_amx_is_said_loudly_and_not_measured() -> None:
     emulated = {"TRIMOE_CPU_ISA": "amx", "TRIMOE_AMX_EMULATED": "1"}
@@ -163,7 +138,8 @@ def test_emulated_amx_is_said_loudly_and_not_measured() -> None:
     assert json.loads(plain.stdout)["amx_emulated"] is False
 
 
-def test_ctrl_c_while_it_measures() -> None:
+@pytest.mark.slow
+def test_ctrl_c_ends_a_measurement() -> None:
     code = """
 import sys
 from trimoe.cli import doctor, main

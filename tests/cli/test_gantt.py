@@ -29,7 +29,7 @@ INTERVALS: list[list[Any]] = [
 ]
 
 
-def test_rows() -> None:
+def test_resources_that_do_the_same_share_a_row() -> None:
     rows = gantt._rows(RESOURCES, INTERVALS)
     names = ["gpu", "h2d", "d2h", "cpu", "channel0", "channel1-3", "dimm0"]
     assert [name for name, _ in rows] == names
@@ -39,7 +39,7 @@ def test_rows() -> None:
     assert [name for name, _ in rows] == ["channel0", "channel2", "dimm3"]
 
 
-def test_the_busiest_rows_and_one_of_each_kind() -> None:
+def test_the_busiest_rows_and_one_of_each_kind_are_shown() -> None:
     rows = gantt._rows(RESOURCES, INTERVALS)
     names = [name for name, _ in gantt._busiest(rows, 5)]
     assert names == ["gpu", "h2d", "cpu", "channel0", "dimm0"]  # not channel1-3, which is busier than the GPU
@@ -52,12 +52,13 @@ def test_names_for_people() -> None:
     assert names == ["GPU", "PCIe to GPU", "PCIe from GPU", "CPU", "channel 0", "channel 1-3", "DIMM 0"]
 
 
-def test_kinds() -> None:
+def test_every_task_has_its_kind() -> None:
     kinds = gantt._kinds(RESOURCES, INTERVALS, TASKS)
     wanted = ("fetch", "expert on the GPU", "expert on the CPU", "expert on a DIMM", "tokens", "other")
     assert kinds == dict(enumerate(wanted))
 
 
+@pytest.mark.slow
 def test_a_png_is_written(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     plot_gantt("a layer", RESOURCES, INTERVALS, TASKS, path)

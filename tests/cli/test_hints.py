@@ -58,13 +58,15 @@ SMALL += ["--input", "8", "--output", "3", "--system", "n-cpu-moe"]
         (["trace", "rec"], "`trimoe trace record`, or `trimoe trace --help`"),
     ],
 )
-def test_the_nearest_name(arguments: list[str], hint: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_nearest_name_is_the_hint(
+    arguments: list[str], hint: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     outcome = run_here(arguments, capfd)
     outcome.assert_one_line()
     assert outcome.err.partition("; try ")[2] == f"{hint}\n"
 
 
-def test_instruction_sets() -> None:
+def test_an_instruction_set_has_the_nearest_one_as_its_hint() -> None:
     command = [sys.executable, "-m", "trimoe.cli.main", "doctor", "--no-measure"]
     environment = os.environ | {"TRIMOE_CPU_ISA": "avx-2"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)

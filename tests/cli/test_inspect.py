@@ -54,7 +54,7 @@ def report(path: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return value
 
 
-def test_figures_of_a_plain_model(qwen: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_figures_are_those_of_the_tensors(qwen: Path, capsys: pytest.CaptureFixture[str]) -> None:
     got = report(qwen, capsys)
     tensors = load_file(qwen / "model.safetensors")
     sizes = {name: tensor.nbytes for name, tensor in tensors.items()}
@@ -104,7 +104,7 @@ def test_tied_embeddings_are_read_in_full(tmp_path: Path, capsys: pytest.Capture
     assert got["active_bytes_per_token"] == got["total_bytes"] - 9 * got["expert_bytes"]
 
 
-def test_shared_experts_dense_and_prediction_layers(
+def test_shared_experts_and_dense_and_prediction_layers_are_told_apart(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     routed = {"n_routed_experts": 4, "moe_intermediate_size": 24, "first_k_dense_replace": 1, "n_group": 1}
@@ -162,7 +162,9 @@ def test_a_format_that_cannot_be_packed_is_still_shown(
 
 
 @pytest.mark.parametrize("architecture", ["deepseek_v3", "qwen3_moe", "gpt_oss"])
-def test_quantised_checkpoints(architecture: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quantised_checkpoints_are_told_by_their_format(
+    architecture: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     save_quantised = save_mxfp4 if architecture == "gpt_oss" else save_fp8
     save_quantised(make_model(architecture, torch.bfloat16, **WIDE[architecture]), tmp_path)
     fmt, dtype = ("mxfp4", "MXFP4") if architecture == "gpt_oss" else ("fp8", "F8_E4M3")
@@ -193,7 +195,7 @@ def test_a_folder_that_was_packed(qwen: Path, tmp_path: Path, capsys: pytest.Cap
     assert got["total_bytes"] == sum(got["part_bytes"].values()) == sum(got["dtype_bytes"].values())
 
 
-def test_table_for_people(qwen: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_people_see_the_shape_and_the_sizes(qwen: Path, capsys: pytest.CaptureFixture[str]) -> None:
     inspect(qwen)
     out, err = capsys.readouterr()
     assert err == ""
@@ -230,7 +232,7 @@ def test_dense_model_is_refused(qwen: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--json"]])
-def test_bad_input_on_the_command_line(
+def test_bad_input_is_one_line(
     tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["inspect", str(tmp_path / "none"), *arguments]) == 2
@@ -240,7 +242,7 @@ def test_bad_input_on_the_command_line(
     assert err.count("\n") == 1
 
 
-def test_command_line(qwen: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_one_object_and_has_help(qwen: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "--json", str(qwen)]) == 0
     assert json.loads(capsys.readouterr().out)["experts"] == 5
     assert main(["inspect", "--help"]) == 0

@@ -159,7 +159,9 @@ def test_where_it_is_easily_lost(command: str) -> None:
     assert ended(started(*command.split())) == (130, "", "trimoe: interrupted\n")
 
 
-def test_a_module_that_swallows_it(tmp_path: os.PathLike[str]) -> None:
+def test_an_interrupt_that_a_module_swallows_ends_the_command_all_the_same(
+    tmp_path: os.PathLike[str],
+) -> None:
     assert ended(started("importing", str(tmp_path))) == (130, "", "trimoe: interrupted\n")
 
 

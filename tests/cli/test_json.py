@@ -69,7 +69,7 @@ def test_nearly_every_command_has_it() -> None:
 
 
 @pytest.mark.parametrize("path", WITH_JSON)
-def test_one_object_whatever_a_library_prints(
+def test_a_command_prints_one_object_whatever_a_library_prints(
     path: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert path in SMALL, f"give {path} small arguments in tests/support/commands.py"
@@ -103,13 +103,13 @@ def test_another_process_sees_one_object_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("system", policy_names())
-def test_every_system(system: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_every_system_gives_one_object(system: str, capfd: pytest.CaptureFixture[str]) -> None:
     outcome = run_here(["simulate", "--system", system, *WORKLOAD, "--json"], capfd)
     assert (outcome.code, outcome.err) == (0, "")
     assert the_object(outcome.out)["system"] == system
 
 
-def test_all_systems_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+def test_all_systems_together_give_one_object(capfd: pytest.CaptureFixture[str]) -> None:
     outcome = run_here(["compare", *WORKLOAD, "--json"], capfd)
     assert (outcome.code, outcome.err) == (0, "")
     found = the_object(outcome.out)
@@ -126,7 +126,7 @@ def test_the_solver_prints_nothing_for_people_either() -> None:
     assert (closed.returncode, closed.stderr) == (0, "")
 
 
-def test_a_reader_that_went_away_and_a_full_disk() -> None:
+def test_a_reader_that_went_away_and_a_full_disk_have_their_exit_codes() -> None:
     command = [sys.executable, "-m", "trimoe.cli.main", "doctor", "--no-measure", "--json"]
     reader, writer = os.pipe()
     os.close(reader)

@@ -71,5 +71,5 @@ def test_trace_writes_a_timeline(tmp_path: Path, capfd: pytest.CaptureFixture[st
         ["validate", "--only", "everything"],
     ],
 )
-def test_bad_arguments(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+def test_bad_arguments_are_one_line(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     run_here(["ndp", *arguments, "--json"], capfd).assert_one_line()

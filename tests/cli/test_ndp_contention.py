@@ -16,7 +16,7 @@ SHORT = ["ndp", "contention", "--duration-us", "20", "--host-gbps", "4", "--host
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def test_every_mode_at_every_point(capfd: pytest.CaptureFixture[str]) -> None:
+def test_every_mode_is_there_at_every_point(capfd: pytest.CaptureFixture[str]) -> None:
     assert main([*SHORT, "--ranks", "2", "--pattern", "random", "--json"]) == 0
     r = json.loads(capfd.readouterr().out)
     assert r["case"]["ranks"] == 2 and r["case"]["pattern"] == "random"
@@ -31,7 +31,7 @@ def test_every_mode_at_every_point(capfd: pytest.CaptureFixture[str]) -> None:
     assert points["host", 4.0]["row_switch_loss"] is None
 
 
-def test_the_table_and_the_plot(
+def test_the_table_and_the_plot_are_made(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MPLBACKEND", "tkagg")  # no window is opened whatever the user has
@@ -47,7 +47,7 @@ def test_the_table_and_the_plot(
     assert "matplotlib.pyplot" not in sys.modules
 
 
-def test_without_matplotlib_all_but_the_plot(
+def test_without_matplotlib_all_but_the_plot_is_there(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("matplotlib", "matplotlib.figure"):
@@ -92,7 +92,7 @@ def test_a_plot_that_cannot_be_written_leaves_nothing(
         ["--host-outstanding", "0"],
     ],
 )
-def test_bad_arguments(
+def test_bad_arguments_are_one_line(
     arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

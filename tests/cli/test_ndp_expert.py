@@ -20,7 +20,7 @@ def printed(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> dict[str
     return found
 
 
-def test_layouts(capfd: pytest.CaptureFixture[str]) -> None:
+def test_each_layout_is_told_as_the_emulator_says(capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ["expert", "--layout", "striped", "--dimms", "8", "--link-gbps", "50"]
     found = printed(arguments, capfd)
     assert found == expert_time(512, 256, 1, layout="striped", dimms=8, link_gbps=50.0).as_dict()
@@ -32,7 +32,7 @@ def test_layouts(capfd: pytest.CaptureFixture[str]) -> None:
     assert "gather" not in capfd.readouterr().out
 
 
-def test_modes(capfd: pytest.CaptureFixture[str]) -> None:
+def test_each_mode_is_told_as_the_emulator_says(capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ["expert", "--mode", "concurrent", "--host-gbps", "10"]
     found = printed(arguments, capfd)
     assert found == expert_time(512, 256, 1, mode="concurrent", host_gbps=10.0).as_dict()
@@ -40,7 +40,7 @@ def test_modes(capfd: pytest.CaptureFixture[str]) -> None:
     assert f"{100 * found['stream_share']:.1f} %, concurrent" in capfd.readouterr().out
 
 
-def test_step(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_step_is_told_as_the_emulator_says(capfd: pytest.CaptureFixture[str]) -> None:
     size = ["--layers", "3", "--experts", "20", "--topk", "2", "--tokens", "5"]
     arguments = ["step", *size, "--dimms", "4", "--seed", "7", "--skew", "1"]
     found = printed(arguments, capfd)
@@ -53,7 +53,7 @@ def test_step(capfd: pytest.CaptureFixture[str]) -> None:
     assert "of this machine" in out and "% of the time" in out
 
 
-def test_sweep(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_is_told_as_the_emulator_says(capfd: pytest.CaptureFixture[str]) -> None:
     found = printed(["sweep", "--dimms", "4"], capfd)
     assert found == json.loads(json.dumps(sweep_expert(512, 256, dimms=4).as_dict()))
     assert main(["ndp", "sweep", *SHAPE]) == 0
@@ -80,5 +80,5 @@ def test_sweep(capfd: pytest.CaptureFixture[str]) -> None:
         ["sweep", "--spec", "1600"],
     ],
 )
-def test_bad_arguments(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+def test_bad_arguments_are_one_line(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     run_here(["ndp", *arguments, "--json"], capfd).assert_one_line()

@@ -26,7 +26,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("path", [path for path, _ in all_commands()])
-def test_no_exponents(path: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_number_is_written_with_an_exponent(path: str, capfd: pytest.CaptureFixture[str]) -> None:
     outcome = run_here([*path.split(), *SMALL[path]], capfd)
     assert outcome.code == 0, outcome.err
     allowed = RELATIVE_ERRORS.get(path)
@@ -46,7 +46,9 @@ def test_no_exponents(path: str, capfd: pytest.CaptureFixture[str]) -> None:
         (["simulate", "--foresight", "0.5", "--batch", "99999999"], "to 1"),
     ],
 )
-def test_large_and_small_ones(arguments: list[str], words: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_large_and_small_numbers_read_as_digits(
+    arguments: list[str], words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     outcome = run_here(arguments, capfd)
     shown = outcome.out + outcome.err
     assert words in shown and not SCIENTIFIC.search(shown), shown

@@ -57,7 +57,7 @@ def test_a_folder_takes_the_place_of_the_model(
     run_here(["pack", str(SHIPPED), "--output", folder, "--json"], capfd).assert_one_line("a new folder")
 
 
-def test_words_for_people(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_people_read_what_was_packed_and_where(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for words in ("GB/s", "no time, they were there"):
         outcome = run_here(["pack", str(SHIPPED), "--format", "fp8"], capfd)
         assert (outcome.code, outcome.err) == (0, "")
@@ -76,7 +76,7 @@ def test_words_for_people(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
         (["--output"], "--output"),
     ],
 )
-def test_bad_arguments(arguments: list[str], fragment: str, tmp_path: Path) -> None:
+def test_bad_arguments_are_one_line(arguments: list[str], fragment: str, tmp_path: Path) -> None:
     run_without_torch(["pack", str(SHIPPED), *arguments], tmp_path).assert_one_line(fragment)
 
 
@@ -85,7 +85,7 @@ def test_a_bad_checkpoint_is_told_before_torch_is_imported(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("to_folder", [True, False])
-def test_ctrl_c(
+def test_ctrl_c_leaves_nothing(
     to_folder: bool,
     tmp_path: Path,
     private_cache: Path,

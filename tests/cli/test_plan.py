@@ -35,7 +35,7 @@ def _json(capfd: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     return json.loads(out)
 
 
-def test_the_best_of_all(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_best_of_all_comes_first(capfd: pytest.CaptureFixture[str]) -> None:
     found = _json(capfd, *LITE, "--batch", "16")
     best = found["best"]
     assert (best["system"], best["batch"], found["batches"]) == ("n-cpu-moe", 16, [16])
@@ -54,7 +54,7 @@ def test_the_best_of_all(capfd: pytest.CaptureFixture[str]) -> None:
     assert "gpu.half_tokens" in found["assumptions"]
 
 
-def test_one_part_more(capfd: pytest.CaptureFixture[str]) -> None:
+def test_each_part_more_is_told_with_what_it_gains(capfd: pytest.CaptureFixture[str]) -> None:
     """n-cpu-moe with half of the layers on the CPU gains from each part but the DIMMs."""
     lines = [*LITE, "--systems", "n-cpu-moe", "--set", "n-cpu-moe.n=13", "--batch", "16"]
     found = _json(capfd, *lines)
@@ -86,7 +86,7 @@ def test_a_machine_that_is_too_small_may_be_enough_with_a_part_more(
     assert _json(capfd, *LITE, *just)["best"]["tokens_per_s"] > 0
 
 
-def test_for_people(capfd: pytest.CaptureFixture[str]) -> None:
+def test_people_see_the_choice_its_memory_and_the_upgrades(capfd: pytest.CaptureFixture[str]) -> None:
     assert main([*LITE, "--batch", "16"]) == 0
     out = capfd.readouterr().out
     for words in (
@@ -113,7 +113,7 @@ def planner(**changes: Any) -> Planner:
     return Planner(shape, "bf16", 64, 9, routing=routing, **given | changes)
 
 
-def test_the_best_batch_of_each_system() -> None:
+def test_each_system_has_its_best_batch() -> None:
     """As trying every pair one by one says."""
     profile, one, calls = load_profile("t4"), planner(), list[None]()
     found = one.search(profile, (1, 8, 64), lambda: calls.append(None))

@@ -14,7 +14,9 @@ SMALL = ["--experts", "24", "--hidden", "512", "--inter", "256", "--batch", "16"
 
 @pytest.mark.parametrize("policy", ["trimoe", "n-cpu-moe"])
 @pytest.mark.parametrize("dimms", ["3", "16"])
-def test_figures(policy: str, dimms: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_figures_are_there_for_every_policy(
+    policy: str, dimms: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert main(["policy", "bench", "--policy", policy, "--dimms", dimms, *SMALL, "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
     assert (found["policy"], found["experts"], found["dimms"]) == (policy, 24, int(dimms))
@@ -23,7 +25,7 @@ def test_figures(policy: str, dimms: str, capfd: pytest.CaptureFixture[str]) -> 
     assert 0 < found["mean_us"] <= found["max_us"]
 
 
-def test_for_people(capfd: pytest.CaptureFixture[str]) -> None:
+def test_people_see_a_table(capfd: pytest.CaptureFixture[str]) -> None:
     machine = ["--dimms", "0", "--hardware", "a100-8452y"]
     assert main(["policy", "bench", "--policy", "n-cpu-moe", *machine, *SMALL]) == 0
     out = capfd.readouterr().out
@@ -41,5 +43,7 @@ def test_for_people(capfd: pytest.CaptureFixture[str]) -> None:
         (["--repeats", "0"], "repeats"),
     ],
 )
-def test_bad_input(arguments: list[str], complaint: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_line(
+    arguments: list[str], complaint: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     run_here(["policy", "bench", *arguments], capfd).assert_one_line(complaint)

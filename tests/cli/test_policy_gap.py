@@ -9,7 +9,6 @@ import pytest
 
 from support.command_line import run_here
 from trimoe.cli.main import main
-from trimoe.policies import policy_type, registry
 
 GAP = ["policy", "gap", "--policy", "n-cpu-moe"]
 
@@ -21,7 +20,7 @@ def _json(capfd: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     return json.loads(out)
 
 
-def test_gap(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_gap_is_the_same_again_and_none_among_its_own_ways(capfd: pytest.CaptureFixture[str]) -> None:
     facts = _json(capfd, *GAP, "--instances", "40", "--seed", "7")
     assert (facts["policy"], facts["instances"], facts["seed"]) == ("n-cpu-moe", 40, 7)
     assert (facts["experts_max"], facts["dimms"], facts["exact"]) == (12, 4, True)
@@ -34,7 +33,7 @@ def test_gap(capfd: pytest.CaptureFixture[str]) -> None:
     assert _json(capfd, *GAP, "--instances", "40", "--seed", "8")["mean_gap_pct"] != facts["mean_gap_pct"]
 
 
-def test_gap_of_other_machines_and_of_large_layers(capfd: pytest.CaptureFixture[str]) -> None:
+def test_other_machines_and_large_layers_have_gaps_too(capfd: pytest.CaptureFixture[str]) -> None:
     there = ["--hardware", "a100-8452y", "--model", "mixtral-8x7b", "--experts-max", "8"]
     facts = _json(capfd, *GAP, *there, "--instances", "10")
     assert (facts["hardware"], facts["model"], facts["dimms"]) == ("a100-8452y", "mixtral-8x7b", 0)
@@ -46,7 +45,7 @@ def test_gap_of_other_machines_and_of_large_layers(capfd: pytest.CaptureFixture[
     assert localized["mean_gap_pct"] > striped["mean_gap_pct"]  # the CPU reads through one channel
 
 
-def test_gap_for_people(capfd: pytest.CaptureFixture[str]) -> None:
+def test_people_see_the_gap_and_its_own_kinds_of_choice(capfd: pytest.CaptureFixture[str]) -> None:
     outcome = run_here([*GAP, "--instances", "5"], capfd)
     assert outcome.code == 0 and outcome.err == ""
     lines = outcome.out.splitlines()
@@ -66,30 +65,7 @@ def test_gap_for_people(capfd: pytest.CaptureFixture[str]) -> None:
         (["--instances", "0"], "--instances"),
     ],
 )
-def test_bad_input(arguments: list[str], fragment: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_line(
+    arguments: list[str], fragment: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     run_here([*GAP, *arguments], capfd).assert_one_line(fragment)
-
-
-def test_options(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    found = _json(capfd, "policy", "options", "flexgen")["systems"]["flexgen"]
-    assert found["about"] == policy_type("flexgen").about
-    listed = {one["option"]: one for one in found["options"]}
-    assert (
-        listed["attention"]["choices"] == ["auto", "cpu", "gpu"] and listed["attention"]["default"] == "auto"
-    )
-    assert listed["gpu_batch"]["low"] == 0 and listed["gpu_batch"]["high"] == 2**20
-    monkeypatch.setattr(registry, "_TABLE", {name: registry._TABLE[name] for name in ("hermes", "moe-gen")})
-    every = _json(capfd, "policy", "options")["systems"]
-    assert list(every) == ["hermes", "moe-gen"]
-    switch = next(one for one in every["hermes"]["options"] if one["option"] == "remap")
-    assert switch == {
-        "option": "remap",
-        "type": "bool",
-        "default": True,
-        "choices": ["on", "off"],
-        "about": "even out DIMMs once a window",
-    }
-    outcome = run_here(["policy", "options", "hermes"], capfd)
-    assert outcome.code == 0 and "window" in outcome.out and "1 to 10,000" in outcome.out
-    assert "remap" in outcome.out and "on, off" in outcome.out
-    run_here(["policy", "options", "oracle"], capfd).assert_one_line("a system out of")

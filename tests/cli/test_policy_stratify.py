@@ -13,7 +13,7 @@ from trimoe.cli.main import main
 SMALL = ["policy", "stratify", "--clusters", "4"]
 
 
-def test_without_torch(tmp_path: Path) -> None:
+def test_it_works_without_torch(tmp_path: Path) -> None:
     done = run_without_torch([*SMALL, "--slots", "4", "--json"], tmp_path)
     assert (done.code, done.err, done.out.count("\n")) == (0, "", 1)
     found = json.loads(done.out)
@@ -23,7 +23,7 @@ def test_without_torch(tmp_path: Path) -> None:
         assert rates["random"] == 0.125 < rates["stratified"] <= rates["oracle"]
 
 
-def test_for_people(capfd: pytest.CaptureFixture[str]) -> None:
+def test_people_see_the_same_rates_under_the_same_seed(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(SMALL) == 0
     out = capfd.readouterr().out
     for text in ("8 of 32 experts", "oracle", "experts by chance", "25.0 %", "Probed 4 of 32 requests"):

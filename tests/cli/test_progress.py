@@ -64,7 +64,7 @@ def test_long_work_says_what_how_much_and_how_fast(enabled: bool, capsys: pytest
     ]
 
 
-def test_steps(capsys: pytest.CaptureFixture[str]) -> None:
+def test_steps_are_said_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
     def work(clock: Clock) -> None:
         with progress_steps("simulating", 2000, clock=clock) as step:
             for _ in range(2000):
@@ -88,7 +88,7 @@ def test_what_is_cut_short_is_not_called_done(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_a_bar_in_a_terminal(
+def test_a_terminal_gets_a_bar(
     enabled: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)

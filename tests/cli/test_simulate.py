@@ -30,7 +30,7 @@ def _json(capfd: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     return json.loads(out)
 
 
-def test_json(capfd: pytest.CaptureFixture[str]) -> None:
+def test_json_has_the_figures_of_the_simulation(capfd: pytest.CaptureFixture[str]) -> None:
     found = _json(capfd, *SMALL)
     assert (found["system"], found["model"], found["hardware"]) == (
         "n-cpu-moe",
@@ -66,7 +66,7 @@ def test_options_reach_the_simulation(capfd: pytest.CaptureFixture[str]) -> None
     assert (even["routing"]["skew"], even["routing"]["shape"]) == (0, "zipf")
 
 
-def test_a_machine_without_a_gpu(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_machine_without_a_gpu_is_simulated(capfd: pytest.CaptureFixture[str]) -> None:
     """With emulated DIMMs on its eight channels, or with nothing but its CPU."""
     trimoe = [*SMALL, "--system", "trimoe", "--phase", "decode", "--steps", "2"]
     found = _json(capfd, *trimoe, "--ndp-dimms", "8", "--profile-set", "ndp.tflops=0.25")
@@ -80,7 +80,7 @@ def test_a_machine_without_a_gpu(capfd: pytest.CaptureFixture[str]) -> None:
     run_here([*trimoe, "--ndp-dimms", "5"], capfd).assert_one_line("got 5 DIMMs, 8 channels of 1", "8 DIMMs")
 
 
-def test_for_people(capfd: pytest.CaptureFixture[str]) -> None:
+def test_people_see_phases_and_utilisation(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(SMALL) == 0
     out = capfd.readouterr().out
     for words in (
@@ -94,7 +94,7 @@ def test_for_people(capfd: pytest.CaptureFixture[str]) -> None:
         assert words in out
 
 
-def test_the_shipped_model_with_its_own_trace(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_shipped_model_runs_on_its_own_trace(capfd: pytest.CaptureFixture[str]) -> None:
     found = _json(
         capfd,
         *SMALL,
@@ -112,12 +112,12 @@ def test_the_shipped_model_with_its_own_trace(capfd: pytest.CaptureFixture[str])
     assert (decode["steps"], decode["simulated_steps"]) == (99, 64)
 
 
-def test_without_torch(tmp_path: Path) -> None:
+def test_it_works_without_torch(tmp_path: Path) -> None:
     outcome = run_without_torch([*SMALL, "--json"], tmp_path)
     assert (outcome.code, outcome.err) == (0, "") and json.loads(outcome.out)["tokens_per_s"] > 0
 
 
-def test_ctrl_c(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_it(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     plan = NCpuMoe.plan
 

@@ -44,7 +44,7 @@ def _json(capfd: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     return json.loads(out)
 
 
-def test_record_then_stats(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_was_recorded_has_statistics(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     prompts, path = tmp_path / "prompts.txt", tmp_path / "a.parquet"
     prompts.write_text("import os\n\nThe king\n")
     facts = _json(capfd, *RECORD, "--prompt", "In the", "--prompts", str(prompts), "--output", str(path))
@@ -108,7 +108,7 @@ def test_the_shipped_trace_is_what_recording_gives(tmp_path: Path) -> None:
     assert np.quantile(np.abs(ours.scores - theirs), 0.99) < 0.02
 
 
-def test_stats_for_people_and_the_plot(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_people_see_statistics_and_a_plot(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     plot = tmp_path / "a.png"
     assert main(["trace", "stats", "--plot", str(plot)]) == 0
     out = capfd.readouterr().out
@@ -127,7 +127,7 @@ def test_stats_for_people_and_the_plot(tmp_path: Path, capfd: pytest.CaptureFixt
     assert main(["trace", "stats", "--phase", "prefill", "--plot", str(plot)]) == 0  # one step: no drift
 
 
-def test_generate_then_stats(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_was_generated_has_statistics(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path, again, larger = (tmp_path / f"{name}.parquet" for name in "abc")
     facts = _json(capfd, *SMALL, "--skew", "1", "--drift", "0.8", "--seed", "7", "--output", str(path))
     generator = facts["details"]["generator"]
@@ -175,7 +175,7 @@ def test_stats_and_generate_work_without_torch(tmp_path: Path) -> None:
     assert other.code == 0  # it has the shape that the shipped model has
 
 
-def test_without_pyarrow_one_line(
+def test_without_pyarrow_it_is_one_line(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("pyarrow", "pyarrow.parquet"):
@@ -213,7 +213,7 @@ def test_without_pyarrow_one_line(
         (["record", "nowhere", "--output", "a"], "nowhere"),
     ],
 )
-def test_bad_input(
+def test_bad_input_is_one_line(
     arguments: list[str],
     fragment: str,
     tmp_path: Path,
@@ -227,7 +227,7 @@ def test_bad_input(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "empty.txt"]
 
 
-def test_a_trace_of_another_model(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_trace_of_another_model_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = str(tmp_path / "a.parquet")
     assert main([*SMALL, "--experts", "16", "--output", path]) == 0
     run_here(["trace", "stats", path, "--model", str(SHIPPED)], capfd).assert_one_line(

@@ -115,7 +115,9 @@ def batches(draw: st.DrawFn) -> list[tuple[list[Task], int, list[Change]]]:
 
 @settings(deadline=None)
 @given(batches())
-def test_as_a_clock_that_ticks(given_batches: list[tuple[list[Task], int, list[Change]]]) -> None:
+def test_it_ends_as_a_clock_that_ticks_does(
+    given_batches: list[tuple[list[Task], int, list[Change]]],
+) -> None:
     clock, ticking = Clock(N_RESOURCES), Ticking()
     n = 0
     for tasks, until, changes in given_batches:

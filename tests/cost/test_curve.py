@@ -7,9 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimoe.cost.curve import LookupCurve, RampCurve, never_falling
-from trimoe.cost.rates import measured_curve, peak_tflops
-from trimoe.errors import InputError
-from trimoe.hardware.profile import CpuProfile, ExpertTable, GpuProfile
 
 POINTS = st.dictionaries(st.integers(1, 5000), st.floats(1, 1e9), min_size=1, max_size=12)
 
@@ -20,18 +17,18 @@ def curve_of(points: dict[int, float]) -> tuple[list[int], list[float], LookupCu
 
 
 @given(POINTS)
-def test_exact_at_the_nodes(points: dict[int, float]) -> None:
+def test_a_curve_is_exact_at_its_nodes(points: dict[int, float]) -> None:
     tokens, ns, curve = curve_of(points)
     assert [curve(count) for count in tokens] == ns
 
 
 @given(POINTS, st.integers(1, 10_000), st.integers(1, 10_000))
-def test_never_falls(points: dict[int, float], a: int, b: int) -> None:
+def test_a_curve_never_falls(points: dict[int, float], a: int, b: int) -> None:
     _, _, curve = curve_of(points)
     assert curve(min(a, b)) <= curve(max(a, b)) * (1 + 1e-12)
 
 
-def test_straight_between_flat_before_and_on_after() -> None:
+def test_a_curve_is_straight_between_flat_before_and_goes_on_after() -> None:
     curve = LookupCurve((2, 10, 20), (100.0, 180.0, 380.0))
     assert [curve(count) for count in (1, 2, 6, 15, 25)] == [100, 100, 140, 280, 480]
     assert LookupCurve((4,), (100.0,))(12) == 300
@@ -62,32 +59,3 @@ def test_never_falling_is_the_nearest_such_sequence(values: list[float]) -> None
         for i in range(n)
     ]
     assert never_falling(values) == pytest.approx(nearest, abs=1e-6)
-
-
-def table(hidden: int, ns: float, weights: str = "bf16", domain: str = "cpu") -> ExpertTable:
-    return ExpertTable(domain, weights, hidden, 10, (1, 3), (ns, 2 * ns), "a test")
-
-
-def test_tables_are_taken_by_format_domain_and_size() -> None:
-    tables = (table(100, 1000.0), table(300, 2000.0), table(200, 7.0, "int8"), table(200, 9.0, domain="gpu"))
-
-    def at(hidden: int, tokens: int = 1, weights: str = "bf16") -> float:
-        curve = measured_curve(tables, "cpu", weights, hidden, 10)
-        assert curve is not None
-        return curve(tokens)
-
-    assert [at(100), at(300), at(200), at(250)] == pytest.approx([1000, 2000, 1500, 1750])
-    assert [at(50), at(600)] == pytest.approx([500, 4000]), "beyond the sizes in proportion"
-    assert at(200, 2) == pytest.approx(2250)
-    assert at(200, weights="int8") == 7
-    assert measured_curve(tables, "cpu", "fp8", 200, 10) is None
-
-
-def test_formats_fall_back_to_what_the_unit_has() -> None:
-    cpu = CpuProfile("cpu", 4, {"fp32": 1.0, "int8": 4.0}, 1.0, 0.0)
-    gpu = GpuProfile("gpu", {"fp16": 65.0, "int8": 130.0}, 1.0, 0.0, 1 << 34, 300.0)
-    assert [peak_tflops(cpu, one) for one in ("bf16", "int4", "mxfp4")] == [1, 4, 1]
-    assert [peak_tflops(gpu, one) for one in ("bf16", "int8", "int4", "fp8")] == [65, 130, 65, 65]
-    only_int8 = CpuProfile("odd", 4, {"int8": 4.0}, 1.0, 0.0)
-    with pytest.raises(InputError, match=r"odd.*bf16.*got peaks for int8"):
-        peak_tflops(only_int8, "bf16")

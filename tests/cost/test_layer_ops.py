@@ -18,7 +18,7 @@ def shape(name: str) -> ModelShape:
     return load_model_shape(name)
 
 
-def test_mixtral_at_decode() -> None:
+def test_mixtral_at_decode_is_what_one_counts_by_hand() -> None:
     """32 heads of 128, 8 of keys and values; 5 requests with 100 tokens each in their caches."""
     found = layer_ops(shape("mixtral-8x7b"), 5, 1, 100, moe=True)
     qkv, out = 4096 * 4096 + 4096 * 8 * 256, 4096 * 4096 + 4096 * 8
@@ -30,7 +30,7 @@ def test_mixtral_at_decode() -> None:
     assert found.new_kv_bytes == 5 * 8 * 256 * 2
 
 
-def test_mixtral_at_prefill() -> None:
+def test_mixtral_at_prefill_is_what_one_counts_by_hand() -> None:
     """3 prompts of 7 tokens: 28 pairs each, and every key is read once."""
     found = layer_ops(shape("mixtral-8x7b"), 3, 7, 7, moe=True)
     assert found.attention.flops == 3 * 28 * 32 * 512
@@ -71,7 +71,7 @@ def seen(new_tokens: int, context: int, window: int) -> tuple[int, int]:
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 300), st.integers(0, 300), st.integers(1, 3))
-def test_sliding_windows_pair_by_pair(new_tokens: int, before: int, requests: int) -> None:
+def test_sliding_windows_are_counted_pair_by_pair(new_tokens: int, before: int, requests: int) -> None:
     """gpt-oss: every second layer sees 128 tokens, the query's own among them."""
     model, context = shape("gpt-oss-120b"), before + new_tokens
     assert (model.attention.window, model.attention.window_layers, model.moe.layers) == (128, 18, 36)
@@ -97,7 +97,7 @@ def test_a_mean_micro_batch_counts_in_proportion() -> None:
     assert half.attention.kv_bytes * 2 == one.attention.kv_bytes
 
 
-def test_the_cache_of_all_layers() -> None:
+def test_the_cache_is_that_of_all_layers() -> None:
     assert kv_bytes(shape("mixtral-8x7b"), 3, 1000) == 3 * 1000 * 32 * 8 * 256 * 2
     assert kv_bytes(shape("deepseek-v2"), 2, 10) == 2 * 10 * 60 * 576 * 2
     # What a window has left behind is not kept.
@@ -105,7 +105,7 @@ def test_the_cache_of_all_layers() -> None:
     assert kv_bytes(shape("gpt-oss-120b"), 1, 100) == 36 * 100 * 8 * 128 * 2
 
 
-def test_the_head_and_hidden_states() -> None:
+def test_the_head_and_hidden_states_are_what_one_counts_by_hand() -> None:
     op = head_op(shape("mixtral-8x7b"), 6)
     assert (op.flops, op.weight_bytes, op.kv_bytes) == (2 * 6 * 32000 * 4096, 2 * 32000 * 4096, 0)
     assert hidden_bytes(shape("deepseek-v2"), 7) == 7 * 5120 * 2

@@ -39,7 +39,7 @@ def test_the_page_s_example_runs() -> None:
     exec(compile(code, "docs/cost.md", "exec", dont_inherit=True), {})
 
 
-def test_the_published_table_of_one_expert() -> None:
+def test_one_expert_takes_what_was_published() -> None:
     """47.19 MB: 0.336 ms on a DIMM, 1.342 ms over one channel, 0.168 ms over eight, 0.737 ms over PCIe."""
     model = published()
     assert model.expert_bytes == 2 * 3 * 5120 * 1536

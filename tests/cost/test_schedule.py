@@ -71,7 +71,7 @@ def by_ticks(tasks: list[Task]) -> tuple[list[int], list[int]]:
 
 
 @given(task_lists())
-def test_as_a_clock_that_ticks(tasks: list[Task]) -> None:
+def test_it_ends_as_a_clock_that_ticks_does(tasks: list[Task]) -> None:
     found = schedule(tasks, N_RESOURCES)
     start, end = by_ticks(tasks)
     assert (list(found.start_ns), list(found.end_ns)) == (start, end)

@@ -123,7 +123,7 @@ def test_packed_experts_at_a_bad_address_are_errors(address: int, message: str) 
 
 
 @pytest.mark.parametrize("weights", ["fp32", "bf16", "int8", "int4", "fp8", "mxfp4"])
-def test_probe_of_every_format(weights: str) -> None:
+def test_every_format_has_a_probe(weights: str) -> None:
     assert all(gflops > 0 for gflops in _cpu.probe_gflops(weights, 0.001, 2, 2))
 
 

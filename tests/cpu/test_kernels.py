@@ -119,7 +119,7 @@ def test_integer_results_are_the_formula_s_to_the_bit(isa: str, name: str, rows:
 @pytest.mark.parametrize("hidden", ["fp32", "bf16", "fp16"])
 @every_format
 @every_entry
-def test_any_activation_dtype(isa: str, name: str, hidden: str) -> None:
+def test_any_activation_dtype_is_computed(isa: str, name: str, hidden: str) -> None:
     problem = make_problem(Case("mixed", tokens=17, hidden=70), name, hidden)
     assert rel_error(run(isa, problem), problem.exact()) <= tolerance(name, hidden)
 
@@ -127,7 +127,7 @@ def test_any_activation_dtype(isa: str, name: str, hidden: str) -> None:
 @pytest.mark.parametrize("k", [1, 31, 33, 63, 65, 127, 129, 257])
 @every_format
 @every_entry
-def test_any_tail_of_k(isa: str, name: str, k: int) -> None:
+def test_any_tail_of_k_is_computed(isa: str, name: str, k: int) -> None:
     """As the inner size of both matrices, for few rows and for more than a tile has."""
     for tokens in (2, 40):
         problem, exact = solved(Case("tail", tokens, k, k, experts=1, topk=1), name)
@@ -230,7 +230,7 @@ def test_every_half_is_read_exactly(isa: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh", "relu2"])
 @every_entry
-def test_activation_over_its_whole_range(isa: str, activation: str) -> None:
+def test_an_activation_is_right_over_its_whole_range(isa: str, activation: str) -> None:
     """An ungated expert with unit matrices is the activation itself, from -1e4 to 1e4."""
     hidden = torch.cat([-torch.logspace(4, -8, 500), torch.zeros(1), torch.logspace(-8, 4, 500)])[:, None]
     case = Case("unit", tokens=1001, hidden=1, inter=1, experts=1, topk=1, activation=activation, gated=False)

@@ -28,13 +28,14 @@ for case in CASES:
 
 
 @pytest.mark.parametrize("nodes", NODES)
-def test_queue_nodes_and_placing(nodes: str) -> None:
+def test_queues_nodes_and_places_are_right(nodes: str) -> None:
     result = run([program("numa_check")], trap=None, changes={"TRIMOE_NUMA_FAKE": nodes})
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.startswith(f"{min(int(nodes), MOST)} nodes"), result.stdout
 
 
-def test_the_same_bits_on_any_number_of_nodes() -> None:
+@pytest.mark.slow
+def test_any_number_of_nodes_gives_the_same_bits() -> None:
     outputs = []
     for nodes in NODES:
         changes = {"TRIMOE_NUMA_FAKE": nodes, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -36,6 +36,7 @@ def results(request: pytest.FixtureRequest) -> dict[Any, Any]:
     return {"head": head, **{(row["case"], row["format"]): row for row in rows}}
 
 
+@pytest.mark.slow
 def test_the_twin_has_the_entry_and_does_not_choose_it(results: dict[Any, Any]) -> None:
     assert results["head"]["isas"][-2:] == ["onednn", "ref"]
     assert results["head"]["selected"] == _cpu.selected_isa()

@@ -146,7 +146,7 @@ def test_padding_is_zero(name: str) -> None:
 
 
 @pytest.mark.parametrize("weights", [name for name in FORMATS if "a16" not in name])
-def test_bytes_of_a_layer(weights: str) -> None:
+def test_a_layer_has_the_bytes_of_its_format(weights: str) -> None:
     """Bits of a code and of its share of a scale, and nothing else where sizes are whole tiles."""
     bits = {"fp32": 32, "bf16": 16, "int8": 8 + 32 / 2048, "int4": 4 + 16 / 128, "int4_g64": 4 + 16 / 64,
             "int4_g32": 4 + 16 / 32, "fp8": 8 + 32 / 128 / 16, "mxfp4": 4 + 8 / 32}  # fmt: skip
@@ -166,7 +166,7 @@ LAYER_ERRORS = {"int8": 0.026, "int4": 0.172, "int4_g64": 0.160, "int4_g32": 0.1
 
 
 @pytest.mark.parametrize("name", LAYER_ERRORS)
-def test_error_of_a_gaussian_layer(name: str) -> None:
+def test_a_gaussian_layer_has_the_error_of_its_format(name: str) -> None:
     problem, exact = _gaussian_layer(name), _gaussian_layer("fp32")
     bf16 = {part: tensor.bfloat16().float() for part, tensor in exact.parts.items()}
     exact.layer = pack(exact.case.spec("fp32"), bf16)

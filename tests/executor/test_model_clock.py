@@ -163,7 +163,7 @@ def test_a_relayout_that_is_taken_off_was_none() -> None:
     assert layers.executor.relaid == 1 and layers.states[2].layout[2] == STRIPED
 
 
-def test_when_each_resource_will_be_free() -> None:
+def test_it_knows_when_each_resource_will_be_free() -> None:
     """All that waits counts, of moves that nobody waits for as well."""
     layers = Layers(0, 1)
     res, first = simple.cost().resources, layers.layer(0, NOBODY, Prefetch(1, 2), Prefetch(2, 2))
@@ -175,7 +175,7 @@ def test_when_each_resource_will_be_free() -> None:
     assert second.idle_ns[res.d2h] == pytest.approx(second.now_ns - first.now_ns)
 
 
-def test_what_a_layer_took_by_domain() -> None:
+def test_it_knows_what_a_layer_took_by_domain() -> None:
     """What each computed; copies are no domain's."""
     layers = Layers(0)
     layers.layer(0, NOBODY)
@@ -192,7 +192,7 @@ def test_what_a_layer_took_by_domain() -> None:
     assert done.predicted_ns == done.took_ns, "the clock is the cost core's"
 
 
-def test_what_dimms_took() -> None:
+def test_it_knows_what_dimms_took() -> None:
     policy, cost = policy_of("trimoe"), cost_of(NDP)
     states = states_of(policy)
     counts = random_counts(np.random.default_rng(0), cost, 32)

@@ -53,7 +53,7 @@ def test_every_interval_is_there(tmp_path: Path) -> None:
         assert starts == sorted(starts)
 
 
-def test_a_part_of_it_and_the_same_bytes_again(tmp_path: Path) -> None:
+def test_a_part_is_written_alone_and_always_as_the_same_bytes(tmp_path: Path) -> None:
     first, second, part = (tmp_path / f"{name}.json" for name in "abc")
     write_timeline(first, clock_process(_clock(), NAMES))
     write_timeline(second, clock_process(_clock(), NAMES))
@@ -63,7 +63,7 @@ def test_a_part_of_it_and_the_same_bytes_again(tmp_path: Path) -> None:
     assert write_timeline(part, clock_process(Clock(3), NAMES)) == 0 and _events(part)[1] == []
 
 
-def test_bad_input(tmp_path: Path) -> None:
+def test_bad_input_is_one_line(tmp_path: Path) -> None:
     for path, clock, names, text in (
         (tmp_path / "a.txt", _clock(), NAMES, "ends with .json"),
         (tmp_path / "none" / "a.json", _clock(), NAMES, "can be written"),
@@ -75,7 +75,7 @@ def test_bad_input(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_several_processes(tmp_path: Path) -> None:
+def test_several_processes_have_one_timeline(tmp_path: Path) -> None:
     """Each with threads of its own, and the second one later."""
     path = tmp_path / "a.perfetto"
     real = Process("real", ("CPU",), [(0, 5.0, 7.4, "a", {"tokens": 3}), (0, 7.4, 7.45, "too short", {})])

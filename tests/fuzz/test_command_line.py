@@ -13,6 +13,8 @@ from support.command_line import run_here
 from support.commands import SMALL, all_commands, make_ready
 from support.fuzz import fuzz
 
+pytestmark = pytest.mark.slow
+
 TEXTS = (
     *(
         "",
@@ -107,7 +109,7 @@ def with_value(path: str, parameter: Any, value: str) -> list[str]:
 
 
 @fuzz(120)
-def test_odd_values(
+def test_odd_values_are_one_line_or_work(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     make_ready(tmp_path, monkeypatch)

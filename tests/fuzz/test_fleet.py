@@ -7,11 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pytest
+
 from support.fuzz import fuzz
 from support.ndp_core import NUMBERS, Case, Problem
 from support.ndp_fleet import clocks, distance, expected, outcome, place, problem, weights_of
 from trimoe.errors import InputError
 from trimoe.ndp import LAYOUTS, Fleet, NdpError
+
+pytestmark = pytest.mark.slow
 
 DIMMS, EXPERTS, TURNS = 4, 8, 25
 CASE = Case(hidden=64, inter=96, tokens=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 
+import pytest
 import torch
 
 from support.cases import DTYPES, FORMATS, INTEGER, Case, make_problem, rel_error
@@ -13,6 +14,8 @@ from support.packed import decode
 from trimoe import _cpu
 from trimoe.layer.expert_layer import ExpertLayer, LayerSpec, Source
 from trimoe.layer.op import forward_on, source_of
+
+pytestmark = pytest.mark.slow
 
 ENTRIES = [entry["isa"] for entry in _cpu.kernel_table() if entry["supported"]]
 ACTIVATIONS = ["silu", "gelu", "gelu_tanh", "relu2", "swiglu_oai"]

@@ -29,6 +29,8 @@ from trimoe.cli import main as program
 from trimoe.cli.interrupts import leave
 from trimoe.store import cache, folder_writer, new_folder, packed_file
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = {
     "cache": ["pack", "source"],
     "folder": ["pack", "source", "--output", "packed"],
@@ -225,7 +227,9 @@ def stopped(choose: random.Random, name: str, place: Place, before: Entries, was
 
 
 @fuzz(rounds=8)
-def test_whole_or_not_at_all(seed: int, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_killed_leaves_the_whole_or_nothing(
+    seed: int, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TRIMOE_CACHE", str(place.folder / "cache"))
     choose = random.Random(seed)
     name = choose.choice(list(COMMANDS))

@@ -16,6 +16,8 @@ from support import moe_types
 from support.fuzz import fuzz
 from support.moe_types import KNOWN, REFUSED, SIZES, tiny_config, tiny_model
 
+pytestmark = pytest.mark.slow
+
 TYPES = {name: auto for name, auto in moe_types.moe_types().items() if name in KNOWN - REFUSED.keys()}
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 TOPK = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")

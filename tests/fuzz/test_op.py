@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
@@ -16,6 +17,8 @@ from support.fuzz import fuzz
 from support.fuzz_child import Child
 from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
 from trimoe.layer.op import moe_forward
+
+pytestmark = pytest.mark.slow
 
 CALLS = 40  # of a round, in one fork
 Arguments = dict[str, Any]

@@ -43,6 +43,8 @@ from trimoe.store.expert_store import ExpertStore, layer_specs
 from trimoe.store.pack import pack_to_folder
 from trimoe.store.packed_folder import PACKED_FILE, PackedFolder, problem_in_folder
 
+pytestmark = pytest.mark.slow
+
 Result = TypeVar("Result")
 Way = Callable[[random.Random, bytes], bytes]
 Opened = tuple[dict[int, LayerSpec], dict[int, bytes]]  # the layers of the experts, and their packed bytes

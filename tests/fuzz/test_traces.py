@@ -20,6 +20,8 @@ from trimoe.errors import InputError
 from trimoe.trace import Trace, TraceMeta, read_trace, trace_stats, write_trace
 from trimoe.trace.routing import MAX_EXPERTS
 
+pytestmark = pytest.mark.slow
+
 KEY = b"trimoe.trace"
 INTS = ("step", "layer", "token", "request")
 TYPES = (pa.int8(), pa.int64(), pa.uint32(), pa.float64(), pa.string(), pa.list_(pa.int32()), pa.bool_())

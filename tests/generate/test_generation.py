@@ -44,6 +44,7 @@ def model() -> Any:
     return trimoe.load(SHIPPED, cache=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [["input_ids", "token_type_ids", "attention_mask"], ["input_ids"]])
 def test_a_tokenizer_that_returns_more_or_less_than_the_model_takes(model: Any, names: list[str]) -> None:
     usual, other = load_tokenizer(SHIPPED), load_tokenizer(SHIPPED)

@@ -17,6 +17,8 @@ from trimoe.errors import InputError
 from trimoe.generate.generation import Sampling, generate
 from trimoe.generate.record import RoutingRecorder, record_trace
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ["And God said", "import os", "The king"]
 SAMPLING = Sampling(max_new_tokens=6, seed=5)
 

@@ -14,7 +14,6 @@ from trimoe.hardware.load import Load
 from trimoe.hardware.machine import Machine, Memory, detect_machine
 from trimoe.hardware.numa import NumaNode
 from trimoe.hardware.roofline import Roofline
-from trimoe.hardware.torch_state import starting_threads
 
 from .fake_cpu import FakeCpu
 
@@ -71,61 +70,46 @@ def test_a_good_machine_gets_no_hint(machine: Machine) -> None:
     assert hints(machine) == ""
 
 
-def test_a_forced_slower_entry(machine: Machine) -> None:
+def test_a_forced_slower_entry_is_said(machine: Machine) -> None:
     fake = FakeCpu(missing=("amx_tile",), lacks={"amx": "CPUID lacks amx_tile"}, chosen="avx2")
     assert "unset it, and trimoe uses avx512," in hints(machine, fake, forced="avx2")
     assert "TRIMOE_CPU_ISA" not in hints(machine, forced="amx")
 
 
-def test_emulated_amx(machine: Machine) -> None:
+def test_emulated_amx_is_said(machine: Machine) -> None:
     assert "AMX is emulated, for tests only" in hints(machine, emulation_wanted=True)
     lacking = FakeCpu(lacks={"amx": "the trap is not loaded"}, missing=("amx_tile",), chosen="avx512")
     assert "no effect here: the trap is not loaded" in hints(machine, lacking, emulation_wanted=True)
     assert "mulated" not in hints(machine, lacking)
 
 
-def test_reference_loops_only(machine: Machine) -> None:
+def test_a_machine_with_reference_loops_only_is_said(machine: Machine) -> None:
     fake = FakeCpu(
         arch="aarch64", os={}, lacks=dict.fromkeys(("avx512", "avx512_bf16", "avx2"), "x"), chosen="ref"
     )
     assert "reference loops" in hints(machine, fake)
 
 
-def test_an_instruction_set_that_the_os_hides(machine: Machine) -> None:
+def test_an_instruction_set_that_the_os_hides_is_said(machine: Machine) -> None:
     states = {"avx": True, "avx512": False, "amx": True}
     fake = FakeCpu(os=states, lacks={"avx512": "OS", "avx512_bf16": "OS"}, chosen="avx2")
     assert "AVX-512 BF16, AVX-512, AVX-512 VNNI: in the CPU, but hidden by the OS" in hints(machine, fake)
 
 
-def test_threads(machine: Machine) -> None:
+def test_fewer_or_more_threads_than_cores_are_said(machine: Machine) -> None:
     assert "set OMP_NUM_THREADS=8" in hints(machine, threads=1)
     assert "wait for each other" in hints(machine, threads=16)
     assert "one core only" in hints(replace(machine, n_usable_threads=1), threads=1)
     assert "limits this process to 1.5 of 8 cores" in hints(replace(machine, cpu_quota_cores=1.5))
 
 
-def test_memory(machine: Machine) -> None:
+def test_what_slows_or_limits_memory_is_said(machine: Machine) -> None:
     assert "transparent huge pages are off" in hints(replace(machine, transparent_huge_pages="never"))
     assert "limits memory to 2.0 GB" in hints(replace(machine, memory=Memory(2 * 10**9, 10**9, 2 * 10**9)))
     nodes = (NumaNode(0, (0,), 1, 1), NumaNode(1, (1,), 1, 1))
     assert "numactl --interleave=all" in hints(replace(machine, numa_nodes=nodes))
 
 
-def test_gpu_without_driver(machine: Machine) -> None:
+def test_a_gpu_without_a_driver_is_said(machine: Machine) -> None:
     assert "no driver serves it" in hints(replace(machine, gpu=GpuState((), None, 1)))
     assert "GPU" not in hints(replace(machine, gpu=GpuState(("H100",), "1", 1)))
-
-
-@pytest.mark.parametrize(
-    ("environment", "arch", "expected"),
-    [
-        ({}, "x86_64", 4),
-        ({"OMP_NUM_THREADS": "3"}, "x86_64", 3),
-        ({"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "2"}, "x86_64", 2),
-        ({"OMP_NUM_THREADS": "7,2"}, "x86_64", 4),
-        ({"OMP_NUM_THREADS": "7"}, "aarch64", 7),
-        ({"OMP_NUM_THREADS": "many"}, "x86_64", 4),
-    ],
-)
-def test_threads_that_torch_starts_with(environment: dict[str, str], arch: str, expected: int) -> None:
-    assert starting_threads(environment, cores=4, arch=arch)[0] == expected

@@ -21,7 +21,7 @@ def verdicts(fake: FakeCpu) -> dict[str, InstructionSet]:
     return {one.name: one for one in explain(CpuFeatures(**fake.features()), table)}
 
 
-def test_a_machine_with_everything() -> None:
+def test_a_machine_with_everything_uses_the_preferred_entry() -> None:
     found = verdicts(FakeCpu())
     assert found["AMX-BF16"].used
     assert found["AMX-BF16"].why == "used"

@@ -17,7 +17,7 @@ def write(
     (root / "proc/pressure/cpu").write_text(pressure + "full avg10=99.00 avg60=0.00 avg300=0.00 total=0\n")
 
 
-def test_the_median_of_several_looks(tmp_path: Path) -> None:
+def test_the_median_of_several_looks_counts(tmp_path: Path) -> None:
     write(tmp_path, 4)
     slept: list[float] = []
     moments = iter((1, 9, 4, 4))  # after the first look: tasks that run, this process with them
@@ -48,17 +48,17 @@ def test_a_kernel_that_tells_nothing(tmp_path: Path) -> None:
         (Load(0.5, None, None), 2, False),
     ],
 )
-def test_busy(load: Load, cores: int, busy: bool) -> None:
+def test_a_machine_is_busy_when_others_run(load: Load, cores: int, busy: bool) -> None:
     assert load.is_busy(cores) is busy
 
 
-def test_in_words() -> None:
+def test_the_load_is_told_in_words() -> None:
     assert Load(3.26, 3, 38.0).in_words() == (
         "3 other tasks running, load average 3.3, tasks wait for a CPU 38 % of the time"
     )
     assert Load(None, 1, None).in_words() == "1 other task running"
 
 
-def test_this_machine() -> None:
+def test_this_machine_has_a_load() -> None:
     found = read_load()
     assert (found.others or 0) >= 0 and 0 <= (found.pressure_pct or 0) <= 100

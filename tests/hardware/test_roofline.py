@@ -98,6 +98,7 @@ def test_the_probe_outgrows_the_cache_but_not_the_memory() -> None:
     assert probe_size_bytes(300 << 20, 400 << 20) == 100 << 20
 
 
+@pytest.mark.slow
 def test_a_real_measurement_is_plausible() -> None:
     found = measure_roofline(threads=1, repeats=2, seconds=0.01)
     assert 0.1 < found.bandwidth_gbps < 10_000

@@ -24,6 +24,7 @@ def logits(model: Any) -> torch.Tensor:
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_computed_as_eager_does(name: str, tmp_path: Path) -> None:
     model = make_model("qwen3_moe", torch.float32, hidden_act=name)

@@ -41,8 +41,9 @@ def generate(model: Path, capfd: pytest.CaptureFixture[str], *more: str) -> Outc
     return run_here(["generate", str(model), "--no-measure", "--max-new-tokens", "2", "--json", *more], capfd)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [LlamaConfig, Qwen2Config])
-def test_a_dense_model(config: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_dense_model_is_one_line(config: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
     dense = config(**sizes, num_attention_heads=4, num_key_value_heads=2)
     AutoModelForCausalLM.from_config(dense).save_pretrained(tmp_path / "dense")
@@ -64,7 +65,7 @@ def test_a_tensor_that_is_missing(model: Path, capfd: pytest.CaptureFixture[str]
     generate(model, capfd).assert_one_line("1 missing", f"{LAYER}.input_layernorm.weight")
 
 
-def test_a_tensor_of_another_shape(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_tensor_of_another_shape_is_one_line(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     edit_tensors(model, input_layernorm__weight=torch.ones(3))
     generate(model, capfd).assert_one_line("1 of another shape", f"{LAYER}.input_layernorm.weight")
 
@@ -98,18 +99,18 @@ def test_a_config_that_no_model_can_be_built_from(
     generate(model, capfd).assert_one_line()
 
 
-def test_no_tokenizer(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_tokenizer_is_one_line(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for file in model.glob("tokenizer*"):
         file.unlink()
     generate(model, capfd).assert_one_line(f"a tokenizer in {model}")
 
 
-def test_a_corrupted_tokenizer(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_corrupted_tokenizer_is_one_line(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (model / "tokenizer.json").write_text('{"version": "1.0"}')
     generate(model, capfd).assert_one_line(f"a tokenizer in {model}")
 
 
-def test_a_tokenizer_of_another_model(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_tokenizer_of_another_model_is_one_line(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     tensors = load_file(model / "model.safetensors")
     for name, rows in (("model.embed_tokens.weight", 40), ("lm_head.weight", 40)):
         if name in tensors:
@@ -119,7 +120,7 @@ def test_a_tokenizer_of_another_model(model: Path, capfd: pytest.CaptureFixture[
     generate(model, capfd).assert_one_line("token ids below 40")
 
 
-def test_an_empty_prompt(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_prompt_is_one_line(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     generate(model, capfd, "--prompt", "").assert_one_line("an empty prompt")
 
 
@@ -128,7 +129,7 @@ def test_a_prompt_that_is_too_long(model: Path, capfd: pytest.CaptureFixture[str
     generate(model, capfd, "--prompt", "x q " * limit).assert_one_line(f"{limit} positions")
 
 
-def test_too_many_new_tokens(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_too_many_new_tokens_are_one_line(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     generate(model, capfd, "--max-new-tokens", "999999").assert_one_line("--max-new-tokens")
     text = ["generate", str(model), "--no-measure", "--max-new-tokens", "999999"]  # without --json
     run_here(text, capfd).assert_one_line("--max-new-tokens")  # the prompt is not printed either
@@ -144,6 +145,7 @@ QUERY = "self_attn__q_proj__weight"
 EXPERT = "mlp__experts__3__up_proj__weight"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "fragment"),
     [
@@ -188,6 +190,7 @@ def test_numbers_that_a_format_cannot_hold(model: Path, capfd: pytest.CaptureFix
     generate(model, capfd, "--format", "int8").assert_one_line("NaN or infinity", "experts.3.up_proj.weight")
 
 
+@pytest.mark.slow
 def test_fp8_is_fine_without_damage(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     convert_to_fp8(model)
     outcome = generate(model, capfd)

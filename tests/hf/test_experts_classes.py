@@ -68,6 +68,7 @@ def test_the_walk_finds_what_there_is() -> None:
         assert all(SHARED.search(other) for other in others), (name, others)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "name"), CLASSES)
 def test_every_experts_class_is_computed_or_refused(
     module: str, name: str, monkeypatch: pytest.MonkeyPatch

@@ -15,6 +15,8 @@ from trimoe.hf.in_module import repack
 from trimoe.hf.quantizer import expert_modules
 from trimoe.layer import experts_op
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("architecture", CONFIGS)
 def test_fp32_logits_match_eager(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +128,7 @@ def test_weights_that_a_hook_computes_are_right() -> None:
             experts.down_proj_g.mul_(2)
 
 
-def test_copies_and_threads() -> None:
+def test_a_copy_has_weights_of_its_own_whoever_calls_first() -> None:
     """A copy of the model has weights of its own; the first pass of either may be that of many threads."""
     model = make_model("qwen3_moe", torch.float32)
     model.set_experts_implementation("trimoe")
@@ -168,7 +170,7 @@ def test_experts_are_exported(strict: bool) -> None:
         torch.testing.assert_close(program.module()(*call), experts(*call), atol=0, rtol=0)
 
 
-def test_generate_and_compile_fullgraph() -> None:
+def test_text_is_the_same_and_a_full_graph_compiles() -> None:
     model = make_model("qwen3_moe", torch.float32)
     outputs = {}
     for implementation in ("eager", "trimoe"):

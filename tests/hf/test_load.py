@@ -25,6 +25,7 @@ def _save(architecture: str, dtype: torch.dtype, folder: Path) -> torch.Tensor:
         return model(token_ids()).logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", CONFIGS)
 def test_load_gives_the_same_logits_without_expert_parameters(architecture: str, tmp_path: Path) -> None:
     expected = _save(architecture, torch.float32, tmp_path / "model")
@@ -36,7 +37,7 @@ def test_load_gives_the_same_logits_without_expert_parameters(architecture: str,
             torch.testing.assert_close(model(token_ids()).logits, expected, atol=1e-5, rtol=0)
 
 
-def test_plain_from_pretrained_with_quant_method_in_the_config(tmp_path: Path) -> None:
+def test_from_pretrained_loads_what_the_config_says_is_trimoe_s(tmp_path: Path) -> None:
     expected = _save("mixtral", torch.float32, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "trimoe"}
@@ -47,7 +48,7 @@ def test_plain_from_pretrained_with_quant_method_in_the_config(tmp_path: Path) -
         torch.testing.assert_close(model(token_ids()).logits, expected, atol=1e-5, rtol=0)
 
 
-def test_from_pretrained_with_a_trimoe_config(tmp_path: Path, private_cache: Path) -> None:
+def test_from_pretrained_takes_a_trimoe_config(tmp_path: Path, private_cache: Path) -> None:
     expected = _save("olmoe", torch.float32, tmp_path)
     config = trimoe.TrimoeConfig(cache=False)
     model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -80,6 +81,7 @@ def test_packing_shows_a_bar_with_its_speed(tmp_path: Path, capfd: pytest.Captur
     assert "Packing experts" not in capfd.readouterr().err  # mapped from the cache: nothing to wait for
 
 
+@pytest.mark.slow
 def test_fp16_checkpoints_are_kept_exactly(tmp_path: Path) -> None:
     _save("qwen3_moe", torch.float16, tmp_path)
     model = trimoe.load(tmp_path, dtype=torch.float32)
@@ -90,7 +92,7 @@ def test_fp16_checkpoints_are_kept_exactly(tmp_path: Path) -> None:
         )
 
 
-def test_no_second_copy_of_an_expert(tmp_path: Path) -> None:
+def test_there_is_no_second_copy_of_an_expert(tmp_path: Path) -> None:
     _save("qwen3_moe", torch.bfloat16, tmp_path)
     model = trimoe.load(tmp_path)
     held = sum(p.numel() * p.element_size() for p in model.parameters())
@@ -119,8 +121,11 @@ def test_experts_that_cannot_be_taken_over_are_an_error(tmp_path: Path) -> None:
         trimoe.load(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lost", "is_needed"), [("mtp.norm.weight", False), ("model.norm.bias", True)])
-def test_a_tensor_that_only_the_index_has(lost: str, is_needed: bool, tmp_path: Path) -> None:
+def test_a_tensor_that_only_the_index_has_is_named_where_it_is_needed(
+    lost: str, is_needed: bool, tmp_path: Path
+) -> None:
     expected = _save("qwen3_moe", torch.float32, tmp_path)
     path = tmp_path / "model.safetensors.index.json"
     index = json.loads(path.read_text())
@@ -134,6 +139,7 @@ def test_a_tensor_that_only_the_index_has(lost: str, is_needed: bool, tmp_path: 
             torch.testing.assert_close(trimoe.load(tmp_path)(token_ids()).logits, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -142,13 +148,14 @@ def test_a_tensor_that_only_the_index_has(lost: str, is_needed: bool, tmp_path: 
         ({"device_map": "auto"}, "a model on the CPU"),
     ],
 )
-def test_bad_arguments_of_load(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_bad_arguments_of_load_are_one_line(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
     _save("qwen3_moe", torch.float32, tmp_path)
     with pytest.raises(InputError, match=message):
         trimoe.load(tmp_path, **arguments)
 
 
-def test_the_packing_of_the_config_and_of_the_call(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_packing_of_the_call_counts_more_than_the_config_s(tmp_path: Path) -> None:
     """config.json says how the experts are packed; an argument of `load` counts more."""
     _save("qwen3_moe", torch.bfloat16, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -167,6 +174,7 @@ def test_the_packing_of_the_config_and_of_the_call(tmp_path: Path) -> None:
     assert plain.trimoe_store.layers[0].spec.format_name == "int4 g32"
 
 
+@pytest.mark.slow
 def test_arguments_for_transformers_are_handed_on(tmp_path: Path) -> None:
     _save("qwen3_moe", torch.float32, tmp_path)
     config = transformers.AutoConfig.from_pretrained(tmp_path)

@@ -100,13 +100,15 @@ RIGHT: dict[str, Arguments] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", RIGHT)
-def test_right_logits(folder: Path, way: Callable[..., Any], name: str) -> None:
+def test_the_logits_are_those_of_transformers(folder: Path, way: Callable[..., Any], name: str) -> None:
     expected = logits(plain(folder, RIGHT[name](folder)))
     torch.testing.assert_close(logits(way(folder, RIGHT[name](folder))), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_sets_of_weights_differ(folder: Path) -> None:
     """Else the test above could not fail."""
     of_sets = [*SETS, {"use_safetensors": False}]
@@ -187,6 +189,7 @@ def test_the_cache_of_one_set_of_files_is_not_that_of_another(folder: Path, priv
     assert len(list(private_cache.glob("*.experts"))) == len(SETS)
 
 
+@pytest.mark.slow
 def test_the_files_that_config_json_names(tmp_path: Path) -> None:
     """`transformers_weights`: a file or an index of any name."""
     write_folder(tmp_path)
@@ -212,7 +215,7 @@ def test_an_adapter_in_the_folder_is_told(tmp_path: Path) -> None:
             way(tmp_path, {})
 
 
-def test_a_state_dict_instead_of_files(folder: Path) -> None:
+def test_a_state_dict_instead_of_files_needs_a_folder_of_experts(folder: Path) -> None:
     """Nothing to take experts from, unless a folder is named for them."""
     whole = scaled_model(1.0)
     arguments = {"config": whole.config, "state_dict": whole.state_dict()}

@@ -26,8 +26,11 @@ def logits(model: Any) -> torch.Tensor:
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", TYPES)
-def test_right_or_refused(model_type: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_every_type_is_right_or_refused(
+    model_type: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     try:
         model = tiny_model(TYPES[model_type], tiny_config(model_type))
         expected = logits(model)

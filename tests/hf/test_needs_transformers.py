@@ -17,6 +17,8 @@ COMMAND = "from trimoe.cli.main import main; sys.exit(main(sys.argv[1:]))"
 LOAD = f"import trimoe; trimoe.load({str(SHIPPED)!r})"
 OP = """
 import torch, trimoe
+
+pytestmark = pytest.mark.slow
 spec = trimoe.LayerSpec(experts=4, hidden=64, inter=32)
 layer = trimoe.ExpertLayer(spec)
 ids, weights = torch.zeros(3, 2, dtype=torch.int64), torch.ones(3, 2)
@@ -64,7 +66,7 @@ def test_commands_that_run_none(arguments: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["load", "TrimoeConfig"])
-def test_the_package_itself(name: str, tmp_path: Path) -> None:
+def test_the_package_says_that_models_need_transformers(name: str, tmp_path: Path) -> None:
     code = LOAD if name == "load" else "import trimoe; trimoe.TrimoeConfig()"
     last = python(tmp_path, WITHOUT + code).err.splitlines()[-1]
     assert last.startswith("trimoe.errors.InputError: expected transformers, which models need; got none")
@@ -72,7 +74,7 @@ def test_the_package_itself(name: str, tmp_path: Path) -> None:
     assert last.startswith("trimoe.errors.InputError: expected Python with docstrings")
 
 
-def test_the_op_and_the_layer(tmp_path: Path) -> None:
+def test_the_op_and_the_layer_need_no_transformers(tmp_path: Path) -> None:
     for code, flags in ((WITHOUT + OP, ()), (OP, ("-OO",))):
         outcome = python(tmp_path, code, flags=flags)
         assert (outcome.code, outcome.out, outcome.err) == (0, "torch.Size([3, 64])\n", "")

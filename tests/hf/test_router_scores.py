@@ -50,8 +50,9 @@ def seen(model: Any) -> tuple[RouterScores, list[tuple[torch.Tensor, ...]]]:
     return scores, rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", sorted(KNOWN & set(moe_types())))
-def test_every_type(model_type: str) -> None:
+def test_every_type_has_scores_or_is_refused(model_type: str) -> None:
     model = tiny_model(moe_types()[model_type], tiny_config(model_type))
     try:
         blocks = moe_blocks(model)
@@ -109,7 +110,7 @@ def test_what_no_function_fits() -> None:
     assert alike.function is None  # the sigmoid fits as well
 
 
-def test_more_classes_than_experts_and_skipped_choices() -> None:
+def test_classes_that_are_no_experts_and_skipped_choices_are_left_out() -> None:
     """The classes behind the experts compute nothing, and what chose one has no weight."""
     for topk, nobody in ((2, -1), (1, 0)):
         logits, ids, weights = chosen_by("softmax", 40, topk)
@@ -119,7 +120,7 @@ def test_more_classes_than_experts_and_skipped_choices() -> None:
         assert found is not None and torch.equal(found, logits.softmax(-1)[:, :6])
 
 
-def test_probabilities_in_place_of_logits() -> None:
+def test_probabilities_may_stand_in_place_of_logits() -> None:
     logits, ids, weights = chosen_by("softmax", 40)
     scores = RouterScores(8)
     scores.see(logits.softmax(-1), ids, weights * torch.rand(8)[ids])

@@ -22,6 +22,7 @@ def _stored(model: torch.nn.Module) -> list[StoredExperts]:
     return [module for module in model.modules() if isinstance(module, StoredExperts)]
 
 
+@pytest.mark.slow
 def test_a_deep_copy_shares_the_layers_and_outlives_the_model() -> None:
     model = trimoe.load(SHIPPED)
     with torch.inference_mode():
@@ -44,6 +45,7 @@ def test_a_pickle_says_what_to_do(save: object) -> None:
     torch.save(model.state_dict(), io.BytesIO())  # everything but the experts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
 def test_a_loaded_model_is_exported(strict: bool) -> None:
     """For use in this process: see tests/layer/test_op_processes.py for another one."""

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 import torch
 from transformers.conversion_mapping import get_model_conversion_mapping
 
 from support.tiny_models import make_model
-from trimoe.checkpoint.checkpoint import Checkpoint
 from trimoe.errors import InputError
-from trimoe.hf.dequantize import apply_scales
 from trimoe.hf.tensor_targets import Target, check_expert_targets, tensor_targets
 
 MLP = "model.layers.1.mlp"
+
 EXPERT = f"{MLP}.experts.3.up_proj.weight"
 
 
@@ -45,13 +41,3 @@ def test_experts_that_another_layer_would_get() -> None:
     with pytest.raises(InputError, match=r"experts\.3.* got .*layers\.2\.mlp.*key_mapping"):
         check_expert_targets(moved, modules)
     check_expert_targets(moved, {0: "model.layers.0.mlp.experts"})  # no layer that was taken
-
-
-def test_scales_of_a_parameter_that_was_computed_from_codes(write_checkpoint: Callable[..., Path]) -> None:
-    """What was fused or split from codes would be multiplied by the scales of a part of it."""
-    name, model = "weight", torch.nn.Linear(4, 2)
-    tensors = {name: ("F8_E4M3", (2, 4)), "scale": ("F32", (1, 1))}
-    with Checkpoint(write_checkpoint({}, {"model.safetensors": tensors})) as checkpoint:
-        apply_scales(model, checkpoint, {name: "scale"}, {name: Target("vision.weight", True)})
-        with pytest.raises(InputError, match=r"weight as it is.* Linear that computes weight"):
-            apply_scales(model, checkpoint, {name: "scale"}, {name: Target("weight", True)})

@@ -102,7 +102,7 @@ def test_weights_are_small_and_bf16_one_tensor_per_expert() -> None:
     assert experts <= names
 
 
-def test_shape() -> None:
+def test_the_shipped_model_has_enough_layers_and_experts() -> None:
     config = AutoConfig.from_pretrained(FOLDER)
     assert config.model_type == "qwen3_moe"
     assert config.num_hidden_layers >= 4
@@ -143,6 +143,7 @@ def test_tokenizer_has_every_byte(tokenizer: Any) -> None:
     assert len(tokenizer) == AutoConfig.from_pretrained(FOLDER).vocab_size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [BOOK, CODE], ids=["book", "code"])
 def test_predicts_text_it_never_saw(model: Any, tokenizer: Any, text: str) -> None:
     bits, _ = run(model, tokenizer, text)
@@ -159,6 +160,7 @@ def bits_per_byte(model: Any, tokenizer: Any, text: str) -> float:
     return float(nats) / math.log(2) / len(text.encode())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("weights", "group", "activations", "at_most"),
     [
@@ -183,6 +185,7 @@ def test_no_format_changes_what_it_predicts(
         assert abs(bits_per_byte(packed, tokenizer, text) / exact - 1) < at_most
 
 
+@pytest.mark.slow
 def test_routing_is_real(model: Any, tokenizer: Any) -> None:
     _, book = run(model, tokenizer, BOOK)
     _, code = run(model, tokenizer, CODE)

@@ -6,12 +6,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from support.subprocesses import run_python
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE, PAGE = ROOT / "examples" / "embed_op.py", ROOT / "docs" / "embedding.md"
 
 
+@pytest.mark.slow
 def test_the_example_runs_without_transformers() -> None:
     code = f"import runpy, sys; sys.modules['transformers'] = None; runpy.run_path({str(EXAMPLE)!r})"
     layer, result = run_python(code).splitlines()

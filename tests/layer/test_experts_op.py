@@ -107,14 +107,15 @@ def packings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_every_layout(name: str) -> None:
+def test_every_layout_is_computed(name: str) -> None:
     module, call = Experts(name), _call()
     with torch.no_grad():
         torch.testing.assert_close(module(*call), module.exact(*call), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_opcheck(name: str) -> None:
+def test_opcheck_passes(name: str) -> None:
     module = Experts(name).requires_grad_(False)
     arguments = (*_call(), list(module.parameters()), *module.layout)
     torch.library.opcheck(torch.ops.trimoe.experts.default, arguments)
@@ -186,6 +187,7 @@ CHANGES: dict[str, Callable[[Experts], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["eager", "compiled"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_changed_parameters_are_packed_again(change: str, way: str) -> None:
@@ -201,7 +203,7 @@ def test_changed_parameters_are_packed_again(change: str, way: str) -> None:
     assert not torch.equal(before, after)
 
 
-def test_parameters_made_under_inference_mode() -> None:
+def test_parameters_made_under_inference_mode_are_packed_anew() -> None:
     """torch counts no writes to those at all."""
     with torch.inference_mode():
         module, call = Experts(), _call()
@@ -318,6 +320,7 @@ def _run_threads(bodies: list[Callable[[], None]]) -> None:
         thread.join()
 
 
+@pytest.mark.slow
 def test_an_exported_module_runs_in_another_process(tmp_path: Path) -> None:
     """It holds its weights and no handle."""
     module, call = Experts("gpt_oss"), _call()
@@ -377,6 +380,6 @@ def test_bad_parameters_are_errors() -> None:
             module(*_call())
 
 
-def test_on_meta_for_shapes() -> None:
+def test_on_meta_only_shapes_are_computed() -> None:
     module, call = Experts().to("meta"), [tensor.to("meta") for tensor in _call()]
     assert module(*call).shape == (TOKENS, HIDDEN) and module(*call).is_meta

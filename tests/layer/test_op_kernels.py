@@ -166,6 +166,7 @@ def _close_layers() -> Any:
     _layers.clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("bad", BAD)
 def test_every_way_refuses_alike(bad: str, way: str) -> None:
@@ -176,6 +177,7 @@ def test_every_way_refuses_alike(bad: str, way: str) -> None:
     assert message in line and "; got " in line and "; try " in line
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
 @pytest.mark.parametrize("way", WAYS)

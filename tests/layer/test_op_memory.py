@@ -37,7 +37,7 @@ def test_a_storage_that_was_taken_away_is_an_error(name: str, size: int) -> None
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_views_into_the_middle_of_a_storage(name: str) -> None:
+def test_views_into_the_middle_of_a_storage_are_read_to_their_end(name: str) -> None:
     """Offsets, gaps, and a last element that ends where the storage does."""
     arguments = _arguments()
     expected = _call(arguments)
@@ -151,6 +151,7 @@ assert call(50).isfinite().all()
 """
 
 
+@pytest.mark.slow
 def test_no_memory_for_the_rows_is_one_line_and_the_next_call_goes_on() -> None:
     line = run_python(NO_ROOM)
     assert line.startswith("trimoe: expected ") and "bytes of memory; got none; try fewer tokens" in line
@@ -183,6 +184,7 @@ print("whole")
 """
 
 
+@pytest.mark.slow
 def test_ids_that_change_during_a_call_write_nowhere_else() -> None:
     """Counted once and read again, they would be written beyond the rows that were counted."""
     assert run_python(MUTATION) == "whole\n"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from support.subprocesses import run_python
 from trimoe import _ndp
 from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
@@ -54,6 +56,7 @@ except RuntimeError as error:
 """
 
 
+@pytest.mark.slow
 def test_an_exported_graph_never_finds_another_process_s_layer(tmp_path: Path) -> None:
     file = str(tmp_path / "program.pt2")
     run_python(EXPORT.format(seed=1) + SAVE.format(file=file))
@@ -90,6 +93,7 @@ case = Case("fork", tokens=4000, hidden=64, inter=64, experts=4)
 """
 
 
+@pytest.mark.slow
 def test_a_child_computes_with_threads_that_stay() -> None:
     """The pool's threads are not forked; torch would wait for them for ever, in `torch.equal` too."""
     lines = run_python(
@@ -104,6 +108,7 @@ def test_a_child_computes_with_threads_that_stay() -> None:
     assert lines.splitlines() == ["True", "True", "(True, None)", "True"]
 
 
+@pytest.mark.slow
 def test_a_child_keeps_its_handles_and_makes_its_own() -> None:
     lines = run_python(
         FORK + "p = make_problem(Case('small', tokens=2)); expected = call(p)\n"
@@ -115,6 +120,7 @@ def test_a_child_keeps_its_handles_and_makes_its_own() -> None:
     assert kept == "True" and int(theirs) >> 24 != int(lines[1]) >> 24
 
 
+@pytest.mark.slow
 def test_a_fork_while_others_open_and_close_layers() -> None:
     """The child must not inherit a lock that a thread held which is not there any more."""
     lines = run_python(

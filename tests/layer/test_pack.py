@@ -215,6 +215,7 @@ def test_a_mapped_layer_keeps_its_owner_until_it_is_closed() -> None:
     assert alive() is None
 
 
+@pytest.mark.slow
 def test_closing_a_mapped_layer_holds_up_no_other_thread() -> None:
     """What it let go of runs Python, with the GIL given up in between, while others ask for their layers."""
     code = """

@@ -22,6 +22,7 @@ def _compile(source: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_declarations_match_the_installed_torch(tmp_path: Path) -> None:
     """extern "C" functions cannot be overloaded: a different declaration does not compile."""
     source = "#include <torch/csrc/stable/c/shim.h>\n#include <bindings/op/torch_abi.h>\n"
@@ -29,6 +30,7 @@ def test_declarations_match_the_installed_torch(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ours", "wrong"),
     [

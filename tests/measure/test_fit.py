@@ -25,7 +25,7 @@ def machine(total_gib: float, free_gib: float) -> Machine:
     return replace(detect_machine(), memory=memory, last_level_cache_bytes=32 << 20)
 
 
-def test_a_known_model() -> None:
+def test_a_known_model_has_its_sizes() -> None:
     """Qwen3-30B-A3B: 48 layers of 128 experts of 3 * 2048 * 768 weights, top 8, 4 KV heads of 128."""
     needs = model_needs("qwen3-30b-a3b")
     expert = 3 * 2048 * 768
@@ -94,7 +94,7 @@ def test_a_packed_folder_has_one_format(tmp_path: Path, capfd: pytest.CaptureFix
     assert only.expert_bytes == predict_memory(folder).packed_expert_bytes
 
 
-def test_neither_a_name_nor_a_folder(tmp_path: Path) -> None:
+def test_what_is_neither_a_name_nor_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a model out of .* or a checkpoint folder.*try qwen3-30b-a3b"):
         model_needs("qwen3-30b")
     with pytest.raises(InputError, match="safetensors"):

@@ -36,7 +36,7 @@ DEEP_TAKERS = [Opcode.ACT_BCAST, Opcode.GEMM_GU, Opcode.SILU_MUL, Opcode.GEMM_DN
 ALL_RANKS = [Opcode.REDUCE, Opcode.EXPERT_FFN, Opcode.LINK_SEND, Opcode.RELAYOUT, Opcode.MIGRATE]
 
 
-def test_nop() -> None:
+def test_a_nop_takes_no_time() -> None:
     one = bench(mode=HOST)
     ended = one.do(Opcode.NOP, tag=7)
     took(ended, 0)
@@ -45,7 +45,7 @@ def test_nop() -> None:
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4, 8])
-def test_mode_set(ranks: int) -> None:
+def test_a_mode_is_set_for_the_ranks_of_the_mask(ranks: int) -> None:
     one = bench(ranks, HOST)
     names = ("host", "exclusive", "concurrent")
     modes = ["host"] * ranks
@@ -76,7 +76,7 @@ def test_refreshes_go_with_the_rank() -> None:
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_cfg_expert(number: str) -> None:
+def test_an_expert_is_configured_once_its_weights_are_there(number: str) -> None:
     case = replace(ODD, number=number)
     weights = weights_of(problem(case))
     one = bench(mode=HOST)
@@ -97,7 +97,7 @@ def test_cfg_expert(number: str) -> None:
     ("offset", "layout", "value"),
     [(0, "I", 0), (4, "I", 0), (0, "I", (1 << 20) + 1), (8, "H", 3), (10, "B", 5), (10, "B", 255)],
 )
-def test_configurations_that_no_core_computes(offset: int, layout: str, value: int) -> None:
+def test_configurations_that_no_core_computes_are_refused(offset: int, layout: str, value: int) -> None:
     one = bench(mode=HOST)
     address = one.fleet.allocate(0, 1 << 20)
     config = bytearray(struct.pack("<IIHBBB3xff40x", 16, 16, 0, 0, 1, 0, 1.0, 1.0))
@@ -146,7 +146,7 @@ def test_act_bcast_reaches_the_ranks_of_the_mask() -> None:
     assert out == b"wxyz"
 
 
-def test_the_edge_of_the_buffer() -> None:
+def test_nothing_is_written_past_the_edge_of_the_buffer() -> None:
     one, size = bench(buffer_kib=1), 1024
     data, out = bytes(range(256)) * 4, bytearray(1024)
     for nbytes, offset in ((1024, 0), (64, 960), (1, 1023)):
@@ -190,7 +190,7 @@ def test_ranks_must_be_the_cores(opcode: int) -> None:
 
 
 @pytest.mark.parametrize("opcode", [4, 5, 6, 7, 8])
-def test_bad_slots_tokens_and_memory(opcode: int) -> None:
+def test_bad_slots_tokens_and_memory_are_refused(opcode: int) -> None:
     one, source = bench(), problem(WHOLE)
     address = one.load(5, source)
     shared: dict[str, Any] = {"tokens": 1, "buf_out": 4096}
@@ -205,7 +205,7 @@ def test_bad_slots_tokens_and_memory(opcode: int) -> None:
 
 
 @pytest.mark.parametrize("opcode", [0x13, 0x7F, 0xFF])
-def test_unknown_opcodes(opcode: int) -> None:
+def test_unknown_opcodes_are_refused(opcode: int) -> None:
     one = bench(mode=HOST)
     assert one.do(opcode).status == "BAD_OPCODE"
     assert one.counters["failed"] == 1

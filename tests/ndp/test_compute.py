@@ -37,7 +37,7 @@ def layout_of(case: Case, ranks: int) -> tuple[int, int, int, int]:
 
 @pytest.mark.parametrize("ranks", [1, 2, 4, 8])
 @pytest.mark.parametrize("case", STEPWISE, ids=str)
-def test_step_by_step_the_bits_of_expert_ffn_and_of_the_core(case: Case, ranks: int) -> None:
+def test_step_by_step_gives_the_bits_of_expert_ffn_and_of_the_core(case: Case, ranks: int) -> None:
     source = problem(case)
     x, one = bytes_of(source.x), bench(ranks)
     one.load(3, source)
@@ -135,7 +135,7 @@ def test_a_command_is_one_pass_however_small_the_buffer() -> None:
     assert one.do(Opcode.EXPERT_FFN, tokens=1, buf_out=256).status == "BUF_OVERFLOW"
 
 
-def test_gemm_of_some_ranks() -> None:
+def test_some_ranks_give_the_same_sums_at_their_own_rate() -> None:
     """Two ranks, then the two others: the same sums, as many bytes, and each at the rate of its ranks."""
     source = problem(WHOLE)
     one = bench()
@@ -161,7 +161,7 @@ def test_gemm_of_some_ranks() -> None:
         assert any(out)
 
 
-def test_the_edge_of_the_buffer_for_an_expert() -> None:
+def test_an_expert_s_sums_end_at_the_edge_of_the_buffer() -> None:
     """Four panels a rank: sums take 512 bytes a token."""
     source = problem(WHOLE)
     one = bench(4, buffer_kib=4)

@@ -147,7 +147,7 @@ def drawn_options(choose: random.Random) -> Options:
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_the_same_command_at_the_same_clock(seed: int) -> None:
+def test_the_plain_controller_gives_the_same_command_at_the_same_clock(seed: int) -> None:
     choose, grade = random.Random(seed), specs()[seed % len(specs())]
     options = drawn_options(choose)
     fast, plain = _ndp.Controller(grade.name, *options), PlainController(grade, options)

@@ -84,7 +84,7 @@ def test_the_fields_fill_the_descriptor_but_for_what_is_reserved() -> None:
         (b"", 0),
     ],
 )
-def test_crc32c_of_known_vectors(data: bytes, crc: int) -> None:
+def test_the_crc_is_that_of_known_vectors(data: bytes, crc: int) -> None:
     assert _ndp.crc32c(data) == crc == plain_crc32c(data)
 
 
@@ -130,7 +130,7 @@ def test_fields_out_of_range_are_one_line(changed: dict[str, Any]) -> None:
         Descriptor(**{"opcode": 0, **changed}).pack()
 
 
-def test_configurations_and_remote_addresses() -> None:
+def test_configurations_and_remote_addresses_have_their_bytes() -> None:
     config = expert_config(5, 7, group=64, activation=3, gated=False, bias=True, alpha=0.5, limit=2.0)
     assert config == struct.pack("<IIHBBB3xff", 5, 7, 64, 3, 0, 1, 0.5, 2.0) + bytes(40)
     assert Descriptor.remote(3, 0x123) == 3 << 56 | 0x123

@@ -22,7 +22,9 @@ every_spec = pytest.mark.parametrize("spec", specs(), ids=lambda spec: spec.name
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("after", COMMANDS)
 @pytest.mark.parametrize("before", COMMANDS)
-def test_every_pair_of_commands_to_the_clock(before: str, after: str, place: str, spec: DramSpec) -> None:
+def test_every_pair_of_commands_is_apart_to_the_clock(
+    before: str, after: str, place: str, spec: DramSpec
+) -> None:
     device = _ndp.Device(spec.name, 2)
     if before in ("RD", "WR", "PRE"):
         device.issue("ACT", 0, *FIRST, row=5)
@@ -32,7 +34,7 @@ def test_every_pair_of_commands_to_the_clock(before: str, after: str, place: str
 
 
 @every_spec
-def test_four_activates_in_a_window(spec: DramSpec) -> None:
+def test_a_window_has_four_activates(spec: DramSpec) -> None:
     t = spec.timing_clocks
     device = _ndp.Device(spec.name, 2)
     times = []

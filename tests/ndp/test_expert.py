@@ -20,7 +20,7 @@ SWEEP = [
 
 @pytest.mark.parametrize("grade", [one.name for one in specs()])
 @pytest.mark.parametrize(("shape", "tokens", "ranks", "dtype", "tflops"), SWEEP)
-def test_the_closed_form_within_three_percent(
+def test_the_closed_form_is_within_three_percent(
     shape: tuple[int, int], tokens: int, ranks: int, dtype: str, tflops: float, grade: str
 ) -> None:
     found = expert_time(*shape, tokens, spec=grade, dtype=dtype, ranks=ranks, tflops=tflops)
@@ -32,7 +32,7 @@ def test_the_closed_form_within_three_percent(
     assert weights <= found.weight_bytes <= weights + 3 * ranks * 2 * 64
 
 
-def test_the_published_expert() -> None:
+def test_the_published_expert_takes_what_was_published() -> None:
     """DeepSeek-V2's, 47 MB, on four ranks of 4800B: 0.336 ms of stream."""
     found = expert_time(5120, 1536, 1)
     assert found.gate_up_ns + found.down_ns == pytest.approx(0.336e6, rel=0.01)

@@ -197,7 +197,7 @@ def test_a_dimm_of_a_stripe_dies() -> None:
     check(fleet, [source, source])
 
 
-def test_two_dimms_die() -> None:
+def test_experts_of_two_dead_dimms_move_to_the_others() -> None:
     fleet, experts = Fleet(4), sources()
     for expert, source in enumerate(experts):
         place(fleet, expert, source, expert % 4)
@@ -296,7 +296,7 @@ def test_rates_are_those_that_were_asked_for() -> None:
         assert codes.count(code) == pytest.approx(1000 * rate, abs=60)  # four sigma
 
 
-def test_injecting() -> None:
+def test_a_fault_that_makes_no_sense_is_refused() -> None:
     fleet, _ = ready()
     for arguments, told in (
         ((0, 5, "rust"), "a fault none, corrupt, timeout, death or ecc; got rust"),

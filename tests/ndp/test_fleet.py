@@ -50,7 +50,7 @@ def many(fleet: Fleet) -> list[tuple[int, Any]]:
     return jobs
 
 
-def test_sixteen_dimms_any_threads_the_same_bits_and_time() -> None:
+def test_any_number_of_threads_gives_the_same_bits_and_time() -> None:
     found = []
     for threads in (1, 4, 32):
         fleet = Fleet(16)
@@ -116,13 +116,13 @@ def test_more_tokens_than_fit_are_cut_up(ranks: int) -> None:
     assert read == [len(parts) * nbytes, nbytes]  # the weights are streamed again
 
 
-def test_a_ring_of_one_descriptor() -> None:
+def test_a_ring_of_one_descriptor_is_enough() -> None:
     fleet = Fleet(2, ring=1)
     jobs = many(fleet)
     assert outcome(fleet, jobs)[1] == [expected(one) for _, one in jobs]
 
 
-def test_placing() -> None:
+def test_an_expert_is_placed_whole_or_refused() -> None:
     fleet, source = Fleet(2), problem(CASE)
     weights, shape = weights_of(source), shape_of(CASE)
     for data, told in (
@@ -198,7 +198,7 @@ def test_bytes_stay_and_are_let_go() -> None:
     assert gone() is None
 
 
-def test_migrate_and_relayout() -> None:
+def test_an_expert_migrates_and_changes_its_layout() -> None:
     fleet, source = Fleet(4), problem(CASE)
     weights = weights_of(source)
     nbytes = len(weights)
@@ -244,7 +244,7 @@ def test_an_odd_size_is_striped_in_whole_lines() -> None:
     assert fleet.bytes_of(0) == weights_of(source)
 
 
-def test_the_slowest_of_link_and_ranks() -> None:
+def test_a_move_takes_as_long_as_the_slowest_of_link_and_ranks() -> None:
     source = problem(CASE)
     nbytes = len(weights_of(source))
     fleet = Fleet(2, ranks=1, link_gbps=1000.0)
@@ -255,7 +255,7 @@ def test_the_slowest_of_link_and_ranks() -> None:
     assert fleet.relayout(0, "striped") == about(around + channel_ns(32) + nbytes * 1.5 / stream_gbps(1))
 
 
-def test_a_fleet_of_one() -> None:
+def test_a_fleet_of_one_moves_nothing() -> None:
     fleet, source = Fleet(1), problem(CASE)
     place(fleet, 0, source, 0)
     with pytest.raises(InputError, match="two DIMMs that answer"):
@@ -331,7 +331,7 @@ def test_fleets_that_cannot_be(arguments: dict[str, Any], told: str) -> None:
         Fleet(**{"dimms": 1, **arguments})
 
 
-def test_descriptors_and_steps_on_one_dimm() -> None:
+def test_descriptors_and_steps_take_turns_on_one_dimm() -> None:
     """What was given by descriptor is done first, and its completions stay the caller's."""
     fleet, source = Fleet(2), problem(CASE)
     place(fleet, 0, source, 0)
@@ -344,7 +344,7 @@ def test_descriptors_and_steps_on_one_dimm() -> None:
     assert fleet.failures() == {}
 
 
-def test_refreshes_over_many_steps() -> None:
+def test_refreshes_are_due_over_many_steps() -> None:
     fleet = Fleet(4)
     jobs = many(fleet)
     for _ in range(8):

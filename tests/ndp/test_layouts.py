@@ -18,7 +18,7 @@ STREAM_GBPS = 35.16  # of a rank of 4800B, as published
 
 
 @pytest.mark.parametrize(("shape", "tokens", "ranks"), list(itertools.product(REAL_SHAPES, [1, 16], [1, 4])))
-def test_real_shapes_within_three_percent(shape: tuple[int, int], tokens: int, ranks: int) -> None:
+def test_real_shapes_are_within_three_percent(shape: tuple[int, int], tokens: int, ranks: int) -> None:
     found = expert_time(*shape, tokens, ranks=ranks)
     assert found.total_ns == pytest.approx(found.closed_form_ns, rel=0.03)
     assert found.weight_bytes == 3 * shape[0] * shape[1] * 2
@@ -33,7 +33,7 @@ def test_real_shapes_within_three_percent(shape: tuple[int, int], tokens: int, r
     ("dimms", "tokens", "ranks", "dtype", "link_gbps"),
     list(itertools.product([2, 8], [1, 3, 16], [1, 4], WEIGHT_BYTES, [12.5, 200.0])),
 )
-def test_striped_within_three_percent(
+def test_striped_experts_are_within_three_percent(
     dimms: int, tokens: int, ranks: int, dtype: str, link_gbps: float, grade: str
 ) -> None:
     core = {"spec": grade, "dtype": dtype, "ranks": ranks}
@@ -74,7 +74,7 @@ def test_striped_over_one_is_localized() -> None:
 
 
 @pytest.mark.parametrize("shape", REAL_SHAPES)
-def test_relayouts(shape: tuple[int, int]) -> None:
+def test_a_relayout_moves_all_bytes_but_those_that_stay(shape: tuple[int, int]) -> None:
     moved, whole = (relayout_time(*shape, migrate=migrate) for migrate in (False, True))
     bytes_ = 3 * shape[0] * shape[1] * 2
     assert moved.weight_bytes == whole.weight_bytes == whole.link_bytes == bytes_
@@ -89,7 +89,7 @@ def test_relayouts(shape: tuple[int, int]) -> None:
         assert one.channel_nj == pytest.approx(2 * bytes_ * 8 * 22e-3)
 
 
-def test_the_published_relayout() -> None:
+def test_the_published_relayout_takes_what_was_published() -> None:
     """DeepSeek-V2's over 16 DIMMs: 1.77 ms by link, 1.34 ms by the host."""
     found = relayout_time(5120, 1536)
     assert (found.link_ns * 1e-6, found.host_ns * 1e-6) == pytest.approx((1.77, 1.34), abs=0.005)
@@ -102,7 +102,7 @@ def test_the_published_relayout() -> None:
 @pytest.mark.parametrize(
     ("grade", "host_gbps"), [("4800B", 2.0), ("4800B", 15.0), ("4800B", 30.0), ("5600B", 15.0)]
 )
-def test_beside_a_host(mode: str, host_gbps: float, grade: str) -> None:
+def test_a_host_beside_takes_its_share_of_the_stream(mode: str, host_gbps: float, grade: str) -> None:
     case = {"spec": grade, "tflops": 100.0}
     alone = expert_time(2048, 768, 1, **case)
     found = expert_time(2048, 768, 1, **case, mode=mode, host_gbps=host_gbps)
@@ -132,14 +132,14 @@ def test_shares_by_formula() -> None:
     assert few == pytest.approx(0.75 / (1 + (39 + 39 + 63) / 9375), rel=0.001)
 
 
-def test_ridges() -> None:
+def test_ridges_are_those_that_were_published() -> None:
     """Published, for four ranks of 4800B."""
     found = [ridge_tokens(tflops=tflops) for tflops in (0.26, 0.5, 1.0)]
     assert found == pytest.approx([1.8, 3.6, 7.1], abs=0.05)
     assert ridge_tokens(dtype="int8") == pytest.approx(found[1] / 2)
 
 
-def test_the_sweep() -> None:
+def test_the_sweep_has_every_case_once() -> None:
     found = sweep_expert(2048, 768, dtype="int8")
     assert len(found.localized) == 4 * 3 * 16 and len(found.striped) == 3 * len(found.localized)
     assert len(set(found.localized + found.striped)) == len(found.localized) + len(found.striped)

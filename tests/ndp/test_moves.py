@@ -31,7 +31,7 @@ WHOLE = Case(hidden=128, inter=256, tokens=3)  # fills its panels and tiles, in 
 ODD = Case("int4_g32", hidden=37, inter=29, tokens=2, bias=True)
 
 
-def test_copy_rank() -> None:
+def test_copy_rank_copies_what_lies_in_a_rank() -> None:
     one = bench()
     a, b = one.fleet.allocate(0, 1000), one.fleet.allocate(0, 1000)
     data = bytes(range(250)) * 4
@@ -68,7 +68,7 @@ def two_dimms() -> tuple[Bench, Bench]:
     return pair
 
 
-def test_link_send_and_recv() -> None:
+def test_what_one_dimm_sends_the_other_receives() -> None:
     a, b = two_dimms()
     here, there = a.fleet.allocate(0, 5000), a.fleet.allocate(1, 5000)
     data = bytes(i * 7 % 251 for i in range(5000))
@@ -107,7 +107,7 @@ def test_link_send_and_recv() -> None:
     assert a.do(Opcode.LINK_SEND, **{**send, "dst_addr": Descriptor.remote(1, there)}).status == "ECC"
 
 
-def test_migrate() -> None:
+def test_a_migration_brings_the_expert_whole() -> None:
     a, b = two_dimms()
     source = problem(WHOLE)
     weights = weights_of(source)
@@ -136,7 +136,7 @@ def test_migrate() -> None:
     assert a.do(Opcode.EXPERT_FFN, slot=2, tokens=1, buf_out=4096).status == "BAD_SLOT"
 
 
-def test_relayout() -> None:
+def test_a_relayout_brings_each_its_part() -> None:
     a, b = two_dimms()
     source = problem(WHOLE)
     weights = weights_of(source)

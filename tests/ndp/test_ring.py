@@ -48,7 +48,7 @@ def finish(one: Bench) -> list[Completion]:
     return one.drain()
 
 
-def test_in_order_on_a_rank_and_at_once_on_others() -> None:
+def test_commands_go_in_order_on_a_rank_and_at_once_on_others() -> None:
     one = bench()
     begin = one.now_ns + COMMAND_NS
     for tag, mask in enumerate((0b0001, 0b0010, 0b0001, 0b0110, 0b1000), 1):
@@ -113,7 +113,7 @@ def test_a_tag_stays_with_its_command_until_the_next_one_starts() -> None:
     assert [found.status for found in finish(one)] == ["OK", "ABORTED", "OK", "OK", "OK"]
 
 
-def test_a_full_ring() -> None:
+def test_a_full_ring_takes_no_more() -> None:
     one = bench(ring=2)
     assert [load(one, 1, tag=tag) for tag in (1, 2, 3)] == ["OK", "OK", "QUEUE_FULL"]
     one.fleet.advance(0, one.now_ns + COMMAND_NS)  # the first one has started
@@ -136,7 +136,7 @@ def test_time_is_the_hosts() -> None:
             one.fleet.advance(0, bad)
 
 
-def test_interrupts() -> None:
+def test_interrupts_are_raised_for_what_was_asked() -> None:
     one = bench()
     raised = one.fleet.interrupt
 
@@ -162,7 +162,7 @@ def test_interrupts() -> None:
     assert not raised(0)
 
 
-def test_abort() -> None:
+def test_an_abort_ends_what_waits() -> None:
     one, source = bench(), problem(CASE)
     one.load(0, source)
     load(one, 0b0001, tag=1)
@@ -244,7 +244,7 @@ def test_a_link_carries_one_transfer_at_a_time() -> None:
     )
 
 
-def test_reset() -> None:
+def test_a_reset_forgets_everything() -> None:
     one, source = bench(), problem(CASE)
     address = one.load(0, source)
     one.do(Opcode.ACT_BCAST, payload=b"abcd", nbytes=4)
@@ -282,7 +282,7 @@ def test_reset_gives_refresh_back_to_the_host() -> None:
     assert one.counters["refreshes"] == [(4, 5)] * 4
 
 
-def test_reset_closes_windows() -> None:
+def test_a_reset_closes_windows() -> None:
     fleet = Fleet(2)
     a, b = Bench(fleet, 0), Bench(fleet, 1)
     here, there = fleet.allocate(0, 64), fleet.allocate(1, 64)
@@ -317,6 +317,6 @@ def test_payloads_are_kept_until_they_are_used() -> None:
         (None, bytes(4), "a buffer that can be written to"),
     ],
 )
-def test_bad_payloads(payload: Any, out: Any, told: str) -> None:
+def test_bad_payloads_are_refused(payload: Any, out: Any, told: str) -> None:
     with pytest.raises(InputError, match=told):
         Bench(Fleet(1)).submit(Opcode.NOP, payload=payload, out=out)

@@ -145,14 +145,14 @@ class Both:
             assert ended.status == "OK" and out == wanted
 
 
+@pytest.mark.slow
 @settings(
     max_examples=120,
     deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(st.sampled_from([1, 2, 4]), actions)
-def test_random_streams(ranks: int, stream: list[Any]) -> None:
+def test_random_streams_end_as_in_the_model(ranks: int, stream: list[Any]) -> None:
     both = Both(ranks)
     both.act(Command(Opcode.MODE_SET, amount=1))
     for action in stream:
@@ -176,7 +176,7 @@ def drawn(choose: Callable[[int], int]) -> Command:
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_long_streams(seed: int) -> None:
+def test_long_streams_end_as_in_the_model(seed: int) -> None:
     """Two hundred actions each, a few aborts and resets among them."""
     counter = itertools.count(seed * 1_000_003)
 

@@ -80,7 +80,7 @@ def test_a_split_expert_keeps_all_dimms_busy_at_once() -> None:
 
 
 @pytest.mark.parametrize("layout", ["striped", "split"])
-def test_one_dead_dimm_of_many(layout: str) -> None:
+def test_one_dead_dimm_of_many_leaves_the_others_working(layout: str) -> None:
     source = problem(CASES[0])
     fleet = placed(source, layout)
     fleet.kill(1)
@@ -95,7 +95,7 @@ def test_one_dead_dimm_of_many(layout: str) -> None:
     assert distance(outcome(fleet, [(0, source)])[1][0], expected(source)) < 5e-3
 
 
-def test_layouts_by_name() -> None:
+def test_an_unknown_layout_and_too_few_dimms_are_refused() -> None:
     source = problem(CASES[0])
     for call in (lambda: placed(source, "spread"), lambda: placed(source, "split").relayout(0, "")):
         with pytest.raises(InputError, match="a layout: localized, striped or split; got"):

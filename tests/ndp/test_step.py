@@ -52,7 +52,7 @@ def plain_layer(tokens: list[int], homes: list[int], dimms_per_channel: int, **c
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("dimms_per_channel", [1, 2, 3, 8])
-def test_as_a_queue_of_events(seed: int, dimms_per_channel: int) -> None:
+def test_a_step_ends_as_a_queue_of_events_does(seed: int, dimms_per_channel: int) -> None:
     draw = random.Random(seed)
     counts = drawn(4, 30, seed)
     placement = [[draw.randrange(8) for _ in range(30)] for _ in counts]
@@ -101,7 +101,7 @@ def test_two_dimms_on_a_channel_wait_for_each_other() -> None:
     assert alone.busy_ns == pytest.approx((0.0, 2 * one.total_ns))
 
 
-def test_placements() -> None:
+def test_a_placement_may_be_one_for_all_layers_or_one_for_each() -> None:
     counts = drawn(3, 12, seed=2)
     usual = step_time(counts, **SHAPE, dimms=5)
     modulo = [expert % 5 for expert in range(12)]
@@ -110,7 +110,7 @@ def test_placements() -> None:
         assert (found.layer_ns, found.busy_ns) == (usual.layer_ns, usual.busy_ns)
 
 
-def test_a_step_without_tokens() -> None:
+def test_a_step_without_tokens_takes_nothing() -> None:
     found = step_time([[0, 0]], **SHAPE, dimms=3)
     assert (found.total_ns, found.utilisation, found.experts_run, found.busy_ns) == (0, 0, 0, (0, 0, 0))
     assert found.host_ns > 0
@@ -135,7 +135,7 @@ def test_threads_find_the_same() -> None:
     assert found == [run(counts) for counts in cases] * 3
 
 
-def test_routings() -> None:
+def test_routings_are_what_their_names_say() -> None:
     counts = draw_counts(3, 40, 6, 50, seed=1)
     assert counts == draw_counts(3, 40, 6, 50, seed=1) != draw_counts(3, 40, 6, 50, seed=2)
     for layer in counts:

@@ -78,7 +78,7 @@ def afresh() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("case", list(drawn_cases(60, seed=4)))
-def test_as_burst_by_burst(case: Case) -> None:
+def test_a_stream_takes_what_its_bursts_take_one_by_one(case: Case) -> None:
     assert streamed(_ndp.expert(*case, remember=False)) == plain(case)
     assert streamed(_ndp.expert(*case, 3, 25.0, 0.7, remember=False)) == plain(case, 3, 0.7)
 
@@ -161,7 +161,7 @@ def test_more_streams_than_are_kept() -> None:
     assert first == again
 
 
-def test_remembered_as_simulated() -> None:
+def test_what_is_remembered_is_what_was_simulated() -> None:
     for case in drawn_cases(30, seed=6):
         more = (2, 12.5, 0.9)
         first = _ndp.expert(*case, *more)

@@ -43,7 +43,7 @@ def look(state: Residency) -> tuple[Any, ...]:
 # --- what it is at the beginning ------------------------------------------------------------------
 
 
-def test_residents_and_layouts_of_all_kinds() -> None:
+def test_residents_and_layouts_come_in_all_kinds() -> None:
     numbers, array = layer(resident=[5, 2]), layer(resident=np.array([2, 5]))
     booleans = layer(resident=np.isin(np.arange(EXPERTS), [2, 5]))
     for state in (numbers, array, booleans):
@@ -54,7 +54,7 @@ def test_residents_and_layouts_of_all_kinds() -> None:
     assert Residency(3, layout=np.array([0, STRIPED, 1])).layout.tolist() == [0, STRIPED, 1]
 
 
-def test_no_more_residents_than_slots() -> None:
+def test_there_are_no_more_residents_than_slots() -> None:
     with pytest.raises(PlacementError, match="at most as many residents as slots; got 3 of 2") as error:
         layer(slots=2, resident=range(3))
     assert isinstance(error.value, FailureError), "the policy's fault is no bad input"
@@ -132,7 +132,7 @@ def test_what_is_needed_now_goes_first() -> None:
     assert DEMAND < BACKGROUND
 
 
-def test_deadlines() -> None:
+def test_a_move_has_the_deadline_that_it_was_given() -> None:
     state = layer(slots=4)
     moves: list[Move | Keep] = [Prefetch(0, 4, deadline_ns=7.0), Relayout(0, 5, 1, deadline_ns=8.0), Keep(6)]
     assert [state.reserve(0, one).deadline_ns for one in moves] == [7.0, 8.0, float("inf")]
@@ -335,7 +335,7 @@ ON_GPU = {0: FIRST_DIMM, 1: GPU, 2: GPU}
         ({"deferred": ((1, 1), (1, 1))}, "deferred tokens of CPU experts, each once"),
     ],
 )
-def test_plans_that_break_a_rule(changes: dict[str, Any], rule: str) -> None:
+def test_plans_that_break_a_rule_are_refused(changes: dict[str, Any], rule: str) -> None:
     with pytest.raises(PlacementError, match=f"decisions with {rule}; got one that breaks this"):
         planned().check(plan_of(**changes), COUNTS, 2)
 
@@ -381,6 +381,7 @@ MOVES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(st.data(), st.integers(0, 4))
 def test_against_slots_that_one_can_point_at(data: st.DataObject, slots: int) -> None:

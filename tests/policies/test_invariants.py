@@ -136,6 +136,7 @@ class Run:
             assert ((state.layout >= STRIPED) & (state.layout < max(1, self.places))).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", MACHINES)
 @pytest.mark.parametrize(("name", "variant"), VARIANTS, ids=lambda one: one if isinstance(one, str) else "")
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
@@ -177,6 +178,7 @@ def test_every_policy_keeps_the_rules(
     assert not list(again)
 
 
+@pytest.mark.slow
 def test_moves_of_every_kind_and_end_are_met() -> None:
     """Or the test above says little: by some policy that prefetches, keeps and relays."""
     kinds, ended, joined = set[type](), set[str](), 0

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "left_as_it_was")
 # --- the same results, elsewhere --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "machine"), EVERYWHERE)
 def test_every_system_computes_the_same_bits(
     model: Any, plain: torch.Tensor, name: str, machine: str
@@ -99,7 +100,7 @@ def test_one_count_moves_the_work(model: Any) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 3])
-def test_several_requests_at_once(model: Any, rows: int) -> None:
+def test_several_requests_run_at_once(model: Any, rows: int) -> None:
     alone = passes(model, rows=rows)
     attached = decided(model, "moe-infinity", work=Workload(rows, 9, 6))
     seen: list[Any] = []
@@ -150,7 +151,7 @@ def test_a_long_text_takes_no_more_memory(
     attached.close()
 
 
-def test_generations_one_after_the_other(model: Any) -> None:
+def test_generations_follow_one_another(model: Any) -> None:
     from trimoe.hf.tokenizer import load_tokenizer
 
     tokenizer, sampling = load_tokenizer(deciders.SHIPPED), Sampling(6, 0.0)

@@ -69,7 +69,7 @@ def test_the_end_of_the_object_is_one_too(model: Any, used: bool) -> None:
     assert [one() for one in gone] == [None] * 3
 
 
-def test_one_at_a_time(model: Any) -> None:
+def test_one_policy_is_attached_at_a_time(model: Any) -> None:
     attached = decided(model, "n-cpu-moe")
     with pytest.raises(InputError, match="a model that nobody decides for yet; got one with a policy"):
         decided(model, "trimoe")
@@ -87,14 +87,14 @@ BAD: dict[str, Any] = {
 
 @pytest.mark.parametrize("line", BAD)
 @pytest.mark.parametrize("machine", [WHOLE, DIMMS])
-def test_bad_arguments(model: Any, line: str, machine: str) -> None:
+def test_bad_arguments_are_one_line(model: Any, line: str, machine: str) -> None:
     with pytest.raises(InputError, match=line):
         decided(model, "n-cpu-moe", machine, **BAD[line])
     check_plain(model)
 
 
 @pytest.mark.parametrize("weights", ["fp32", "fp8"])
-def test_a_format_that_no_dimm_computes(weights: str) -> None:
+def test_a_format_that_no_dimm_computes_is_refused(weights: str) -> None:
     other = deciders.load(weights=weights)
     with pytest.raises(InputError, match=weights):
         attach(other, policy_of("trimoe"), deciders.WORK)
@@ -120,7 +120,7 @@ def test_a_failure_in_the_middle_leaves_the_model_as_it_was(
     check_plain(model)
 
 
-def test_models_of_another_kind(model: Any) -> None:
+def test_models_of_another_kind_are_refused(model: Any) -> None:
     for other in (torch.nn.Linear(2, 2), make_model("qwen3_moe", torch.float32)):
         with pytest.raises(InputError, match=r"a model from trimoe\.load; got one without"):
             decided(other, "trimoe")
@@ -138,7 +138,7 @@ def test_models_of_another_kind(model: Any) -> None:
 @pytest.mark.parametrize("raised", [ValueError("so"), KeyboardInterrupt()])
 @pytest.mark.parametrize("where", ["plan", "background", "layer"])
 @pytest.mark.parametrize("name", ["hybrimoe", "trimoe"])
-def test_a_pass_that_was_cut_off(
+def test_a_pass_that_was_cut_off_leaves_the_next_one_right(
     model: Any, plain: torch.Tensor, raised: BaseException, where: str, name: str
 ) -> None:
     """The next one works, another token of the same text included."""
@@ -173,7 +173,7 @@ def test_a_pass_that_was_cut_off(
     attached.close()
 
 
-def test_an_answer_that_was_cut_off_while_it_was_carried_out(
+def test_an_answer_that_was_cut_off_leaves_no_move_unfinished(
     model: Any, plain: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A move is promised, and nobody brings the expert: the phase begins anew."""
@@ -260,6 +260,7 @@ def test_a_copy_shares_the_policy_and_then_has_none(model: Any, plain: torch.Ten
     assert torch.equal(passes(twin), plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fullgraph", [False, True])
 def test_compiled_code_asks_the_policy(model: Any, fullgraph: bool) -> None:
     """No part of who decides becomes part of a graph."""

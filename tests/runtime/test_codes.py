@@ -33,6 +33,7 @@ CASES = [
 ON_DIMMS = ["bf16", "int8", "int4", "int4_g64", "int4_g32", "int4_a16", "int4_g32_a16"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ON_DIMMS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_host_s_arithmetic_has_the_bits_of_the_cpu_alone(case: Case, name: str) -> None:
@@ -49,6 +50,7 @@ def test_the_host_s_arithmetic_has_the_bits_of_the_cpu_alone(case: Case, name: s
         assert (fleet.stats()["busy_ns"] > 0) == (ran > 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ON_DIMMS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_core_s_arithmetic_is_within_its_rounding(case: Case, name: str) -> None:
@@ -127,7 +129,7 @@ def test_a_code_that_nobody_has_is_one_line() -> None:
         (lambda h: _runtime.set_recorder(7, None), "the handle of an open ExpertLayer"),
     ],
 )
-def test_what_cannot_be_attached(call: Any, message: str) -> None:
+def test_what_cannot_be_attached_is_refused(call: Any, message: str) -> None:
     problem = make_problem(CASES[0], "bf16")
     handle, fleet = problem.layer.handle, Fleet(2)
     place_layer(fleet, problem.layer, [0] * problem.case.experts, arithmetic="host")
@@ -137,7 +139,7 @@ def test_what_cannot_be_attached(call: Any, message: str) -> None:
     assert torch.equal(forward(problem, [2] * problem.case.experts), forward(problem))
 
 
-def test_detaching() -> None:
+def test_what_is_detached_is_known_no_more() -> None:
     problem = make_problem(CASES[0], "bf16")
     handle, experts = problem.layer.handle, problem.case.experts
     fleet = lay(problem, ["localized"] * experts)
@@ -179,7 +181,7 @@ def test_a_failure_of_a_dimm_is_of_the_call_that_met_it() -> None:
 
 
 @pytest.mark.parametrize("arithmetic", ["host", "core"])
-def test_opcheck_with_all_domains(arithmetic: str) -> None:
+def test_opcheck_passes_with_all_domains(arithmetic: str) -> None:
     problem = make_problem(CASES[0], "bf16")
     layouts, plan = codes_of(problem, 0)
     lay(problem, layouts, arithmetic)
@@ -238,8 +240,9 @@ print(call() == wanted)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arithmetic", ["host", "core"])
-def test_a_fork_while_others_run_every_code(arithmetic: str) -> None:
+def test_a_fork_while_others_run_every_code_computes(arithmetic: str) -> None:
     """The thread of the fleet is not forked: the child does its work itself, and inherits no held lock."""
     assert run_python(FORK.format(arithmetic=arithmetic)).split() == ["True"] * 31
 

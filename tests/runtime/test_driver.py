@@ -134,6 +134,7 @@ SYSTEMS: list[tuple[str, str, dict[str, object]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "machine", "settings"), SYSTEMS)
 @pytest.mark.parametrize("foreseen", [False, True])
 def test_the_simulator_and_the_machine_decide_alike(

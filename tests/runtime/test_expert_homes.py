@@ -142,7 +142,7 @@ def test_split_experts_are_everyone_s(model: Any) -> None:
     take_back([stored_experts(model)[0].layer])
 
 
-def test_formats_that_no_core_computes() -> None:
+def test_formats_that_no_core_computes_are_refused() -> None:
     layers = [module.layer for module in stored_experts(deciders.load(weights="fp8"))]
     with pytest.raises(InputError, match="experts of bf16, int8, int4 for an NDP core; got fp8"):
         ExpertHomes(layers, Fleet(2))
@@ -219,12 +219,13 @@ def used_dimm(attached: Attached) -> int:
     return max(on_dimms, key=lambda code: on_dimms[code]) - FIRST_DIMM
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arithmetic", ["host", "core"])
 @pytest.mark.parametrize(
     ("name", "fault"),
     [("monde", "kill"), ("monde", "ecc"), ("monde", "timeout"), ("hermes", "kill"), ("trimoe", "kill")],
 )
-def test_a_dimm_that_fails_in_the_middle(
+def test_a_dimm_that_fails_in_the_middle_is_done_without(
     model: Any, plain: torch.Tensor, name: str, fault: str, arithmetic: str
 ) -> None:
     """The call is run again, all later ones keep off it, and a text after this one does as well."""

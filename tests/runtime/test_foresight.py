@@ -17,6 +17,8 @@ from trimoe.hf.moe_blocks import moe_blocks
 from trimoe.policies import Foresight
 from trimoe.runtime.foresight import RouterForesight
 
+pytestmark = pytest.mark.slow
+
 Told = dict[tuple[int, int], Any]
 
 
@@ -54,7 +56,9 @@ def counted(ids: torch.Tensor, experts: int) -> Any:
 
 @pytest.mark.parametrize("kind", ["qwen3_moe", "mixtral", "olmoe", "gpt_oss"])
 @pytest.mark.parametrize("loaded", [False, True])
-def test_later_routers_on_this_layer_s_hidden_states(kind: str, loaded: bool, tmp_path: Path) -> None:
+def test_later_routers_are_asked_with_this_layer_s_hidden_states(
+    kind: str, loaded: bool, tmp_path: Path
+) -> None:
     """The layer's own is exact, the next ones' are the best of their weights times what this one got."""
     model = make_model(kind, torch.float32)
     if loaded:
@@ -84,7 +88,7 @@ def test_later_routers_on_this_layer_s_hidden_states(kind: str, loaded: bool, tm
     assert any((told[0, later] != counted(chosen[later], blocks[later].n_experts)).any() for later in (1, 2))
 
 
-def test_as_far_as_asked_for_and_only_of_the_layer_under_way() -> None:
+def test_it_looks_as_far_as_asked_and_only_from_the_layer_under_way() -> None:
     model = make_model("mixtral", torch.float32)
     told, *_ = watched(model, ahead=1)
     assert told[0, 1] is not None and told[0, 2] is None

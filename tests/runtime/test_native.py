@@ -5,7 +5,7 @@ from __future__ import annotations
 from support.amx import program, run
 
 
-def test_order_overlap_failures_and_rewiring() -> None:
+def test_order_overlap_failures_and_rewiring_are_right() -> None:
     result = run([program("runtime_check")], trap=None)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout == "0 wrong\n"

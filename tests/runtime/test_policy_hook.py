@@ -44,7 +44,7 @@ def counts_of(problem: Problem) -> list[int]:
     return [int((problem.ids == expert).sum()) for expert in range(CASE.experts)]
 
 
-def test_a_fixed_plan(problem: Problem) -> None:
+def test_a_fixed_plan_is_carried_out(problem: Problem) -> None:
     counts = counts_of(problem)
     for plan in (
         [GPU] * CASE.experts,
@@ -184,6 +184,7 @@ def test_a_policy_may_replace_itself(problem: Problem) -> None:
     assert gone() is None
 
 
+@pytest.mark.slow
 def test_a_closed_layer_lets_go_of_its_policy() -> None:
     problem = make_problem(CASE, "bf16")
 

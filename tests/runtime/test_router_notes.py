@@ -13,6 +13,7 @@ from trimoe.hf.moe_blocks import moe_blocks
 from trimoe.runtime.router_notes import RouterNotes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["qwen3_moe", "mixtral", "deepseek_v3", "gpt_oss"])
 @pytest.mark.parametrize(("scores", "whose"), [(True, True), (True, False), (False, True), (False, False)])
 def test_notes_are_of_the_layer_under_way(kind: str, scores: bool, whose: bool) -> None:

@@ -58,7 +58,7 @@ def test_a_call_that_failed_counts_nothing() -> None:
     assert not telemetry.uses and not telemetry.history
 
 
-def test_the_newest_record_of_a_layer() -> None:
+def test_the_newest_record_of_a_layer_counts() -> None:
     model = deciders.load()
     modules = stored_experts(model)
     telemetry = Telemetry([module.handle for module in modules], keep=False)

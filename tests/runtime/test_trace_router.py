@@ -81,7 +81,7 @@ def test_what_is_known_is_a_copy(model: Any) -> None:
         ({"topk": 2}, "per token 4; got 2"),
     ],
 )
-def test_traces_of_another_model(model: Any, changes: dict[str, Any], line: str) -> None:
+def test_traces_of_another_model_are_refused(model: Any, changes: dict[str, Any], line: str) -> None:
     def run() -> None:
         with TraceRouter(model, two_requests(**changes)), torch.inference_mode():
             model(input_ids=deciders.prompt()[:, :1])

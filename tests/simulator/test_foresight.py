@@ -50,7 +50,7 @@ def test_as_much_is_known_as_was_said() -> None:
             assert all(within(guess[one], unknown, popularity[later, one] / 36) for one in range(8, 16))
 
 
-def test_all_and_nothing() -> None:
+def test_full_accuracy_tells_the_truth_and_none_tells_popularity() -> None:
     counts = np.random.default_rng(2).integers(0, 50, (LAYERS, EXPERTS))
     popularity = np.zeros((LAYERS, EXPERTS))
     popularity[:, 5] = 1.0
@@ -61,7 +61,7 @@ def test_all_and_nothing() -> None:
         assert nothing.expected(layer, layer + 1)[5] == truth.sum()
 
 
-def test_as_far_as_it_looks() -> None:
+def test_nothing_is_known_beyond_where_it_looks() -> None:
     counts, popularity = np.ones((LAYERS, EXPERTS), np.int64), np.ones((LAYERS, EXPERTS))
     for ahead in (0, 1, 3, 99):
         told = drawn(0.5, counts, popularity, ahead)
@@ -90,6 +90,7 @@ def chance_to_be_right(accuracy: float, truth: np.ndarray, shares: np.ndarray) -
     return right
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("topk", "stated"), [(1, 0.8), (8, 0.8**8)])
 def test_of_a_single_token_the_guess_is_the_truth_as_often_as_stated(topk: int, stated: float) -> None:
     """Not in every pair of layers, as an expected value would be once it is rounded."""

@@ -67,7 +67,7 @@ def shipped() -> tuple[Trace, Any]:
     return read_trace(SHIPPED_TRACE), load_model_shape(SHIPPED)
 
 
-def test_a_trace_of_this_model() -> None:
+def test_a_trace_of_this_model_is_its_routing() -> None:
     trace, shape = shipped()
     work = Workload(200, 30, 100)
     found = trace_routing(trace, shape, work)

@@ -32,7 +32,7 @@ def dense_ns(requests: int, context: int, new_tokens: int = 1) -> float:
     return layer(moe=False) + 3 * layer(moe=True) + simple.head_ns(requests)
 
 
-def test_a_whole_workload_by_hand() -> None:
+def test_a_whole_workload_takes_what_one_works_out_by_hand() -> None:
     found = run(TinyPolicy(simple.cost(), ALL_THERE), WORK)
     prefill, decode = found.phases["prefill"], found.phases["decode"]
     prompt_ns = dense_ns(8, 40, 40) + 12 * simple.expert_gpu_ns(320)
@@ -47,7 +47,7 @@ def test_a_whole_workload_by_hand() -> None:
     assert alone[0].tokens_per_s == prefill.tokens_per_s and alone[1].tokens_per_s == decode.tokens_per_s
 
 
-def test_rounds_scale() -> None:
+def test_rounds_scale_time_and_bytes() -> None:
     """8 requests, 2 at a time: four times what 2 requests take, and as many bytes."""
     at_once = Deployment(2, 2)
     for phase in ("prefill", "decode"):
@@ -147,7 +147,7 @@ def test_each_phase_has_its_deployment_and_begins_anew() -> None:
     assert [residents for _, residents, _ in policy.seen] == [set()] * 3 + [{0}] * 30
 
 
-def test_a_machine_without_a_gpu() -> None:
+def test_a_machine_without_a_gpu_takes_what_its_cpu_takes() -> None:
     model = simple.cost(with_gpu=False)
     found = simulate(make_policy("n-cpu-moe", model), WORK, routing(WORK))
     layer = functools.partial(simple.attention_ns, 8, on=simple.cpu_ns)
@@ -179,13 +179,14 @@ def test_shares_of_the_time_add_up() -> None:
         assert sum(one.utilisation[name] for name in ("gpu", "cpu", "h2d", "d2h")) == pytest.approx(1)
 
 
-def test_plain_data_for_json() -> None:
+def test_plain_data_has_the_figures() -> None:
     found = run(TinyPolicy(simple.cost(), ALL_THERE), WORK).as_dict()
     decode = found["phases"]["decode"]
     assert found["system"] == "tiny" and decode["deployment"]["expert_slots"] == 4
     assert decode["mean_makespan_ns"] == pytest.approx(sum(decode["makespan_ns"]) / 3)
 
 
+@pytest.mark.slow
 def test_the_same_seed_is_the_same_simulation_and_another_is_not() -> None:
     model = CostModel(load_profile("a6000-5220r10"), load_model_shape("qwen3-30b-a3b"))
     work = Workload(16, 32, 8)
@@ -198,6 +199,7 @@ def test_the_same_seed_is_the_same_simulation_and_another_is_not() -> None:
     assert once(1)["tokens_per_s"] != once(2)["tokens_per_s"]
 
 
+@pytest.mark.slow
 def test_a_large_model_runs(capsys: pytest.CaptureFixture[str]) -> None:
     """94 layers of 128 experts, 64 decode steps; how long it took is printed, not judged."""
     model = CostModel(load_profile("h100-8470-ndp16"), load_model_shape("qwen3-235b-a22b"))

@@ -72,7 +72,7 @@ def test_a_second_socket_brings_channels_and_dimms() -> None:
     assert cost(more).expert_ns(CPU, 900) == pytest.approx(cost(profile).expert_ns(CPU, 900) / 2)
 
 
-def test_dimms_with_cores() -> None:
+def test_dimms_with_cores_bring_places_and_bytes() -> None:
     more = by_name(load_profile("h100-8470-ndp16"))["dimm-ndp"].profile
     assert more is not None and more.ndp is not None
     assert (more.ndp.dimms, more.ndp.dimms_per_channel) == (24, 3)

@@ -100,9 +100,10 @@ fill_cache.main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
 @pytest.mark.parametrize(("writer", "reader", "from_cache"), [(0, NOBODY, True), (NOBODY, 0, False)])
-def test_two_real_users(
+def test_what_root_packed_serves_users_and_not_the_other_way_round(
     writer: int, reader: int, from_cache: bool, write_checkpoint: Callable[..., Path]
 ) -> None:
     """What root packed serves everybody who may read it; what a user packed is nothing to root."""

@@ -82,7 +82,9 @@ def test_a_folder_of_others_is_refused(private_cache: Path) -> None:
     private_cache.chmod(0o700)
 
 
-def test_choosing(private_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_chosen_by_name_and_format(
+    private_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = tmp_path / "Mixtral"
     model.mkdir()
     save("a" * 32, origin=str(model))
@@ -110,7 +112,9 @@ def test_choosing(private_cache: Path, tmp_path: Path, monkeypatch: pytest.Monke
         choose([], ["x"])
 
 
-def test_removing(private_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_listed_is_removed_and_what_changed_meanwhile_is_not(
+    private_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gone, kept, changed = save("a" * 32, "/a"), save("b" * 32, "/b"), save("c" * 32, "/c")
     (private_cache / "dead.part").write_bytes(b"trimoe packed 2\n")
     (private_cache / "mine.part").write_text("a thesis")
@@ -129,7 +133,7 @@ def test_removing(private_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(os.listdir(private_cache)) == sorted(left)
 
 
-def test_checking_every_byte(private_cache: Path) -> None:
+def test_every_byte_is_checked(private_cache: Path) -> None:
     path, read = save("a" * 32), list[int]()
     assert problem_in(path, read.append) == "" and sum(read) == BF16.layer_bytes
     raw = bytearray(path.read_bytes())

@@ -129,7 +129,7 @@ def test_no_cache_neither_reads_nor_writes(checkpoint: Path, private_cache: Path
     assert not open_store(checkpoint, use_cache=False).from_cache
 
 
-def test_sizes_and_progress(checkpoint: Path) -> None:
+def test_sizes_and_progress_add_up(checkpoint: Path) -> None:
     done: list[int] = []
     totals: set[int] = set()
 

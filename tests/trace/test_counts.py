@@ -44,7 +44,7 @@ def test_means_are_the_probabilities() -> None:
     assert (abs(counts.mean(0) - tokens * p) < tolerance).all(), counts.mean(0) / tokens
 
 
-def test_no_tokens_and_all_experts() -> None:
+def test_no_tokens_give_no_counts_and_all_experts_all_of_them() -> None:
     assert not draw_counts(np.full((2, 4), 0.5), 0, 2, rng()).any()
     assert (draw_counts(np.ones((2, 4)), 9, 4, rng()) == 9).all()
     # Where p leaves no choice but another one, the tokens still go somewhere.

@@ -38,7 +38,7 @@ def checkpoint(write_checkpoint: Callable[..., Path]) -> Path:
     return write_checkpoint(CONFIG, {f"{name[0]}.safetensors": tensors_of(name) for name in NAMES})
 
 
-def test_parts_at_the_same_place_of_different_files(checkpoint: Path) -> None:
+def test_parts_at_the_same_place_of_different_files_are_told_apart(checkpoint: Path) -> None:
     with Checkpoint(checkpoint) as opened:
         expert = find_moe_layers(opened)[0].expert(2)
         addresses = [owner.address for owner in expert.owners]
@@ -52,7 +52,7 @@ def test_parts_at_the_same_place_of_different_files(checkpoint: Path) -> None:
         assert sources[3:] == (None, None, None)
 
 
-def test_one_expert_at_a_time_in_a_buffer(checkpoint: Path) -> None:
+def test_a_buffer_has_one_expert_at_a_time(checkpoint: Path) -> None:
     """As many buffers as there are, whoever asks; a third reader waits."""
     with Checkpoint(checkpoint) as opened:
         layer = find_moe_layers(opened)[0]

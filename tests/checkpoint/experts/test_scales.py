@@ -14,10 +14,15 @@ from trimoe.checkpoint.experts.tensors import Matrix, MoeLayerTensors, Unsupport
 from trimoe.errors import InputError
 
 Write = Callable[..., Path]
+
 Specs = dict[str, Any]
+
 PREFIX = "model.layers.0.mlp.experts"
+
 E, H, INTER = 2, 200, 136  # two blocks of 128 each way, the second ones narrow
+
 FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+
 MXFP4 = {"quant_method": "mxfp4"}
 
 
@@ -95,7 +100,7 @@ def scale_of(part: Matrix) -> Matrix:
 
 @pytest.mark.parametrize("names", ["gate_proj up_proj down_proj", "w1 w3 w2"])
 @pytest.mark.parametrize("scale", ["F32", "BF16", "F8_E8M0"])
-def test_single_matrices_in_fp8(write_checkpoint: Write, scale: str, names: str) -> None:
+def test_single_matrices_in_fp8_have_their_scales(write_checkpoint: Write, scale: str, names: str) -> None:
     tensors = fp8_singles(scale, names)
     checkpoint, layer = open_layer(write_checkpoint(config(FP8), {"model.safetensors": tensors}))
     assert (layer.experts, layer.hidden, layer.inter, layer.dtype) == (E, H, INTER, "F8_E4M3")
@@ -113,7 +118,7 @@ def test_single_matrices_in_fp8(write_checkpoint: Write, scale: str, names: str)
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-def test_stacks_in_fp8(write_checkpoint: Write, transposed: bool) -> None:
+def test_stacks_in_fp8_have_their_scales(write_checkpoint: Write, transposed: bool) -> None:
     folder = write_checkpoint(config(FP8), {"model.safetensors": fp8_stacks(256, transposed)})
     checkpoint, layer = open_layer(folder)
     assert (layer.experts, layer.hidden, layer.inter, layer.gated) == (E, H, 256, True)
@@ -136,7 +141,9 @@ def test_stacks_in_fp8(write_checkpoint: Write, transposed: bool) -> None:
 
 @pytest.mark.parametrize("scale", ["U8", "F8_E8M0"])
 @pytest.mark.parametrize("hidden", [64, 96, 192])  # H = I and H = 2I too
-def test_interleaved_stacks_in_mxfp4(write_checkpoint: Write, hidden: int, scale: str) -> None:
+def test_interleaved_stacks_in_mxfp4_have_their_scales(
+    write_checkpoint: Write, hidden: int, scale: str
+) -> None:
     tensors = mxfp4(hidden, 96, scale)
     folder = write_checkpoint(config(MXFP4, "gpt_oss"), {"model.safetensors": tensors})
     checkpoint, layer = open_layer(folder)
@@ -160,19 +167,6 @@ def test_interleaved_stacks_in_mxfp4(write_checkpoint: Write, hidden: int, scale
     assert sum(layer.expert(e).nbytes for e in range(E)) == layer.nbytes
 
 
-def test_unaligned_files_are_views_all_the_same(
-    tmp_path: Path, write_safetensors: Callable[..., dict[str, bytes]]
-) -> None:
-    (tmp_path / "config.json").write_text(
-        '{"model_type": "gpt_oss", "quantization_config": {"quant_method": "mxfp4"}}'
-    )
-    write_safetensors(tmp_path / "model.safetensors", mxfp4(), pad=1)
-    checkpoint, layer = open_layer(tmp_path)
-    up = layer.expert(1).up
-    codes = stored(checkpoint, f"{PREFIX}.gate_up_proj_blocks")[1, 1::2].flatten(1)
-    assert torch.equal(elements(up)[:, 0::2], codes & 15) and torch.equal(elements(up)[:, 1::2], codes >> 4)
-
-
 def without(tensors: Specs, *names: str) -> Specs:
     return {name: spec for name, spec in tensors.items() if name.removeprefix(f"{PREFIX}.") not in names}
 
@@ -183,6 +177,7 @@ def replaced(tensors: Specs, name: str, spec: Any) -> Specs:
 
 
 UP = "0.up_proj.weight"
+
 DAMAGES: dict[str, tuple[Mapping[str, Any] | None, Specs, str]] = {
     "a scale": (
         FP8,

@@ -26,7 +26,7 @@ DENSE = 2 * (2 * simple.VOCABULARY * 64 + 4 * (simple.QKV + simple.OUT) + 3 * 64
 KV = 4 * 2 * simple.CACHE * 8 * 40
 
 
-def test_the_gpu_s_ledger() -> None:
+def test_the_gpu_s_ledger_adds_up() -> None:
     found = gpu_ledger(simple.cost(), Deployment(8, 4, expert_slots=2), WORK, "decode")
     assert found["dense weights"] == DENSE
     assert found["KV cache"] == KV

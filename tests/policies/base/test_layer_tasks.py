@@ -52,7 +52,7 @@ def test_all_on_the_gpu_is_one_after_the_other(moe: bool, new_tokens: int) -> No
     assert [one.name for one in found] == ["qkv", "attention", "out", "attention end"]
 
 
-def test_all_on_the_cpu() -> None:
+def test_attention_may_run_on_the_cpu_alone() -> None:
     where = Deployment(8, 8, qkv="cpu", attention="cpu", out="cpu", kv_on_gpu=0, dense_on_gpu=0)
     model = simple.cost(with_gpu=False)
     found = tasks_of(where, model=model).attention(CONTEXT, moe=True, first=0)
@@ -63,7 +63,7 @@ def test_all_on_the_cpu() -> None:
     assert tasks_of(where).copied_bytes(CONTEXT, moe=True) == {"h2d": 0, "d2h": 0}
 
 
-def test_attention_on_the_cpu_between_two_copies() -> None:
+def test_attention_on_the_cpu_comes_between_two_copies() -> None:
     deployment = Deployment(8, 8, attention="cpu", kv_on_gpu=0)
     queries, new_kv, values = 2 * 8 * 2 * 16, 2 * 8 * simple.CACHE, 2 * 8 * 2 * 16
     scores = 2 * 2 * 32 * 8 * CONTEXT
@@ -165,7 +165,7 @@ def test_copied_bytes_stay_what_they_are() -> None:
     assert tasks.copied_bytes(CONTEXT, moe=True) == before
 
 
-def test_experts_here_and_there() -> None:
+def test_experts_here_and_there_run_side_by_side() -> None:
     """Hidden states go to the CPU's experts and their results come back, beside the GPU's own."""
     tasks, one_way = tasks_of(ALL_GPU), HIDDEN_BYTES / simple.PCIE_GBPS
     found = tasks.experts(load(fetch=100, gpu=70, cpu=2000), first=0, after=())
@@ -196,7 +196,7 @@ def test_deferred_experts_send_their_results() -> None:
     assert not tasks.deferred(load(cpu=30), first=0, after=())
 
 
-def test_the_head() -> None:
+def test_the_head_waits_for_hidden_states_and_its_weights() -> None:
     [head], copied = tasks_of(ALL_GPU).head(first=3, after=(2,))
     assert head.after == (2,) and not any(copied.values())
     assert head.duration_ns == pytest.approx(simple.head_ns(8))

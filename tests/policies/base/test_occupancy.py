@@ -78,7 +78,7 @@ def test_the_makespan_is_that_of_a_schedule(layer: tuple[LayerPlan, np.ndarray, 
 
 @settings(deadline=None, max_examples=20)
 @given(layers(n_dimms=0))
-def test_the_same_on_plain_memory(layer: tuple[LayerPlan, np.ndarray, Residency]) -> None:
+def test_sums_are_the_same_on_plain_memory(layer: tuple[LayerPlan, np.ndarray, Residency]) -> None:
     model = cost("h100-8452y")
     plan, counts, state = layer
     state = altered(state, layout=np.minimum(state.layout, 7))

@@ -21,14 +21,14 @@ class Some(Options):
     how: str = option("fast", "a word", choices=("fast", "slow"))
 
 
-def test_defaults_and_every_type() -> None:
+def test_every_type_is_read_and_has_its_default() -> None:
     assert parse_options("some", Some, {}) == Some()
     given = {"refine": "off", "alpha": "0.5", "steps": "9", "how": "slow"}
     assert parse_options("some", Some, given) == Some(False, 0.5, 9, "slow")
 
 
 @pytest.mark.parametrize("word", ["on", "true", "YES", "1"])
-def test_words_for_on(word: str) -> None:
+def test_on_has_several_words(word: str) -> None:
     assert parse_options("some", Some, {"refine": word}).refine is True
 
 
@@ -49,7 +49,7 @@ def test_wrong_values_are_named(name: str, value: str, message: str) -> None:
         parse_options("some", Some, {name: value})
 
 
-def test_settings_by_system() -> None:
+def test_settings_go_to_their_system() -> None:
     found = parse_settings(["some.refine=off", "some.max-steps = 4", "moe-gen.x=a=b", "some.refine=on"])
     assert found == {"some": {"refine": "on", "max_steps": "4"}, "moe-gen": {"x": "a=b"}}
     assert parse_settings([]) == {}

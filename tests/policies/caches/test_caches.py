@@ -63,7 +63,7 @@ def test_lfu_counts(accesses: list[int], slots: int) -> None:
         assert set(np.nonzero(state.resident)[0].tolist()) == held
 
 
-def test_mrs_by_hand() -> None:
+def test_mrs_scores_as_one_works_out_by_hand() -> None:
     """S = a * TopP(s) + (1 - a) * S with a = 0.5, p = 2: shares 0.4 and 0.3 count, the others decay."""
     cache = make_layer_cache("mrs", 6, top=2)
     cache.use(np.array([4, 3, 2, 1, 0, 0]))
@@ -232,38 +232,6 @@ def test_another_phase_goes_on_with_what_was_learnt() -> None:
     assert set(others) - set(range(40, 50)) <= set(np.nonzero(first[3].resident)[0]), "the most popular"
     assert (then[4].resident == first[4].resident).all()
     assert policy.report()["hits"] == policy.report()["misses"] == 0, "another phase, another count"
-
-
-def few(rng: np.random.Generator, experts: range) -> np.ndarray:
-    counts = np.zeros(64, np.int64)
-    counts[rng.choice(experts, 6, replace=False)] = 40
-    return counts
-
-
-@pytest.mark.parametrize("enabled", [True, False])
-@pytest.mark.parametrize("truthful", [True, False])
-def test_wrong_predictions_switch_prefetching_off(truthful: bool, enabled: bool) -> None:
-    """HybriMoE with a foresight that is right, or one that names experts that nobody ever chooses."""
-    policy = policy_of(
-        "hybrimoe", "a6000-5220r10", "deepseek-v2-lite", ratio=0.25, window=2, probe=3, auto_off=enabled
-    )
-    states = states_of(policy)
-    rng = np.random.default_rng(2)
-    prefetched = np.zeros(10, int)
-    for step in range(10):
-        real = [few(rng, range(48)) for _ in states]
-        told = real if truthful else [few(rng, range(48, 64)) for _ in states]
-        for layer, counts in enumerate(real):
-            state = states[layer]
-            carry_out(state, *ask(policy, layer, counts, states).keep)
-            known = dict(list(enumerate(told))[layer + 1 : layer + 4])
-            idle_ns = 1.1 * policy.fetch_ns
-            now = step_of(states, layer, counts, step=step, idle_ns=idle_ns, foreseen=known)
-            for move in policy.background(now):
-                carry_out(states[move.layer], move)
-                prefetched[step] += 1
-    on = [True] * 10 if truthful or not enabled else [step % 5 < 2 for step in range(10)]
-    assert (prefetched > 0).tolist() == on
 
 
 def test_a_copy_costs_what_others_wait_for_it() -> None:

@@ -13,7 +13,7 @@ from trimoe.policies.deployment.deployment_search import halved, nothing_fits, w
 
 
 @pytest.mark.parametrize(("batch", "sizes"), [(1, [1]), (5, [5, 3, 2, 1]), (8, [8, 4, 2, 1])])
-def test_halved(batch: int, sizes: list[int]) -> None:
+def test_what_is_searched_is_halved(batch: int, sizes: list[int]) -> None:
     assert halved(batch) == sizes
 
 

@@ -25,7 +25,7 @@ def cost_of(hardware: str = "a100-8452y", model: str = "deepseek-v2-lite") -> Co
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 10, 500, 100_000])
-def test_uniform_routing(tokens: int) -> None:
+def test_uniform_counts_are_even_and_over_as_many_experts_as_draws_meet(tokens: int) -> None:
     shape = load_model_shape("deepseek-v2-lite")  # 6 of 64
     counts = uniform_counts(shape, tokens)
     assert counts.sum() == tokens * 6 and len(counts) == 64
@@ -39,7 +39,7 @@ def test_uniform_routing(tokens: int) -> None:
     assert len(active) == pytest.approx(np.mean(drawn), rel=0.1)
 
 
-def test_a_layer_one_after_the_other() -> None:
+def test_a_layer_s_parts_come_one_after_the_other() -> None:
     cost = cost_of()
     deployment = Deployment(64, 64, expert_slots=10)
     forecast = Forecast(cost, WORK, "decode")
@@ -84,7 +84,7 @@ def test_prompts_are_one_step() -> None:
     assert load.gpu == pytest.approx(64 * each, rel=0.01)
 
 
-def test_attention_shared_by_gpu_and_cpu() -> None:
+def test_gpu_and_cpu_share_attention() -> None:
     """The shares of both, and what crosses: queries and values of the CPU's part, keys of the GPU's."""
     cost = cost_of(model="mixtral-8x7b")
     res = cost.resources
@@ -114,5 +114,5 @@ def test_attention_shared_by_gpu_and_cpu() -> None:
     assert quarter[res.h2d] == pytest.approx(kv + part)
 
 
-def test_halves() -> None:
+def test_halves_are_powers_of_two_and_the_most() -> None:
     assert halves(1) == [1] and halves(2) == [1, 2] and halves(100) == [1, 2, 4, 8, 16, 32, 64, 100]

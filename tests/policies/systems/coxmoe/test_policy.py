@@ -152,6 +152,7 @@ def test_the_search_finds_what_enumeration_finds(phase: str, timing: Timing) -> 
     assert of_layer == found.resident + np.count_nonzero(tokens[found.resident :])
 
 
+@pytest.mark.slow
 def test_the_search_finds_it_on_machines_of_all_kinds() -> None:
     rng, chosen = np.random.default_rng(1), set()
     for _ in range(10):
@@ -175,7 +176,7 @@ def test_the_search_finds_it_on_machines_of_all_kinds() -> None:
 
 
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
-def test_dense_layers_and_many_experts(phase: str) -> None:
+def test_a_step_takes_as_long_as_its_layers(phase: str) -> None:
     cost = _cost("deepseek-v2-lite")
     choice = _policy(cost).choose(Workload(64, 100, 20), phase)
     before = choice.attention_ns + choice.experts_ns
@@ -183,7 +184,7 @@ def test_dense_layers_and_many_experts(phase: str) -> None:
     check_fits(cost, choice.deployment, Workload(64, 100, 20), phase)
 
 
-def test_expected_tokens() -> None:
+def test_expected_tokens_are_as_many_as_there_are_choices() -> None:
     cost, work = _cost("qwen3-30b-a3b"), Workload(1024, 97, 32)
     even = expected_tokens(cost, work, "decode")
     assert even.tolist() == [1024 * 8 // 128] * 128
@@ -210,7 +211,8 @@ def test_contention_costs_time_where_memory_is_slow() -> None:
     assert report["equations"]["chosen"]["step_ns"] > without["chosen"]["step_ns"]
 
 
-def test_each_switch() -> None:
+@pytest.mark.slow
+def test_each_switch_changes_what_it_names() -> None:
     cost, work = _cost("qwen3-30b-a3b"), Workload(256, 400, 64)
 
     def decode_ns(**settings: str) -> tuple[float, Deployment]:
@@ -233,7 +235,7 @@ def test_each_switch() -> None:
     assert decode_ns(equations="on")[0] > decode_ns(contention="off")[0]
 
 
-def test_residents() -> None:
+def test_residents_are_the_most_popular() -> None:
     cost, rng = _cost("qwen3-30b-a3b"), np.random.default_rng(3)
     popularity = rng.lognormal(0, 1.5, (48, 128))
     deployment = Deployment(64, 64, expert_slots=20, expert_fetches=2)
@@ -281,6 +283,7 @@ def test_plans_keep_the_rules(profile: str, dynamic: str) -> None:
         assert Loads(cost).of_plan(plan, counts, state).makespan_ns == pytest.approx(min(times))
 
 
+@pytest.mark.slow
 def test_prefill_leaves_keys_and_values_where_decode_wants_them() -> None:
     policy = _policy(_cost("qwen3-30b-a3b"))
     for work, share in ((Workload(1024, 800, 256), 0.0), (Workload(8, 64, 8), 1.0)):
@@ -307,7 +310,7 @@ def test_dense_weights_are_where_they_are_used() -> None:
     assert buffers == 2 * 16 * 120 * shape.attention.cache_elements * ELEMENT_BYTES
 
 
-def test_bad_input() -> None:
+def test_bad_input_is_one_line() -> None:
     raw = load_profile("rtx6000ada-8452y").as_dict()
     del raw["gpu"], raw["pcie"]
     no_gpu = CostModel(parse_profile(raw, "a profile"), load_model_shape("mixtral-8x7b"))

@@ -39,7 +39,7 @@ def flexgen(cost: CostModel, **settings: str) -> FlexGen:
     return policy
 
 
-def test_the_published_policy_of_opt_30b_on_a_t4() -> None:
+def test_opt_30b_on_a_t4_gets_the_published_policy() -> None:
     """20 % of weights on the GPU, cache and hidden states in host memory, 48 x 3 requests, 7.32 tokens/s.
 
     The limits are relaxed as the authors do for this policy; without, it is the same but for fewer weights.

@@ -47,7 +47,7 @@ def best_of_all(gpu_ns: np.ndarray, dimm_ns: np.ndarray, n_dimms: int, slots: in
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_placements_against_the_best_of_all(seed: int) -> None:
+def test_placements_are_near_the_best_of_all(seed: int) -> None:
     rng = np.random.default_rng(seed)
     dimm_ns, gpu_ns = rng.uniform(5, 50, 7), rng.uniform(1, 20, 7)
     slots, sync_ns = int(rng.integers(0, 5)), float(rng.uniform(0, 2))
@@ -80,7 +80,7 @@ def test_the_gpu_waits_for_results() -> None:
     assert place_layer(tens, tens, 1, 5).ns == pytest.approx(30)
 
 
-def test_without_a_point_from_the_solver(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_point_from_the_solver_it_places_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(placing.Program, "solve", lambda self, **limits: None)
     dimm_ns = np.array([9.0, 1.0, 5.0, 7.0])
     found = place_layer(0.1 * dimm_ns, dimm_ns, 2, 2)
@@ -89,13 +89,13 @@ def test_without_a_point_from_the_solver(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not alone.proven and alone.hot.tolist() == [True, False, False, True], "what is faster there"
 
 
-def test_the_longest_first() -> None:
+def test_the_longest_goes_first() -> None:
     loads = np.zeros(2)
     assert balanced(np.array([3.0, 2.0, 2.0]), loads).tolist() == [0, 1, 1]
     assert loads.tolist() == [3, 4]
 
 
-def test_deployments() -> None:
+def test_deployments_fit() -> None:
     policy, work = hermes(), Workload(256, 512, 64)
     decode, prefill = (policy.deploy(work, phase) for phase in ("decode", "prefill"))
     assert (decode.attention, decode.qkv, decode.out, decode.kv_on_gpu) == ("ndp", "gpu", "gpu", 0)
@@ -107,7 +107,7 @@ def test_deployments() -> None:
 
 
 @pytest.mark.parametrize("partition", ["on", "off"])
-def test_plans_and_first_states(partition: str) -> None:
+def test_plans_and_first_states_are_the_placement_s(partition: str) -> None:
     policy = hermes(partition=partition)
     states = policy.begin("decode", DECODE, popularity())
     assert all(one.resident.sum() == 8 and (one.layout >= 0).all() for one in states)
@@ -247,6 +247,7 @@ def test_without_a_gpu_hot_ones_are_striped_for_the_cpu() -> None:
     assert not policy.background(step_of(states, 0, counts, phase="prefill"))
 
 
+@pytest.mark.slow
 def test_the_program_without_a_limit_is_the_best_of_all() -> None:
     for seed in range(4):
         rng = np.random.default_rng(seed)

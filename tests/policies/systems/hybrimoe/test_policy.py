@@ -32,7 +32,7 @@ def test_plans_are_the_schedule(schedule: str) -> None:
         policy.background(step_of(states, layer, counts, idle_ns=0))
 
 
-def test_ratios_of_the_paper() -> None:
+def test_ratios_are_those_of_the_paper() -> None:
     for ratio, slots in ((0.25, 16), (0.5, 32), (0.75, 48)):
         policy = policy_of("hybrimoe", **LITE, ratio=ratio)
         assert {policy.deploy(WORK, "decode").slots(layer) for layer in range(26)} == {slots}

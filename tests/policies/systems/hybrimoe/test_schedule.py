@@ -27,7 +27,7 @@ def busiest(experts: Sequence[int], tokens: Sequence[int]) -> list[int]:
     return sorted(experts, key=lambda one: (-tokens[one], one))
 
 
-def test_one_token_with_nothing_cached() -> None:
+def test_one_token_with_nothing_cached_is_split_between_both() -> None:
     """Moves at 0.418, 0.836, 1.254, 1.672; GPU ends 0.918, 1.418, 1.918, 2.418; CPU 1.79, 2.79."""
     found = released_hss([], range(6), [1] * 6)
     assert found.gpu == found.moved == (0, 1, 2, 3)
@@ -52,7 +52,7 @@ def test_the_gpu_takes_it_if_both_end_at_once_and_waits_for_copies() -> None:
     assert (late.gpu, late.end) == ((0, 1), pytest.approx(2.1))
 
 
-def test_released_constants() -> None:
+def test_constants_are_those_that_were_released() -> None:
     assert RELEASED_CPU_MS == {"deepseek": 1.0, "qwen2": 0.8, "mixtral": 0.2}
     assert pytest.approx(0.4179, abs=5e-5) == RELEASED_MOVE_MS
     alone = released_hss([], [0], [7], "qwen2")
@@ -133,7 +133,7 @@ def test_the_papers_rules_hold(
     assert [one for one in found.gpu if one in here] == here[: len(here) - len(from_cache)]
 
 
-def test_the_papers_timelines_by_hand() -> None:
+def test_timelines_are_those_of_the_paper() -> None:
     """GPU 1, a copy 2, CPU 1 a token: a at 1; the CPU takes c till 1; b is there at 2, done at 3."""
     found = paper_schedule([0], [1, 2], [5, 4, 1], gpu=lambda _: 1.0, cpu=float, move=2.0)
     assert found == HybridSchedule((0, 1), (2,), (1,), 3.0)

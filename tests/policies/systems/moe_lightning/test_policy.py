@@ -33,13 +33,13 @@ def lightning(cost: CostModel, **settings: str) -> MoELightning:
     return policy
 
 
-def test_equation_7() -> None:
+def test_equation_7_holds() -> None:
     assert L4.attainable(1e6, 1e6) == 242  # compute
     assert L4.attainable(100, 1e6) == pytest.approx(30)  # 300 GB/s x 100
     assert L4.attainable(1e6, 100) == pytest.approx(3.2)  # 32 GB/s x 100
 
 
-def test_turning_points() -> None:
+def test_turning_points_are_those_of_the_roofline() -> None:
     # P1: 1.3 TFLOP/s at 32 GB/s. To the left the CPU is as fast as what crosses, to the right slower.
     first = L4.first_turning_point
     assert first == pytest.approx(1300 / 32)
@@ -52,7 +52,7 @@ def test_turning_points() -> None:
         assert L4.attainable(upper, 0.5 * second) == pytest.approx(0.5 * L4.attainable(upper, second))
 
 
-def test_equation_11() -> None:
+def test_equation_11_holds() -> None:
     for upper in (10.0, 200.0):
         point = L4.balance_point(upper)
         assert L4.upper.gbps * upper == pytest.approx(L4.link_gbps * point)
@@ -115,7 +115,7 @@ def test_prompts_take_the_batch_of_decode_and_the_gpu() -> None:
     check_fits(policy.cost, prefill, work, "prefill")
 
 
-def test_plans() -> None:
+def test_plans_run_experts_where_they_are_told_to() -> None:
     cost = cost_of("a100-8452y")
     counts = np.array([0, 5, 0, 1, 0, 0, 7, 9])
     for experts, domains in (("gpu", {GPU}), ("cpu", {CPU, GPU})):

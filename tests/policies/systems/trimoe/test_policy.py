@@ -185,7 +185,7 @@ def test_counts_may_be_of_any_integer(dtype: type) -> None:
     assert ask(trimoe(), 0, counts, state).order == (2, 0)
 
 
-def test_tails() -> None:
+def test_plans_of_odd_counts_keep_the_rules() -> None:
     cost = cost_of(model="kimi-k2")
     policy = trimoe(cost)
     state = Residency(384, layout=np.arange(384) % 17 - 1)

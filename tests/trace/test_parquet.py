@@ -273,7 +273,7 @@ NESTED = {
 
 @pytest.mark.parametrize("kind", NESTED)
 @pytest.mark.parametrize("name", ["step", "request", "ids", "weights"])
-def test_columns_of_other_types(name: str, kind: str, tmp_path: Path) -> None:
+def test_columns_of_other_types_are_refused(name: str, kind: str, tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     write_trace(small_trace(), path)
     table = pq.read_table(path)
@@ -283,7 +283,7 @@ def test_columns_of_other_types(name: str, kind: str, tmp_path: Path) -> None:
         read_trace(path)
 
 
-def test_no_rows_and_a_column_twice(tmp_path: Path) -> None:
+def test_no_rows_and_a_column_twice_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     write_trace(small_trace(), path)
     table = pq.read_table(path)
@@ -367,7 +367,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
     assert [one.name for one in tmp_path.iterdir()] == ["a.parquet"] and path.read_bytes() == b"older"
 
 
-def test_without_pyarrow_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("pyarrow", "pyarrow.parquet"):
         monkeypatch.setitem(sys.modules, name, None)
     for act in (lambda: write_trace(small_trace(), tmp_path / "a"), lambda: read_trace(tmp_path / "a")):

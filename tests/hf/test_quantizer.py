@@ -21,6 +21,8 @@ from trimoe.hf.load import read_expert_math
 from trimoe.hf.quantizer import TrimoeQuantizer
 from trimoe.store.expert_store import ExpertStore
 
+pytestmark = pytest.mark.slow
+
 MODELS = {"deepseek_v3": "fp8", "qwen3_moe": "fp8", "gpt_oss": "mxfp4"}
 
 
@@ -61,7 +63,7 @@ def test_auto_keeps_the_format_of_the_checkpoint(architecture: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("scale_dtype", [torch.float32, torch.bfloat16, torch.float8_e8m0fnu])
-def test_scales_of_any_type(scale_dtype: torch.dtype, tmp_path: Path) -> None:
+def test_scales_of_any_type_are_read(scale_dtype: torch.dtype, tmp_path: Path) -> None:
     """DeepSeek-V3's are F32, Qwen3's BF16."""
     reference = save("qwen3_moe", tmp_path, scale_dtype=scale_dtype)
     model = trimoe.load(tmp_path, dtype=torch.float32, weights="fp32")
@@ -133,7 +135,7 @@ def test_any_format_can_be_made_of_any(architecture: str, fmt: str, tmp_path: Pa
     assert error < {"bf16": 0.01, "int8": 0.05, "int4": 0.4}[fmt]
 
 
-def test_the_language_model_of_a_multimodal_checkpoint(tmp_path: Path) -> None:
+def test_the_language_model_of_a_multimodal_checkpoint_is_loaded_alone(tmp_path: Path) -> None:
     """Its tensors have other names there, and the vision tower, in fp8 too, is no part of what is loaded."""
     text = {
         **WIDE["qwen3_moe"], "vocab_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
