@@ -1,6 +1,6 @@
 """Tests mirror the sources: whoever changes a module finds its tests by its name.
 
-`python/trimoe/models/cache.py` has `tests/models/test_cache.py`. Folders within folders may be flattened:
+`python/trimoe/store/cache.py` has `tests/store/test_cache.py`. Folders within folders may be flattened:
 `cli/ndp/sweep.py` has `cli/ndp/test_sweep.py`, `cli/test_ndp_sweep.py`, or `cli/test_sweep.py` where no other
 module below `cli` has that name; and one file may test a whole such folder, `cli/test_ndp.py`.
 """

@@ -84,8 +84,8 @@ TORCH_FREE = (
 )
 TORCH_MODULES = ("torch", "transformers", "trimoe.layer.op", "trimoe.hf")
 
-# Folder under csrc -> folders whose headers it may include. Kernels of an instruction set see cpu/kernel, what
-# they have to offer, and cpu/generic, what they share; who calls them sees them through cpu/dispatch.
+# Folder under csrc -> folders whose headers it may include. Kernels of an instruction set see cpu/kernel,
+# what they have to offer, and cpu/generic, what they share; callers see them through cpu/dispatch.
 SHARED = {"common", "packed"}
 KERNELS = SHARED | {"cpu/kernel", "cpu/generic"}
 CPU_INTERFACES = SHARED | {"cpu/kernel", "cpu/dispatch", "cpu/ffn"}

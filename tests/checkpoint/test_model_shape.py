@@ -9,7 +9,6 @@ import pytest
 
 from trimoe.checkpoint.model_shape import load_model_shape, model_names
 from trimoe.errors import InputError
-from trimoe.model_shape import Attention
 
 # Billions of weights: all, and those that a token meets, as published (papers, model cards).
 PUBLISHED = {
@@ -55,18 +54,6 @@ def test_layers_and_attention_are_those_of_the_config() -> None:
     assert (v2.attention.kind, v2.attention.qk_dim, v2.attention.cache_elements) == ("mla", 192, 576)
     assert (glm.attention.kind, glm.attention.cache_elements, glm.dense_inter) == ("gqa", 2048, 10944)
     assert (oss.attention.window, oss.attention.window_layers, v2.attention.window) == (128, 18, 0)
-
-
-def test_projections_are_what_one_counts_by_hand() -> None:
-    gqa = Attention("gqa", hidden=8, heads=4, kv_heads=2, qk_dim=3, v_dim=3)
-    assert (gqa.q_elements, gqa.kv_elements, gqa.out_elements) == (8 * 12, 8 * 12, 12 * 8)
-    assert gqa.pair_flops() == gqa.pair_flops(absorbed=True) == 2 * 4 * 6
-    mla = Attention("mla", 8, 4, 4, qk_dim=5, v_dim=3, q_rank=6, kv_rank=7, rope_dim=2)
-    assert mla.q_elements == 8 * 6 + 6 * 4 * 5
-    assert mla.kv_elements == 8 * (7 + 2) + 7 * 4 * (3 + 3)
-    assert (mla.out_elements, mla.cache_elements) == (4 * 3 * 8, 9)
-    assert mla.pair_flops() == 2 * 4 * (5 + 3)
-    assert mla.pair_flops(absorbed=True) == 2 * 4 * ((7 + 2) + 7)
 
 
 def test_a_checkpoint_folder_works_as_well(tmp_path: Path) -> None:

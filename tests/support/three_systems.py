@@ -42,9 +42,9 @@ class PickyMoe(Policy):
 
 def use_three_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two that can run, and one that cannot: what `all` means until the test ends."""
-    module = types.ModuleType("trimoe.policies.slow")
+    module = types.ModuleType("trimoe.policies.systems.slow")
     vars(module)["SlowMoe"] = SlowMoe
-    other = types.ModuleType("trimoe.policies.picky")
+    other = types.ModuleType("trimoe.policies.systems.picky")
     vars(other)["PickyMoe"] = PickyMoe
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(sys.modules, other.__name__, other)
