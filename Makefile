@@ -27,7 +27,7 @@ test: $(BUILT) $(TWIN)
 	$(if $(LOCK),$(BIN)/python tests/locked.py)
 	$(TEST)
 
-# All but what takes a second or more: minutes become one or two.
+# All tests but the slow ones: half a second or more each, most of the time together.
 test-fast: $(BUILT) $(TWIN)
 	$(TEST) -m fast
 

@@ -7,6 +7,8 @@ import pytest
 from support.shipped_model import SHIPPED
 from support.subprocesses import run_python
 
+pytestmark = pytest.mark.slow
+
 # assert says nothing there, hence `must`.
 HEADER = """
 import sys, torch, trimoe
@@ -60,8 +62,6 @@ must(told(lambda: op(x, *call[1:], layer.handle).sum().backward(), 'expected inf
 """,
     "command line": """
 from trimoe.cli.main import main
-
-pytestmark = pytest.mark.slow
 must(main(['--version']) == 0 and main(['--help']) == 0)
 """,
     "load": f"must(told(lambda: trimoe.load({str(SHIPPED)!r}), 'with docstrings', 'try python -O'))",

@@ -19,6 +19,7 @@ from support.amx import BUILD, ROOT, needs_avx512, program, run
 from trimoe.hardware.cpu import features
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(features().arch != "x86_64", reason="tile instructions are those of x86-64"),
     needs_avx512,
 ]
@@ -99,7 +100,6 @@ def mutated(code: bytes, mutation: str) -> bytes:
     return bytes(changed)
 
 
-@pytest.mark.slow
 def test_every_mutant_of_the_kernels_is_caught(tmp_path: Path) -> None:
     """In each function (but those for few rows) the first instruction of each kind; each configuration."""
     library = next(BUILD.rglob("libtrimoe_core.so"))

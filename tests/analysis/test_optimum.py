@@ -73,7 +73,7 @@ def test_problems_of_no_machine_have_an_optimum_too() -> None:
         choices = [Choices(e, tuple(range(n)), rng.random((n, 4)) ** 2) for e, n in enumerate(sizes)]
         least, found = least_of_all(choices), solve_exact(choices)
         assert found.ns == pytest.approx(least, rel=1e-12)
-        guess = branch._improved(choices, branch.rounded(choices, relaxation(choices).values))
+        guess = branch.improved(choices, branch.rounded(choices, relaxation(choices).values))
         not_at_once += makespan(choices, guess) > least * (1 + 1e-9)
     assert not_at_once > 3
 

@@ -30,30 +30,30 @@ INTERVALS: list[list[Any]] = [
 
 
 def test_resources_that_do_the_same_share_a_row() -> None:
-    rows = gantt._rows(RESOURCES, INTERVALS)
+    rows = gantt.rows_of(RESOURCES, INTERVALS)
     names = ["gpu", "h2d", "d2h", "cpu", "channel0", "channel1-3", "dimm0"]
     assert [name for name, _ in rows] == names
     assert rows[4][1] == INTERVALS[5] and rows[5][1] == READ
     # An idle one between two that do the same keeps them apart.
-    rows = gantt._rows(("channel0", "channel1", "channel2", "dimm3"), [READ, [], READ, READ])
+    rows = gantt.rows_of(("channel0", "channel1", "channel2", "dimm3"), [READ, [], READ, READ])
     assert [name for name, _ in rows] == ["channel0", "channel2", "dimm3"]
 
 
 def test_the_busiest_rows_and_one_of_each_kind_are_shown() -> None:
-    rows = gantt._rows(RESOURCES, INTERVALS)
-    names = [name for name, _ in gantt._busiest(rows, 5)]
+    rows = gantt.rows_of(RESOURCES, INTERVALS)
+    names = [name for name, _ in gantt.busiest(rows, 5)]
     assert names == ["gpu", "h2d", "cpu", "channel0", "dimm0"]  # not channel1-3, which is busier than the GPU
-    assert [name for name, _ in gantt._busiest(rows, 2)] == ["cpu", "dimm0"]
-    assert gantt._busiest(rows, 7) == gantt._busiest(rows, 100) == rows
+    assert [name for name, _ in gantt.busiest(rows, 2)] == ["cpu", "dimm0"]
+    assert gantt.busiest(rows, 7) == gantt.busiest(rows, 100) == rows
 
 
 def test_names_for_people() -> None:
-    names = [gantt._name(name) for name, _ in gantt._rows(RESOURCES, INTERVALS)]
+    names = [gantt.title_of(name) for name, _ in gantt.rows_of(RESOURCES, INTERVALS)]
     assert names == ["GPU", "PCIe to GPU", "PCIe from GPU", "CPU", "channel 0", "channel 1-3", "DIMM 0"]
 
 
 def test_every_task_has_its_kind() -> None:
-    kinds = gantt._kinds(RESOURCES, INTERVALS, TASKS)
+    kinds = gantt.kinds_of(RESOURCES, INTERVALS, TASKS)
     wanted = ("fetch", "expert on the GPU", "expert on the CPU", "expert on a DIMM", "tokens", "other")
     assert kinds == dict(enumerate(wanted))
 

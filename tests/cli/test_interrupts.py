@@ -12,6 +12,8 @@ import pytest
 
 from trimoe.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 # The real command, to which Ctrl-C happens when module number N is looked for: the same place every time.
 AT_AN_IMPORT = """
 import os, signal, sys

@@ -19,6 +19,8 @@ from support.commands import SMALL, all_commands, has_option, make_ready
 from trimoe.cli import app as app_module
 from trimoe.policies import policy_names
 
+pytestmark = pytest.mark.slow
+
 WITH_JSON = [path for path, command in all_commands() if has_option(command, "--json")]
 WORKLOAD = ["--model", "mixtral-8x7b", "--batch", "16", "--input", "32", "--output", "5", "--steps", "2"]
 NOISY = """

@@ -16,6 +16,8 @@ import pytest
 from support import fill_cache
 from support.big_checkpoint import write_big_checkpoint
 
+pytestmark = pytest.mark.slow
+
 SLACK_BYTES = 250_000_000
 # Runs in a process of its own; the growth is counted from after the imports, which trimoe cannot help.
 LOAD = """
@@ -39,8 +41,6 @@ import json, sys
 import torch, transformers, trimoe.hf.load, trimoe.store.pack
 from trimoe.hardware.memory import peak_rss_bytes, reset_peak_rss, rss_bytes
 from trimoe.checkpoint.compute_spec import Packing
-
-pytestmark = pytest.mark.slow
 math = trimoe.hf.load.read_expert_math(sys.argv[1])
 before_bytes, was_reset = rss_bytes(), reset_peak_rss()
 report = trimoe.store.pack.pack_to_folder(sys.argv[1], math, Packing("bf16"), sys.argv[2])

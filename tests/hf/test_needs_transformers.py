@@ -12,13 +12,13 @@ import pytest
 from support.command_line import Outcome
 from support.shipped_model import SHIPPED
 
+pytestmark = pytest.mark.slow
+
 WITHOUT = "import sys; sys.modules['transformers'] = None\n"
 COMMAND = "from trimoe.cli.main import main; sys.exit(main(sys.argv[1:]))"
 LOAD = f"import trimoe; trimoe.load({str(SHIPPED)!r})"
 OP = """
 import torch, trimoe
-
-pytestmark = pytest.mark.slow
 spec = trimoe.LayerSpec(experts=4, hidden=64, inter=32)
 layer = trimoe.ExpertLayer(spec)
 ids, weights = torch.zeros(3, 2, dtype=torch.int64), torch.ones(3, 2)

@@ -13,7 +13,7 @@ import numpy as np
 from trimoe.analysis.optimum.exact import Choices, Optimum, makespan, relaxation, rounded, solve_milp
 from trimoe.arrays import Floats
 
-__all__ = ["solve_exact"]
+__all__ = ["improved", "solve_exact"]
 
 # Partial placements on one level beyond which the general solver takes over.
 _MOST_STATES = 400_000
@@ -25,7 +25,7 @@ def solve_exact(choices: Sequence[Choices]) -> Optimum:
     if not choices:
         return Optimum(0.0, ())
     found = relaxation(choices)
-    start = _improved(choices, rounded(choices, found.values))
+    start = improved(choices, rounded(choices, found.values))
     best_ns = makespan(choices, start)
     # The most costly first: wrong starts show early.
     order = sorted(range(len(choices)), key=lambda one: -float(choices[one].rows.sum(1).min()))
@@ -62,7 +62,7 @@ def _rest(rows: Sequence[Floats], weights: Floats) -> tuple[Floats, Floats]:
     return least, weighted
 
 
-def _improved(choices: Sequence[Choices], chosen: list[int]) -> list[int]:
+def improved(choices: Sequence[Choices], chosen: list[int]) -> list[int]:
     """The best single change, as long as one helps."""
     total = np.sum([one.rows[pick] for one, pick in zip(choices, chosen, strict=True)], axis=0)
     while True:

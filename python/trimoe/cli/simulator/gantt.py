@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from trimoe.cost import Interval
 
-__all__ = ["plot_gantt"]
+__all__ = ["busiest", "kinds_of", "plot_gantt", "rows_of", "title_of"]
 
 # Kind of task, by how its name begins; of experts also by where they compute. What is none of these is grey.
 _KINDS = (
@@ -57,18 +57,18 @@ def plot_gantt(
         InputError: nothing happens.
         FailureError: the file cannot be written.
     """
-    rows = _rows(resources, intervals)
+    rows = rows_of(resources, intervals)
     if not rows:
         raise InputError(expected="a layer with work", got="nothing that takes time", hint="another layer")
     first = min(one[0][0] for _, one in rows)
     last = max(end for _, one in rows for _, end, _ in one)
-    kinds = _kinds(resources, intervals, tasks)
-    every, rows = len(rows), _busiest(rows, most_rows)
+    kinds = kinds_of(resources, intervals, tasks)
+    every, rows = len(rows), busiest(rows, most_rows)
     figure, (axes,) = new_figure(title, 1, _REST_INCHES + _ROW_INCHES * len(rows))
     for place, (_, of_row) in enumerate(rows):
         _draw(axes, place, of_row, kinds)
         _label(axes, place, of_row, tasks, last - first)
-    axes.set_yticks(range(len(rows)), [_name(name) for name, _ in rows])
+    axes.set_yticks(range(len(rows)), [title_of(name) for name, _ in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(first * 1e-3, last * 1e-3)
     left_out = f"the busiest {len(rows)} of {every} rows; --plot-rows {every} shows all"
@@ -82,7 +82,7 @@ def plot_gantt(
     save_figure(figure, output)
 
 
-def _rows(resources: Sequence[str], intervals: Sequence[Sequence[Interval]]) -> list[Row]:
+def rows_of(resources: Sequence[str], intervals: Sequence[Sequence[Interval]]) -> list[Row]:
     """Resources with work; runs of "channel0", "channel1", ... that do the same as one row."""
     runs: list[list[int]] = []
     for index, of_one in enumerate(intervals):
@@ -101,7 +101,7 @@ def _rows(resources: Sequence[str], intervals: Sequence[Sequence[Interval]]) -> 
     return [(_run_name(resources[run[0]], resources[run[-1]]), intervals[run[0]]) for run in runs]
 
 
-def _busiest(rows: Sequence[Row], most: int) -> list[Row]:
+def busiest(rows: Sequence[Row], most: int) -> list[Row]:
     """So many rows at most, in the order that they came in."""
 
     def busy_ns(row: Row) -> float:
@@ -118,7 +118,7 @@ def _kind_of(name: str) -> str:
     return re.sub(r"[\d-]+$", "", name)
 
 
-def _name(name: str) -> str:
+def title_of(name: str) -> str:
     """As people say it: "PCIe to GPU", "channel 3", "DIMM 0-3"."""
     kind = _kind_of(name)
     return _NAMES.get(name) or _STEMS.get(kind, kind) + name.removeprefix(kind)
@@ -139,7 +139,7 @@ def _same(one: Sequence[Interval], other: Sequence[Interval]) -> bool:
     )
 
 
-def _kinds(
+def kinds_of(
     resources: Sequence[str], intervals: Sequence[Sequence[Interval]], tasks: Sequence[str]
 ) -> dict[int, str]:
     """The kind of every task that takes time."""
