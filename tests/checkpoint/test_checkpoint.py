@@ -40,7 +40,7 @@ def test_one_file(write_checkpoint: Write) -> None:
         assert "c" not in checkpoint
         assert checkpoint.entry("b").shape == (4,)
         raw = (folder / "model.safetensors").read_bytes()
-        assert bytes(checkpoint.tensor("a").read()) == raw[-32:-8]
+        assert bytes(checkpoint.read("a")) == raw[-32:-8]
         with pytest.raises(InputError, match="'zz'"):
             checkpoint.tensor("zz")
 
@@ -51,7 +51,7 @@ def test_shards_with_and_without_an_index(write_checkpoint: Write, index: dict[s
     with Checkpoint(folder) as checkpoint:
         assert checkpoint.names == ("a", "b", "c")
         assert checkpoint.total_bytes == 37
-        assert bytes(checkpoint.tensor("c").read()) == (folder / "s2.safetensors").read_bytes()[-5:]
+        assert bytes(checkpoint.read("c")) == (folder / "s2.safetensors").read_bytes()[-5:]
 
 
 def test_the_index_chooses_the_files(write_checkpoint: Write) -> None:
