@@ -9,7 +9,8 @@ from peers.data import Weights
 from peers.peer import Call
 from trimoe.hardware.cpu import kernel_table
 from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
-from trimoe.layer.op import load_op, source_of
+from trimoe.layer.op import load_op
+from trimoe.layer.source import source_of
 
 __all__ = ["build"]
 

@@ -1,6 +1,6 @@
 from typing import Any
 
-from trimoe.layer.source import Source
+from trimoe.layer.source import StridedView
 
 LAYOUT_VERSION: int
 MAX_TOPK: int
@@ -39,16 +39,22 @@ def map_layer(shape: LayerShape, address: int, owner: object) -> int: ...
 def pack_expert(
     handle: int,
     expert: int,
-    gate: Source | None,
-    up: Source | None,
-    down: Source | None,
-    gate_bias: Source | None = None,
-    up_bias: Source | None = None,
-    down_bias: Source | None = None,
+    gate: StridedView | None,
+    up: StridedView | None,
+    down: StridedView | None,
+    gate_bias: StridedView | None = None,
+    up_bias: StridedView | None = None,
+    down_bias: StridedView | None = None,
 ) -> None: ...
 def sample(address: int, bytes: int) -> int: ...
 def run_entry(
-    isa: str, handle: int, hidden: Source, ids: Source, weights: Source, out: int, threads: int = 1
+    isa: str,
+    handle: int,
+    hidden: StridedView,
+    ids: StridedView,
+    weights: StridedView,
+    out: int,
+    threads: int = 1,
 ) -> None: ...
 
 class LayerMemory:

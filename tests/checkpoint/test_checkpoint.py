@@ -40,7 +40,7 @@ def test_a_checkpoint_of_one_file_is_read(write_checkpoint: Write) -> None:
         assert "c" not in checkpoint
         assert checkpoint.entry("b").shape == (4,)
         raw = (folder / "model.safetensors").read_bytes()
-        assert bytes(checkpoint.tensor("a").read()) == raw[-32:-8]
+        assert bytes(checkpoint.read("a")) == raw[-32:-8]
         with pytest.raises(InputError, match="'zz'"):
             checkpoint.tensor("zz")
 
@@ -53,7 +53,7 @@ def test_shards_are_read_with_and_without_an_index(
     with Checkpoint(folder) as checkpoint:
         assert checkpoint.names == ("a", "b", "c")
         assert checkpoint.total_bytes == 37
-        assert bytes(checkpoint.tensor("c").read()) == (folder / "s2.safetensors").read_bytes()[-5:]
+        assert bytes(checkpoint.read("c")) == (folder / "s2.safetensors").read_bytes()[-5:]
 
 
 def test_the_index_chooses_the_files(write_checkpoint: Write) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from support.command_line import run_here
+from support.openings import count_openings
 from support.shipped_model import SHIPPED, copied_model
 from trimoe.cli import generate as command
 from trimoe.cli.main import main
@@ -39,6 +40,16 @@ def test_report_adds_up(capfd: pytest.CaptureFixture[str]) -> None:
     assert 0 < decode[1]["experts_used"] <= decode[1]["experts"] == 128
     assert 0 < decode[1]["busy_ns"] < report["decode"]["duration_ns"]
     assert report["load"]["packed_bytes"] == report["memory"]["weights"]["packed_expert_bytes"]
+
+
+def test_the_checkpoint_is_opened_once(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For what decides, the prediction, the check of what was packed, and the model."""
+    counts = count_openings(monkeypatch)
+    _json(capfd, "--policy", "trimoe", "--hardware", "h100-8470-ndp16", "--verify")
+    assert counts["model.safetensors"] == 1
+    assert counts["rest"] == counts["experts"] == 2, "as config.json is, and as transformers reads it"
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from support.command_line import run_here, run_without_torch
+from support.openings import count_openings
 from support.shipped_model import SHIPPED
 from trimoe.store import expert_store as store_module
 
@@ -38,6 +39,14 @@ def test_the_next_start_is_from_the_cache(private_cache: Path, capfd: pytest.Cap
     assert generated["load"]["packed_bytes"] == packed["packed_bytes"]
     assert not report(capfd, "generate", "--format", "int4", *GREEDY)["load"]["from_cache"]  # of 128
     assert report(capfd, "pack", str(SHIPPED), *INT4, "--json")["already_there"]
+
+
+def test_the_checkpoint_is_opened_once(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = count_openings(monkeypatch)
+    report(capfd, "pack", str(SHIPPED), *INT4, "--verify", "--json")
+    assert [counts[name] for name in ("model.safetensors", "experts", "rest")] == [1, 1, 1]
 
 
 def test_a_folder_takes_the_place_of_the_model(

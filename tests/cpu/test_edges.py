@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from support.cases import Case, make_problem
 from trimoe import _cpu
 from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
-from trimoe.layer.op import source_of
+from trimoe.layer.source import source_of
 
 CASE = Case("edge", tokens=6, hidden=16, inter=16, experts=2, topk=2)
 
@@ -19,7 +20,7 @@ CASE = Case("edge", tokens=6, hidden=16, inter=16, experts=2, topk=2)
 def _call(**changes: Any) -> None:
     """run_entry on a sound call, but for the changes; a change is a function of the argument."""
     problem = make_problem(CASE)
-    ids = source_of(problem.ids.float())._replace(address=problem.ids.data_ptr(), dtype="int64")
+    ids = replace(source_of(problem.ids.float()), address=problem.ids.data_ptr(), dtype="int64")
     out = torch.empty_like(problem.hidden)
     arguments: dict[str, Any] = {
         "isa": "ref",
@@ -46,29 +47,33 @@ def test_the_call_without_changes_is_sound() -> None:
         ("handle", lambda handle: handle + 1000, "the handle of an open ExpertLayer"),
         (
             "hidden",
-            lambda s: s._replace(address=0),
+            lambda s: replace(s, address=0),
             "hidden of fp32, .* that can be read; got a null address",
         ),
         (
             "hidden",
-            lambda s: s._replace(address=s.address + 2),
+            lambda s: replace(s, address=s.address + 2),
             "hidden .*; got an address between two elements",
         ),
-        ("hidden", lambda s: s._replace(cols=15), r"hidden of shape \[T, H\]; got 15"),
-        ("hidden", lambda s: s._replace(dtype="fp8"), "hidden of fp32, bf16 or fp16, .*; got fp8"),
-        ("hidden", lambda s: s._replace(scale=s), "hidden of fp32, bf16 or fp16, .*; got fp32 with scales"),
-        ("hidden", lambda s: s._replace(rows=5), r"ids of shape \[T, K\]; got \[6, 2\]"),
-        ("ids", lambda s: s._replace(address=0), "ids that can be read; got a null address"),
-        ("ids", lambda s: s._replace(address=s.address + 4), "ids that can be read; got an address between"),
-        ("ids", lambda s: s._replace(dtype="fp32"), "ids of int32 or int64; got fp32"),
-        ("ids", lambda s: s._replace(cols=1), r"weights of the shape of ids; got \[6, 2\]"),
-        ("weights", lambda s: s._replace(rows=5), r"weights of the shape of ids; got \[5, 2\]"),
+        ("hidden", lambda s: replace(s, shape=(6, 15)), r"hidden of shape \[T, H\]; got 15"),
+        ("hidden", lambda s: replace(s, dtype="fp8"), "hidden of fp32, bf16 or fp16, .*; got fp8"),
+        ("hidden", lambda s: replace(s, scale=s), "hidden of fp32, bf16 or fp16, .*; got fp32 with scales"),
+        ("hidden", lambda s: replace(s, shape=(5, s.shape[1])), r"ids of shape \[T, K\]; got \[6, 2\]"),
+        ("ids", lambda s: replace(s, address=0), "ids that can be read; got a null address"),
+        ("ids", lambda s: replace(s, address=s.address + 4), "ids that can be read; got an address between"),
+        ("ids", lambda s: replace(s, dtype="fp32"), "ids of int32 or int64; got fp32"),
+        ("ids", lambda s: replace(s, shape=(6, 1)), r"weights of the shape of ids; got \[6, 2\]"),
         (
             "weights",
-            lambda s: s._replace(address=0),
+            lambda s: replace(s, shape=(5, s.shape[1])),
+            r"weights of the shape of ids; got \[5, 2\]",
+        ),
+        (
+            "weights",
+            lambda s: replace(s, address=0),
             "weights of fp32, .* that can be read; got a null address",
         ),
-        ("weights", lambda s: s._replace(address=s.address + 1), "weights .*; got an address between two"),
+        ("weights", lambda s: replace(s, address=s.address + 1), "weights .*; got an address between two"),
         ("out", lambda out: 0, "an output that can be written; got a null address"),
         ("out", lambda out: out + 2, "an output that can be written; got an address between two elements"),
         ("threads", lambda threads: 0, "at least one thread; got 0"),
@@ -93,9 +98,7 @@ def test_an_output_that_overlaps_the_router_s_choice_is_an_error(name: str) -> N
     dtype = {"ids": "int32", "weights": "fp32"}[name]
 
     def inside(source: Any) -> Any:
-        return source._replace(
-            address=memory.data_ptr() + 8, dtype=dtype, row_stride=source.cols, col_stride=1
-        )
+        return replace(source, address=memory.data_ptr() + 8, dtype=dtype)
 
     with pytest.raises(ValueError, match="overlaps them"):
         _call(**{name: inside, "out": lambda _: memory.data_ptr()})
@@ -105,7 +108,7 @@ def test_an_output_beside_hidden_is_not_an_overlap() -> None:
     """Also when the rows of hidden lie backwards, which its first address does not show."""
     memory = torch.zeros(3, 6, 16)
     forwards = source_of(memory[1])
-    backwards = forwards._replace(address=memory[1, 5].data_ptr(), row_stride=-16)
+    backwards = replace(forwards, address=memory[1, 5].data_ptr(), strides=(-16, 1))
     for hidden in (forwards, backwards):
         for neighbour in (0, 2):
             _call(hidden=lambda _, s=hidden: s, out=lambda _, n=neighbour: memory[n].data_ptr())

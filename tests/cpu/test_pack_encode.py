@@ -9,7 +9,8 @@ from support.cases import FORMATS, Case, Problem, make_problem, pack, rel_error
 from support.packed import Matrix, decode, read
 from trimoe import _cpu
 from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
-from trimoe.layer.op import forward_on, source_of
+from trimoe.layer.op import forward_on
+from trimoe.layer.source import source_of
 
 QUANTISED = [name for name in FORMATS if name not in ("fp32", "bf16") and not name.endswith("a16")]
 _E2M1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6], dtype=torch.float64)

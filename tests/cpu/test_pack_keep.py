@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ import torch
 
 from support.packed import Matrix, decode, read
 from support.quantised import from_mxfp4
-from trimoe.layer.expert_layer import ExpertLayer, LayerSpec, Source
-from trimoe.layer.op import source_of
+from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
+from trimoe.layer.source import StridedView, source_of
 
 H, I = 300, 202  # neither a multiple of a block, a k tile or a panel  # noqa: E741
 SHAPES = {"gate": (I, H), "up": (I, H), "down": (H, I)}
@@ -43,13 +44,13 @@ def _mxfp4_parts() -> Parts:
     return parts
 
 
-def _pack(weights: str, sources: dict[str, Source]) -> ExpertLayer:
+def _pack(weights: str, sources: dict[str, StridedView]) -> ExpertLayer:
     layer = ExpertLayer(LayerSpec(1, H, I, weights))
     layer.pack_expert(0, **sources)
     return layer
 
 
-def _sources(parts: Parts, block: tuple[int, int]) -> dict[str, Source]:
+def _sources(parts: Parts, block: tuple[int, int]) -> dict[str, StridedView]:
     return {name: source_of(codes, scale, block) for name, (codes, scale) in parts.items()}
 
 
@@ -146,11 +147,11 @@ def test_rows_may_lie_backwards(weights: str) -> None:
     assert bytes(plain.memory) == bytes(other.memory)
 
 
-def _backwards(source: Source) -> Source:
-    bits = 4 if source.dtype == "mxfp4" else 8
-    end = source.address + (source.rows - 1) * source.row_stride * bits // 8
+def _backwards(source: StridedView) -> StridedView:
+    bits, (step, col_stride) = 4 if source.dtype == "mxfp4" else 8, source.strides
+    end = source.address + (source.shape[0] - 1) * step * bits // 8
     scale = source.scale and _backwards(source.scale)
-    return source._replace(address=end, row_stride=-source.row_stride, scale=scale)
+    return replace(source, address=end, strides=(-step, col_stride), scale=scale)
 
 
 def test_an_odd_number_of_mxfp4_columns_ends_in_half_a_byte() -> None:
@@ -162,7 +163,7 @@ def test_an_odd_number_of_mxfp4_columns_ends_in_half_a_byte() -> None:
         odd = codes.clone()
         odd[:, 31] = odd[:, 31] & 15 | garbage
         layer = ExpertLayer(LayerSpec(1, 63, 64, "mxfp4", gated=False))
-        up = source_of(odd, scale, (1, 32))._replace(cols=63)
+        up = replace(source_of(odd, scale, (1, 32)), shape=(64, 63))
         layer.pack_expert(0, None, up, source_of(codes[:63], scale[:63], (1, 32)))
         layers.append(bytes(layer.memory))
     assert layers[0] == layers[1]
@@ -263,19 +264,19 @@ def test_a_scale_of_fp8_that_is_no_number_is_an_error(value: float) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s._replace(scale=None), "scales beside mxfp4 weights"),
-        (lambda s: s._replace(col_stride=2), "mxfp4 weights of contiguous columns"),
-        (lambda s: s._replace(row_stride=303), "rows of whole bytes"),
-        (lambda s: s._replace(block_cols=64), r"one scale per block of weights; got \[202, 10\]"),
-        (lambda s: s._replace(block_rows=0), "blocks of at least one row and column"),
-        (lambda s: s._replace(dtype="e8m0"), "weights of fp32, bf16, fp16, fp8 or mxfp4; got e8m0"),
-        (lambda s: s._replace(dtype="int64"), "a source of fp32, bf16, fp16, fp8, mxfp4 or e8m0; got int64"),
+        (lambda s: replace(s, scale=None), "scales beside mxfp4 weights"),
+        (lambda s: replace(s, strides=(s.strides[0], 2)), "mxfp4 weights of contiguous columns"),
+        (lambda s: replace(s, strides=(303, 1)), "rows of whole bytes"),
+        (lambda s: replace(s, block=(1, 64)), r"one scale per block of weights; got \[202, 10\]"),
+        (lambda s: replace(s, block=(0, 32)), "blocks of at least one row and column"),
+        (lambda s: replace(s, dtype="e8m0"), "weights of fp32, bf16, fp16, fp8 or mxfp4; got e8m0"),
+        (lambda s: replace(s, dtype="int64"), "a source of fp32, bf16, fp16, fp8, mxfp4 or e8m0; got int64"),
         (
-            lambda s: s._replace(scale=s.scale._replace(dtype="fp8")),
+            lambda s: replace(s, scale=replace(s.scale, dtype="fp8")),
             "scales of fp32, bf16, fp16 or e8m0; got fp8",
         ),
         (
-            lambda s: s._replace(scale=s.scale._replace(rows=201)),
+            lambda s: replace(s, scale=replace(s.scale, shape=(201, 10))),
             r"one scale per block of weights; got \[201, 10\]",
         ),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from support.cases import DTYPES, FORMATS, INTEGER, Case, make_problem, rel_erro
 from support.fuzz import fuzz
 from support.packed import decode
 from trimoe import _cpu
-from trimoe.layer.expert_layer import ExpertLayer, LayerSpec, Source
-from trimoe.layer.op import forward_on, source_of
+from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
+from trimoe.layer.op import forward_on
+from trimoe.layer.source import StridedView, source_of
 
 pytestmark = pytest.mark.slow
 
@@ -91,7 +93,7 @@ def test_every_entry_agrees_with_ref(seed: int) -> None:
         assert torch.equal(result, again), f"{what}, {isa}, {threads} threads"
 
 
-def _layer(spec: LayerSpec, sources: dict[str, Source]) -> ExpertLayer:
+def _layer(spec: LayerSpec, sources: dict[str, StridedView]) -> ExpertLayer:
     layer = ExpertLayer(spec)
     layer.pack_expert(0, sources.get("gate"), sources["up"], sources["down"])
     return layer
@@ -130,7 +132,9 @@ def test_packing_sees_values_not_their_place(seed: int) -> None:
         assert bool(((values - expected).square().mean(1).sqrt() <= bound).all()), f"{what}, {part}"
 
 
-def _quantised(name: str, shape: tuple[int, int], generator: torch.Generator) -> tuple[Source, torch.Tensor]:
+def _quantised(
+    name: str, shape: tuple[int, int], generator: torch.Generator
+) -> tuple[StridedView, torch.Tensor]:
     """A source in fp8 or mxfp4, and its values in float64."""
     rows, cols = shape
     if name == "fp8":
@@ -145,7 +149,7 @@ def _quantised(name: str, shape: tuple[int, int], generator: torch.Generator) ->
     nibbles = torch.stack([codes & 15, codes >> 4], -1).flatten(1)[:, :cols].long()
     magnitude = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6], dtype=torch.float64)[nibbles % 8]
     spread = torch.exp2(exponents.double() - 127).repeat_interleave(32, 1)[:, :cols]
-    source = source_of(codes, exponents, (1, 32))._replace(cols=cols)
+    source = replace(source_of(codes, exponents, (1, 32)), shape=(rows, cols))
     return source, torch.where(nibbles < 8, magnitude, -magnitude) * spread
 
 

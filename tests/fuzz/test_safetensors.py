@@ -72,7 +72,7 @@ def told(call: Callable[..., Result], *arguments: Any) -> Result | None:
 def _read(path: Path) -> dict[str, tuple[str, list[int], bytes]]:
     with SafetensorsFile(path) as file:
         return {
-            name: (entry.dtype, list(entry.shape), bytes(file.view(name).read()))
+            name: (entry.dtype, list(entry.shape), bytes(file.read(entry.begin, entry.nbytes)))
             for name, entry in file.tensors.items()
         }
 

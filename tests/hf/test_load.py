@@ -11,9 +11,9 @@ import torch
 import transformers
 
 import trimoe
+from support.openings import count_openings
 from support.tiny_models import CONFIGS, make_model, token_ids
-from trimoe.checkpoint import checkpoint
-from trimoe.checkpoint.safetensors_reader import SafetensorsFile
+from trimoe.checkpoint.checkpoint import Checkpoint
 from trimoe.errors import InputError
 
 
@@ -59,15 +59,25 @@ def test_from_pretrained_takes_a_trimoe_config(tmp_path: Path, private_cache: Pa
         torch.testing.assert_close(model(token_ids()).logits, expected, atol=1e-5, rtol=0)
 
 
-def test_a_checkpoint_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its header is checked in whole, which takes a second where there are 60,000 tensors."""
+def test_a_checkpoint_is_opened_and_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which takes seconds where there are 60,000 tensors; and its model is built once."""
     _save("qwen3_moe", torch.float32, tmp_path)
-    opened: list[str] = []
-    monkeypatch.setattr(
-        checkpoint, "SafetensorsFile", lambda path: opened.append(path.name) or SafetensorsFile(path)
-    )
+    counts = count_openings(monkeypatch)
+    once = dict.fromkeys([path.name for path in tmp_path.glob("*.safetensors*")], 1)
+    assert len(once) > 2
+    once |= {"Qwen3MoeForCausalLM": 1, "Qwen3MoeModel": 1, "experts": 1, "rest": 1}
     trimoe.load(tmp_path)
-    assert sorted(opened) == sorted(path.name for path in tmp_path.glob("*.safetensors"))
+    assert counts == once
+
+
+def test_an_open_checkpoint_is_loaded_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = _save("qwen3_moe", torch.float32, tmp_path)
+    counts = count_openings(monkeypatch)
+    with Checkpoint(tmp_path) as opened:
+        model = trimoe.load(opened, num_experts_per_tok=2)
+    assert {counts[path.name] for path in tmp_path.glob("*.safetensors*")} == {1}
+    with torch.inference_mode():
+        torch.testing.assert_close(model(token_ids()).logits, expected, atol=1e-5, rtol=0)
 
 
 def test_packing_shows_a_bar_with_its_speed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -147,6 +147,7 @@ REFUSED_BY_LOAD: dict[str, tuple[dict[str, Any], str]] = {
     "use_kernels": ({"use_kernels": True}, "use_kernels"),
     "device_map": ({"device_map": "auto"}, "device_map"),
     "a device": ({"device_map": 0}, "device_map"),
+    "attention that is not there": ({"attn_implementation": "abacus"}, "try leaving out attn_implementation"),
     "a config that is none": ({"config": "other"}, "a config of transformers"),
     "an argument that there is not": ({"foo_bar": 3}, "foo_bar"),
     "an override beside a config": (

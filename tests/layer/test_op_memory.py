@@ -9,7 +9,8 @@ from support.cases import Case, make_problem
 from support.subprocesses import run_python
 from trimoe.errors import InputError
 from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
-from trimoe.layer.op import forward_on, moe_forward, source_of
+from trimoe.layer.op import forward_on, moe_forward
+from trimoe.layer.source import source_of
 
 CASE = Case("memory", tokens=6, hidden=64, inter=48, experts=5, topk=2)
 NAMES = ("hidden", "topk_ids", "topk_weights", "plan")

@@ -13,7 +13,7 @@ import torch
 from support.cases import DTYPES, FORMATS, Case, make_problem, pack
 from trimoe.errors import InputError
 from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
-from trimoe.layer.op import source_of
+from trimoe.layer.source import source_of
 
 CASE = Case("pack", hidden=45, inter=37, experts=3, bias=True)
 

@@ -23,7 +23,8 @@ from support.ndp_core import (
 )
 from trimoe.errors import InputError
 from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
-from trimoe.layer.op import forward_on, source_of
+from trimoe.layer.op import forward_on
+from trimoe.layer.source import source_of
 from trimoe.ndp import expert_ffn
 
 RANKS = (1, 2, 4, 8)

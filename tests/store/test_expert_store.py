@@ -18,10 +18,10 @@ from support.fill_cache import contents, open_store
 from trimoe import _cpu
 from trimoe.checkpoint.compute_spec import ExpertMath, Packing
 from trimoe.checkpoint.experts.reader import ExpertReader
-from trimoe.checkpoint.experts.tensors import ExpertSource
 from trimoe.errors import FailureError, InputError
 from trimoe.hardware.machine import Memory
 from trimoe.layer.expert_layer import ExpertLayer
+from trimoe.layer.source import ExpertSource
 from trimoe.store import expert_store as store_module
 from trimoe.store.expert_store import ExpertStore
 

@@ -80,7 +80,7 @@ def test_a_folder_holds_everything(
 ) -> None:
     expected = contents(opened(checkpoint, packing, use_cache=False))
     with Checkpoint(checkpoint) as original:
-        rest = {name: bytes(original.tensor(name).read()) for name in find_rest(original).names}
+        rest = {name: bytes(original.read(name)) for name in find_rest(original).names}
     report = pack_to_folder(checkpoint, MATH, packing, tmp_path / "out")
     shutil.rmtree(checkpoint)
     assert names(tmp_path) == ["out"]
@@ -89,7 +89,7 @@ def test_a_folder_holds_everything(
     assert (store.from_cache, contents(store)) == (True, expected)
     assert not private_cache.exists()
     with Checkpoint(tmp_path / "out") as packed:
-        assert {name: bytes(packed.tensor(name).read()) for name in packed.names} == rest
+        assert {name: bytes(packed.read(name)) for name in packed.names} == rest
     assert report.packed_bytes == store.packed_bytes
 
 

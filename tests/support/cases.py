@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from support.packed import decode
 from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
-from trimoe.layer.op import source_of
+from trimoe.layer.source import source_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Every format and every variant of one, as arguments of LayerSpec.

@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 
 from support.quantised import FP8_CONFIG, MXFP4_CONFIG, to_fp8, to_mxfp4
 from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
-from trimoe.layer.op import source_of
+from trimoe.layer.source import source_of
 
 __all__ = ["LAYOUTS", "checkpoint_files", "plain_contents", "read_tensors", "write_files"]
 

@@ -129,19 +129,20 @@ void run_entry(const std::string& isa, int64_t handle, const py::object& hidden,
   const auto layer = layer_of(handle);
   const LayerShape& shape = layer->shape();
   const Kernel& kernel = entry_named(isa, "isa").kernel(shape.weights.format, shape.int8_activations);
-  const Tensor x = tensor_of(hidden, "hidden of fp32, bf16 or fp16, that can be read");
+  const SourceArray x = tensor_of(hidden, "hidden of fp32, bf16 or fp16, that can be read");
   check(x.cols == shape.hidden, "hidden of shape [T, H]", x.cols, "the H of the layer");
-  const RouterOutput router =
-      router_of(ids, tensor_of(weights, "weights of fp32, bf16 or fp16, that can be read"), x.rows);
-  check_readable(out, x.rows, x.cols, size_of(x.dtype), "an output that can be written");
-  const int64_t out_bytes = x.rows * x.cols * size_of(x.dtype);
-  check_apart(out, out_bytes, x.data, x.rows, x.cols, x.row_stride, x.col_stride, size_of(x.dtype));
-  check_apart(out, out_bytes, router.ids, x.rows, router.topk, router.ids_row_stride, router.ids_col_stride,
-              router.ids_are_int64 ? 8 : 4);
-  check_apart(out, out_bytes, router.weights, x.rows, router.topk, router.weights_row_stride,
-              router.weights_col_stride, size_of(router.weights_dtype));
+  const auto [id_array, id_bytes] = ids_of(ids);
+  const SourceArray weight_array = tensor_of(weights, "weights of fp32, bf16 or fp16, that can be read");
+  const RouterOutput router = router_of(id_array, id_bytes, weight_array, x.rows);
+  SourceArray result = x;
+  result.data = reinterpret_cast<const void*>(out);
+  const int64_t item_bytes = size_of(dtype_of(x)), out_bytes = x.rows * x.cols * item_bytes;
+  check_readable(result, item_bytes, "an output that can be written");
+  check_apart(out, out_bytes, x, item_bytes);
+  check_apart(out, out_bytes, id_array, id_bytes);
+  check_apart(out, out_bytes, weight_array, size_of(dtype_of(weight_array)));
   check(threads >= 1, "at least one thread", threads, "1");
-  const RowSource rows{x.data, x.dtype, x.row_stride, x.col_stride, x.cols};
+  const RowSource rows{x.data, dtype_of(x), x.row_stride, x.col_stride, x.cols};
   const py::gil_scoped_release unlocked;
   expert_ffn(*layer, kernel, OwnThreads(threads), rows, router, x.rows, reinterpret_cast<void*>(out));
 }

@@ -1,9 +1,11 @@
-// trimoe.layer.source.Source as the core sees it: matrices to pack, tensors to compute on.
+// trimoe.layer.source.StridedView as the core sees it: matrices to pack, tensors to compute on.
 #pragma once
 
 #include <algorithm>
 #include <string>
 #include <tuple>
+#include <utility>
+#include <vector>
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -22,41 +24,46 @@ inline SourceType source_type_named(const std::string& name) {
   throw Error("a source of fp32, bf16, fp16, fp8, mxfp4 or e8m0", name, "one of the six");
 }
 
-// trimoe.layer.source.Source: (address, dtype, rows, cols, row stride, column stride, owner, then the
-// Source of the scales or None, rows and columns of a block).
-using SourceTuple = std::tuple<uintptr_t, std::string, int64_t, int64_t, int64_t, int64_t, py::object,
-                               py::object, int64_t, int64_t>;
-
-inline SourceView view_of(const py::object& source) {
-  SourceView view;
-  if (source.is_none()) return view;
-  const auto [address, type, rows, cols, row_stride, col_stride, owner, scale, block_rows, block_cols] =
-      source.cast<SourceTuple>();
-  static_cast<SourceArray&>(view) = {
-      reinterpret_cast<const void*>(address), source_type_named(type), rows, cols, row_stride, col_stride};
-  view.scale = view_of(scale);
-  view.block_rows = block_rows;
-  view.block_cols = block_cols;
-  return view;
+// Where the elements lie, whatever they are; a vector has one column.
+inline SourceArray array_of(const py::object& view) {
+  const auto shape = view.attr("shape").cast<std::vector<int64_t>>();
+  const auto strides = view.attr("strides").cast<std::vector<int64_t>>();
+  check(shape.size() == strides.size() && (shape.size() == 1 || shape.size() == 2), "a matrix or a vector",
+        std::to_string(shape.size()) + " dimensions", "one expert of a stack");
+  SourceArray array;
+  array.data = reinterpret_cast<const void*>(view.attr("address").cast<uintptr_t>());
+  const bool is_vector = shape.size() == 1;
+  array.rows = shape[0];
+  array.cols = is_vector ? 1 : shape[1];
+  array.row_stride = strides[0];
+  array.col_stride = is_vector ? 0 : strides[1];
+  return array;
 }
 
-// A tensor that kernels read in place.
-struct Tensor {
-  const void* data;
-  DType dtype;
-  int64_t rows, cols, row_stride, col_stride;
-};
+inline SourceView view_of(const py::object& view) {
+  SourceView result;
+  if (view.is_none()) return result;
+  static_cast<SourceArray&>(result) = array_of(view);
+  result.type = source_type_named(view.attr("dtype").cast<std::string>());
+  result.scale = view_of(view.attr("scale"));
+  std::tie(result.block_rows, result.block_cols) = view.attr("block").cast<std::pair<int64_t, int64_t>>();
+  return result;
+}
 
-inline void check_readable(uintptr_t address, int64_t rows, int64_t cols, int64_t bytes,
-                           const char* expected) {
-  check(rows >= 0 && cols >= 0, expected, "a negative size", "the sizes of the tensor");
-  check(address != 0 || rows * cols == 0, expected, "a null address",
+inline void check_readable(const SourceArray& array, int64_t element_bytes, const char* expected) {
+  const auto address = reinterpret_cast<uintptr_t>(array.data);
+  check(array.rows >= 0 && array.cols >= 0, expected, "a negative size", "the sizes of the tensor");
+  check(address != 0 || array.rows * array.cols == 0, expected, "a null address",
         "the address of the tensor's first element");
-  check(address % static_cast<uintptr_t>(bytes) == 0, expected, "an address between two elements",
+  check(address % static_cast<uintptr_t>(element_bytes) == 0, expected, "an address between two elements",
         "a tensor aligned to its elements");
 }
 
-inline Tensor tensor_of(const py::object& source, const char* expected) {
+// The first three source types are those of tensors.
+inline DType dtype_of(const SourceArray& tensor) { return static_cast<DType>(tensor.type); }
+
+// A tensor that kernels read in place.
+inline SourceArray tensor_of(const py::object& source, const char* expected) {
   const SourceView view = view_of(source);
   check(
       view.type <= SourceType::kF16 && !view.scale.data, expected,
@@ -65,45 +72,41 @@ inline Tensor tensor_of(const py::object& source, const char* expected) {
         return view.scale.data ? name + " with scales" : name;
       },
       "tensor.to(torch.bfloat16)");
-  const auto dtype = static_cast<DType>(view.type);  // the first three are the same
-  check_readable(reinterpret_cast<uintptr_t>(view.data), view.rows, view.cols, size_of(dtype), expected);
-  return {view.data, dtype, view.rows, view.cols, view.row_stride, view.col_stride};
+  check_readable(view, size_of(dtype_of(view)), expected);
+  return view;
 }
 
-// Throws when [out, out + bytes) shares memory with elements of `size` bytes at any strides.
-inline void check_apart(uintptr_t out, int64_t bytes, const void* data, int64_t rows, int64_t cols,
-                        int64_t row_stride, int64_t col_stride, int64_t size) {
-  if (rows * cols == 0 || bytes == 0) return;
-  const int64_t down = (rows - 1) * row_stride, across = (cols - 1) * col_stride;
-  const auto start = reinterpret_cast<intptr_t>(data);
+// Throws when [out, out + bytes) shares memory with elements of `size` bytes.
+inline void check_apart(uintptr_t out, int64_t bytes, const SourceArray& array, int64_t size) {
+  if (array.rows * array.cols == 0 || bytes == 0) return;
+  const int64_t down = (array.rows - 1) * array.row_stride, across = (array.cols - 1) * array.col_stride;
+  const auto start = reinterpret_cast<intptr_t>(array.data);
   const intptr_t first = start + (std::min<int64_t>(down, 0) + std::min<int64_t>(across, 0)) * size;
   const intptr_t end = start + (std::max<int64_t>(down, 0) + std::max<int64_t>(across, 0) + 1) * size;
   check(end <= static_cast<intptr_t>(out) || static_cast<intptr_t>(out) + bytes <= first,
         "an output apart from the inputs", "one that overlaps them", "a new tensor");
 }
 
-inline RouterOutput router_of(const py::object& ids, const Tensor& weights, int64_t tokens) {
-  const auto [address, type, rows, cols, row_stride, col_stride, owner, scale, block_rows, block_cols] =
-      ids.cast<SourceTuple>();
-  check(type == "int32" || type == "int64", "ids of int32 or int64", type, "int64");
-  const auto shape = [](int64_t n, int64_t k) {
-    return "[" + std::to_string(n) + ", " + std::to_string(k) + "]";
+// The ids of a router, and the bytes of one; no weights have their types.
+inline std::pair<SourceArray, int64_t> ids_of(const py::object& view) {
+  const auto dtype = view.attr("dtype").cast<std::string>();
+  check(dtype == "int32" || dtype == "int64", "ids of int32 or int64", dtype, "int64");
+  return {array_of(view), dtype == "int64" ? 8 : 4};
+}
+
+inline RouterOutput router_of(const SourceArray& ids, int64_t id_bytes, const SourceArray& weights,
+                              int64_t tokens) {
+  const auto shape = [](const SourceArray& array) {
+    return "[" + std::to_string(array.rows) + ", " + std::to_string(array.cols) + "]";
   };
-  check(rows == tokens, "ids of shape [T, K]", [&] { return shape(rows, cols); }, "one row per token");
+  check(ids.rows == tokens, "ids of shape [T, K]", [&] { return shape(ids); }, "one row per token");
   check(
-      weights.rows == rows && weights.cols == cols, "weights of the shape of ids",
-      [&] { return shape(weights.rows, weights.cols); }, "one weight per id");
-  check_pairs(rows, cols);
-  check_readable(address, rows, cols, type == "int64" ? 8 : 4, "ids that can be read");
-  return {reinterpret_cast<const void*>(address),
-          type == "int64",
-          row_stride,
-          col_stride,
-          weights.data,
-          weights.dtype,
-          weights.row_stride,
-          weights.col_stride,
-          cols};
+      weights.rows == ids.rows && weights.cols == ids.cols, "weights of the shape of ids",
+      [&] { return shape(weights); }, "one weight per id");
+  check_pairs(ids.rows, ids.cols);
+  check_readable(ids, id_bytes, "ids that can be read");
+  return {ids.data,          id_bytes == 8,      ids.row_stride,     ids.col_stride, weights.data,
+          dtype_of(weights), weights.row_stride, weights.col_stride, ids.cols};
 }
 
 }  // namespace trimoe::cpu

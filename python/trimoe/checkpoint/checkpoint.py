@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from trimoe.checkpoint.files import DOWNLOAD_AGAIN, CheckpointFiles, check_folder, find_files
 from trimoe.checkpoint.foreign_formats import format_of_folder
 from trimoe.checkpoint.hf_config import text_config
 from trimoe.checkpoint.json_file import read_json_object
 from trimoe.checkpoint.quant_scheme import quant_config
-from trimoe.checkpoint.safetensors_reader import SafetensorsFile, TensorEntry, TensorView
+from trimoe.checkpoint.safetensors_header import TensorEntry
+from trimoe.checkpoint.safetensors_reader import SafetensorsFile
 from trimoe.errors import InputError
+from trimoe.layer.source import StridedView
 
-__all__ = ["Checkpoint", "read_config"]
+__all__ = ["Checkpoint", "CheckpointSource", "opened", "read_config"]
+
+Found = TypeVar("Found")
 
 _FINGERPRINT_VERSION = b"trimoe checkpoint fingerprint 2"
 _SAMPLE_BYTES = 64 * 1024
@@ -30,7 +36,7 @@ class Checkpoint:
 
     The files are those that transformers would take from the folder: `model.safetensors`, else the shards
     that `model.safetensors.index.json` names, else every `*.safetensors`. Or those that it did take. Opening
-    checks every header and maps the files, and reads no tensor data.
+    checks every header, keeps the files open, and reads no tensor data.
 
     Attributes:
         path: the folder.
@@ -66,6 +72,20 @@ class Checkpoint:
             name: file for name, file in (self.files.index or {}).items() if name not in self._shard_of
         }
         self.total_bytes = sum(self.entry(name).nbytes for name in self.names)
+        self._known: dict[Callable[[Checkpoint], Any], Any] = {}
+
+    def with_config(self, config: Mapping[str, Any]) -> Checkpoint:
+        """The same open files under another config; whichever is closed closes both."""
+        twin = copy.copy(self)
+        twin.config, twin._known = config, {}
+        return twin
+
+    def once(self, look: Callable[[Checkpoint], Found]) -> Found:
+        """What `look` finds here. It looks once, however often it is asked for: files and config stay."""
+        if look not in self._known:
+            self._known[look] = look(self)
+        found: Found = self._known[look]
+        return found
 
     def __contains__(self, name: object) -> bool:
         """Whether there is a tensor of that name."""
@@ -75,9 +95,18 @@ class Checkpoint:
         """What the header says about a tensor; InputError if there is none of that name."""
         return self._shard(name).tensors[name]
 
-    def tensor(self, name: str) -> TensorView:
-        """A tensor's view; it stays valid after `close`. InputError if there is none of that name."""
+    def tensor(self, name: str) -> StridedView:
+        """A tensor's view; it stays valid after `close`. Errors as of `SafetensorsFile.view`."""
         return self._shard(name).view(name)
+
+    def read(self, name: str) -> bytearray:
+        """A copy of a tensor's bytes; FailureError where the file became shorter or cannot be read."""
+        entry = self.entry(name)
+        return self._shard(name).read(entry.begin, entry.nbytes)
+
+    def chunks(self, name: str, nbytes: int) -> Iterator[bytearray]:
+        """The bytes of a tensor, so many at a time; FailureError as of `read`."""
+        return self._shard(name).chunks(name, nbytes)
 
     def fingerprint(self) -> str:
         """64 hex digits that name this checkpoint's content: the key of the packed cache.
@@ -106,7 +135,8 @@ class Checkpoint:
         return digest.hexdigest()
 
     def close(self) -> None:
-        """Let go of the mappings; views that are still held keep theirs alive."""
+        """Let go of the files; views that are still held keep theirs open."""
+        self._known.clear()
         for shard in self._shards.values():
             shard.close()
 
@@ -129,6 +159,19 @@ class Checkpoint:
                 hint=DOWNLOAD_AGAIN,
             )
         return shard
+
+
+CheckpointSource = str | os.PathLike[str] | Checkpoint  # a folder, or a checkpoint that is open already
+
+
+@contextlib.contextmanager
+def opened(source: CheckpointSource) -> Iterator[Checkpoint]:
+    """The checkpoint in a folder, until the end; or one that is open already, and stays so."""
+    if isinstance(source, Checkpoint):
+        yield source
+    else:
+        with Checkpoint(source) as checkpoint:
+            yield checkpoint
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -36,6 +36,10 @@ def find_rest(checkpoint: Checkpoint) -> RestTensors:
         InputError: a weight in fp8 without scales, or with scales of another shape; a tensor that takes part
             in the model and is only in the index.
     """
+    return checkpoint.once(_find)
+
+
+def _find(checkpoint: Checkpoint) -> RestTensors:
     check_scheme(checkpoint.config, checkpoint.path)
     layers = find_int(text_config(checkpoint.config), "layers")
     _check_lost(checkpoint, layers)

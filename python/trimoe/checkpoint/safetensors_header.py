@@ -12,13 +12,17 @@ from typing import Any, BinaryIO
 
 from trimoe.errors import InputError
 
-__all__ = ["DTYPE_BITS", "TensorEntry", "parse_header", "read_header"]
+__all__ = ["VIEW_DTYPES", "TensorEntry", "parse_header", "read_header"]
 
-DTYPE_BITS: Mapping[str, int] = {
+_DTYPE_BITS: Mapping[str, int] = {
     "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
     "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64,
     "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
     "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
+}  # fmt: skip
+# What `StridedView` calls the dtypes of weights and their scales.
+VIEW_DTYPES: Mapping[str, str] = {
+    "F32": "fp32", "BF16": "bf16", "F16": "fp16", "F8_E4M3": "fp8", "F8_E8M0": "e8m0", "U8": "uint8",
 }  # fmt: skip
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000  # the reference implementation's limit
@@ -130,13 +134,13 @@ def _parse_entry(name: str, field: Any, data_begin: int, path: os.PathLike[str])
     if not isinstance(field, dict) or set(field) != {"dtype", "shape", "data_offsets"}:
         raise _corrupted(path, f"dtype, shape and data_offsets of {name!r}", "other fields")
     dtype, shape, offsets = field["dtype"], field["shape"], field["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
+    if not isinstance(dtype, str) or dtype not in _DTYPE_BITS:
         raise _corrupted(path, f"a known dtype of {name!r}", repr(dtype)[:80])
     if not _is_list_of_sizes(shape):
         raise _corrupted(path, f"a shape of non-negative integers of {name!r}", repr(shape)[:80])
     if not _is_list_of_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise _corrupted(path, f"two ordered data_offsets of {name!r}", repr(offsets)[:80])
-    nbits = math.prod(shape) * DTYPE_BITS[dtype]
+    nbits = math.prod(shape) * _DTYPE_BITS[dtype]
     nbytes = offsets[1] - offsets[0]
     if nbits != nbytes * 8:
         want = f"{nbits} bits of data for {name!r} ({dtype}, shape {tuple(shape)})"

@@ -8,60 +8,20 @@ or an overlap.
 
 from __future__ import annotations
 
+import itertools
+import operator
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from trimoe.checkpoint.safetensors_header import TensorEntry, parse_header, read_header
+from trimoe.checkpoint.safetensors_header import VIEW_DTYPES, TensorEntry, parse_header, read_header
 from trimoe.checkpoint.source_file import SourceFile
 from trimoe.errors import FailureError, InputError
 from trimoe.input_file import open_input
+from trimoe.layer.source import StridedView
 
-__all__ = ["SafetensorsFile", "TensorEntry", "TensorView"]
-
-
-@dataclass(frozen=True)
-class TensorView:
-    """A tensor, or a contiguous part of one, in a file that the view keeps open.
-
-    Attributes:
-        name: the tensor's name; a part has an index behind it, such as "experts.down_proj[3]".
-        dtype: the safetensors name of the element type.
-        shape: the dimensions, outermost first; row-major.
-        address: where the first byte lies in the file; no alignment is promised.
-        nbytes: size of the data.
-        file: the file that holds the data.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    address: int
-    nbytes: int
-    file: SourceFile
-
-    def __getitem__(self, index: int) -> TensorView:
-        """The part at `index` of the outermost dimension: shape `shape[1:]`, no copy."""
-        if not self.shape or not 0 <= index < self.shape[0]:
-            raise IndexError(f"index {index} outside the first dimension of {self.name}, shape {self.shape}")
-        part_bytes = self.nbytes // self.shape[0]
-        address = self.address + index * part_bytes
-        return TensorView(f"{self.name}[{index}]", self.dtype, self.shape[1:], address, part_bytes, self.file)
-
-    def read(self) -> bytearray:
-        """A copy of the bytes; FailureError where the file became shorter or cannot be read."""
-        return self.file.read(self.address, self.nbytes)
-
-    def chunks(self, nbytes: int) -> Iterator[bytearray]:
-        """The bytes, so many at a time; FailureError as for `read`."""
-        for at in range(0, self.nbytes, nbytes):
-            yield self.file.read(self.address + at, min(nbytes, self.nbytes - at))
-
-    def advise_willneed(self) -> None:
-        """Ask the kernel to read the data ahead from the disk."""
-        self.file.advise_willneed(self.address, self.nbytes)
+__all__ = ["SafetensorsFile"]
 
 
 class SafetensorsFile:
@@ -100,12 +60,8 @@ class SafetensorsFile:
         self.header_bytes = 8 + len(header)
         self.tensors, self.metadata = parse_header(header, self.path, self.size_bytes)
 
-    def view(self, name: str) -> TensorView:
-        """The tensor's view; it stays valid after `close`.
-
-        Raises:
-            InputError: the file has no tensor of that name.
-        """
+    def entry(self, name: str) -> TensorEntry:
+        """What the header says about a tensor; InputError if there is none of that name."""
         entry = self.tensors.get(name)
         if entry is None:
             raise InputError(
@@ -113,7 +69,31 @@ class SafetensorsFile:
                 got=f"a file of {len(self.tensors)} other tensors",
                 hint="a checkpoint that fits its model, or downloading it again",
             )
-        return TensorView(name, entry.dtype, entry.shape, entry.begin, entry.nbytes, self._open_file())
+        return entry
+
+    def view(self, name: str) -> StridedView:
+        """A tensor of weights, where it lies in the file, which stays open for it also after `close`.
+
+        Raises:
+            InputError: the file has no tensor of that name, or one of a dtype that no weights have.
+        """
+        entry = self.entry(name)
+        if entry.dtype not in VIEW_DTYPES:
+            raise InputError(
+                expected=f"a tensor of dtype {', '.join(VIEW_DTYPES)} as {name}",
+                got=entry.dtype,
+                hint="a checkpoint that fits its model",
+            )
+        sizes = itertools.accumulate(reversed(entry.shape[1:]), operator.mul, initial=1)
+        strides = tuple(reversed(list(sizes)[: len(entry.shape)]))
+        dtype = VIEW_DTYPES[entry.dtype]
+        return StridedView(entry.begin, dtype, entry.shape, strides, self._open_file(), name=name)
+
+    def chunks(self, name: str, nbytes: int) -> Iterator[bytearray]:
+        """The bytes of a tensor of any dtype, so many at a time; errors as of `entry` and `read`."""
+        entry = self.entry(name)
+        for at in range(0, entry.nbytes, nbytes):
+            yield self.read(entry.begin + at, min(nbytes, entry.nbytes - at))
 
     def read(self, begin: int, nbytes: int) -> bytearray:
         """The raw bytes [begin, begin + nbytes) of the file; FailureError where it became shorter."""

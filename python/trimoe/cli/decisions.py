@@ -13,6 +13,7 @@ from trimoe.cli.completion import profiles, systems
 from trimoe.cli.render import human_ns, print_facts, print_line, print_table
 
 if TYPE_CHECKING:
+    from trimoe.checkpoint.checkpoint import Checkpoint
     from trimoe.checkpoint.compute_spec import Packing
     from trimoe.generate.generation import Generation
     from trimoe.hardware.profile import Profile
@@ -71,7 +72,7 @@ class Decisions:
     @classmethod
     def read(
         cls,
-        model: Path,
+        checkpoint: Checkpoint,
         packing: Packing,
         output_tokens: int,
         policy: str | None,
@@ -106,8 +107,8 @@ class Decisions:
         profile = load_profile(hardware) if hardware is not None else _this_machine()
         if ndp_dimms:
             profile = profile.with_dimms(ndp_dimms)
-        spec = predict_spec(model, packing)
-        cost = CostModel(profile, load_model_shape(str(model)), spec.weights, spec.packing.group)
+        spec = predict_spec(checkpoint, packing)
+        cost = CostModel(profile, load_model_shape(str(checkpoint.path)), spec.weights, spec.packing.group)
         found = make_policy(name, cost, wanted)
         deployed(found, Workload(1, 1, output_tokens))
         return cls(found, arithmetic, timeline)

@@ -6,7 +6,6 @@ import os
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -40,6 +39,7 @@ from trimoe.hardware.machine import usable_threads
 from trimoe.hardware.memory import MemoryLedger
 
 if TYPE_CHECKING:
+    from trimoe.checkpoint.checkpoint import Checkpoint
     from trimoe.checkpoint.compute_spec import Packing
     from trimoe.generate.generation import Generation, Phase
 
@@ -101,24 +101,26 @@ def generate(
 
     packing = Packing(fmt, group, activations)
     check_format(packing)
-    decisions = Decisions.read(
-        model, packing, max_new_tokens, policy, hardware, settings, ndp_dimms, ndp_arithmetic, timeline
-    )
-    trace = read_routing(routing, model)
+    from trimoe.checkpoint.checkpoint import Checkpoint
     from trimoe.measure.memory_forecast import predict_memory
 
-    prediction = predict_memory(model, packing, dtype)
+    with Checkpoint(model) as checkpoint:  # opened and checked once, for all that follows
+        decider = (policy, hardware, settings, ndp_dimms, ndp_arithmetic, timeline)
+        decisions = Decisions.read(checkpoint, packing, max_new_tokens, *decider)
+        trace = read_routing(routing, model)
+        prediction = predict_memory(checkpoint, packing, dtype)
+        from trimoe.hardware.roofline import measure_roofline
+
+        threads = use_threads()
+        # Before the ledger opens: the probe needs memory too.
+        roofline = measure_roofline(threads=threads, weights=prediction.peak_formats) if measure else None
+        loaded, tokenizer, ledger = load_model(
+            checkpoint, dtype, packing, cache, prediction.total_bytes, quiet=json_output, verify=verify
+        )
     from trimoe.generate.generation import Sampling
     from trimoe.generate.generation import generate as run
-    from trimoe.hardware.roofline import measure_roofline
     from trimoe.runtime.trace_router import TraceRouter
 
-    threads = use_threads()
-    # Before the ledger opens: the probe needs memory too.
-    roofline = measure_roofline(threads=threads, weights=prediction.peak_formats) if measure else None
-    loaded, tokenizer, ledger = load_model(
-        model, dtype, packing, cache, prediction.total_bytes, quiet=json_output, verify=verify
-    )
     attached = None
     router = TraceRouter(loaded, trace) if trace is not None else None
     if decisions is not None:
@@ -175,7 +177,7 @@ def use_threads() -> int:
 
 
 def load_model(
-    folder: Path,
+    checkpoint: Checkpoint,
     dtype: str,
     packing: Packing,
     cache: bool,
@@ -184,7 +186,7 @@ def load_model(
     quiet: bool,
     verify: bool = False,
 ) -> tuple[Any, Any, MemoryLedger]:
-    """The model and tokenizer in a folder, and the memory they may take; InputError as `trimoe.load`.
+    """The model and tokenizer of a checkpoint, and the memory they may take; InputError as `trimoe.load`.
 
     verify: compare every byte of what was packed before with its checksum.
     """
@@ -199,12 +201,12 @@ def load_model(
     if quiet or not sys.stderr.isatty():
         logging.disable_progress_bar()
     ledger = MemoryLedger(predicted_bytes)
-    tokenizer = load_tokenizer(folder)
-    check_generation_config(folder)
+    tokenizer = load_tokenizer(checkpoint.path)
+    check_generation_config(checkpoint.path)
     if verify:
-        verify_packed(folder, read_expert_math(folder), packing)
+        verify_packed(checkpoint, read_expert_math(checkpoint), packing)
     torch_dtype: torch.dtype | Literal["auto"] = "auto" if dtype == "auto" else getattr(torch, dtype)
-    model = load(folder, dtype=torch_dtype, cache=cache, **asdict(packing))
+    model = load(checkpoint, dtype=torch_dtype, cache=cache, **asdict(packing))
     return model, tokenizer, ledger
 
 

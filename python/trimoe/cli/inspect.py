@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from trimoe.checkpoint.checkpoint import Checkpoint
-from trimoe.checkpoint.experts.tensors import UnsupportedDtypeError, find_moe_layers
+from trimoe.checkpoint.experts.tensors import find_moe_layers
 from trimoe.checkpoint.moe_shape import (
     checkpoint_moe_shape,
     config_moe_shape,
@@ -14,7 +14,7 @@ from trimoe.checkpoint.moe_shape import (
     packed_moe_shape,
 )
 from trimoe.checkpoint.non_expert_tensors import find_rest
-from trimoe.checkpoint.quant_scheme import quant_method
+from trimoe.checkpoint.quant_scheme import UnsupportedDtypeError, quant_method
 from trimoe.checkpoint.size_breakdown import PARTS, WeightParts, weight_parts
 from trimoe.cli.options import CheckpointArgument, JsonOption
 from trimoe.cli.render import human_bytes, print_facts, print_json, print_line, print_table

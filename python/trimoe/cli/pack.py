@@ -42,28 +42,30 @@ def pack(
       trimoe pack /models/gpt-oss-20b
       trimoe pack /models/Qwen3-30B-A3B --format int8 --output /models/Qwen3-30B-A3B-int8
     """
+    from trimoe.checkpoint.checkpoint import Checkpoint
     from trimoe.checkpoint.compute_spec import Packing
     from trimoe.store.pack import pack_to_cache, pack_to_folder, packable_bytes, verify_packed
 
     packing = Packing(fmt, group)
     check_format(packing)
-    source_bytes = packable_bytes(model, packing)  # a bad checkpoint is told before torch is imported
-    from trimoe.hf.load import read_expert_math
+    with Checkpoint(model) as checkpoint:
+        source_bytes = packable_bytes(checkpoint, packing)  # a bad one is told before torch is imported
+        from trimoe.hf.load import read_expert_math
 
-    math = read_expert_math(model)
-    with progress("packing experts", source_bytes, enabled=not json_output) as advance:
-        if output is None:
-            report = pack_to_cache(model, math, packing, lambda done_bytes, _: advance(done_bytes))
-        else:
-            report = pack_to_folder(model, math, packing, output, lambda done_bytes, _: advance(done_bytes))
-    if verify:
-        with progress("checking", report.packed_bytes, enabled=not json_output) as advance:
-            if not verify_packed(output or model, math, packing, advance):
-                raise FailureError(
-                    expected=f"whole experts in {report.path}",
-                    got="damaged ones, which were removed",
-                    hint="packing again, and looking at the disk (dmesg)",
-                )
+        math = read_expert_math(checkpoint)
+        with progress("packing experts", source_bytes, enabled=not json_output) as advance:
+            if output is None:
+                report = pack_to_cache(checkpoint, math, packing, lambda done, _: advance(done))
+            else:
+                report = pack_to_folder(checkpoint, math, packing, output, lambda done, _: advance(done))
+        if verify:
+            with progress("checking", report.packed_bytes, enabled=not json_output) as advance:
+                if not verify_packed(output or checkpoint, math, packing, advance):
+                    raise FailureError(
+                        expected=f"whole experts in {report.path}",
+                        got="damaged ones, which were removed",
+                        hint="packing again, and looking at the disk (dmesg)",
+                    )
     if json_output:
         print_json(report.as_dict())
         return

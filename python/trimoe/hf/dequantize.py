@@ -55,9 +55,9 @@ def apply_scales(
 
 def _read(checkpoint: Checkpoint, name: str) -> torch.Tensor:
     """A few numbers [N / 128, K / 128] as fp32."""
-    view = checkpoint.tensor(name)
-    copied = torch.frombuffer(view.read(), dtype=_DTYPES[view.dtype])
-    return copied.view(view.shape).float()
+    entry = checkpoint.entry(name)
+    copied = torch.frombuffer(checkpoint.read(name), dtype=_DTYPES[entry.dtype])
+    return copied.view(entry.shape).float()
 
 
 def _multiply(weight: torch.Tensor, scale: torch.Tensor) -> None:

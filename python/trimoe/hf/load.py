@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 
-from trimoe.checkpoint.checkpoint import Checkpoint
+from trimoe.checkpoint.checkpoint import Checkpoint, CheckpointSource
 from trimoe.checkpoint.compute_spec import ExpertMath
 from trimoe.checkpoint.files import find_files
 from trimoe.checkpoint.non_expert_tensors import find_rest
-from trimoe.errors import InputError
+from trimoe.errors import InputError, TrimoeError
 from trimoe.hf.activations import expert_math
 from trimoe.hf.load_arguments import LoadArguments
 from trimoe.hf.quantizer import TrimoeConfig, expert_modules, offered, register
@@ -25,7 +24,7 @@ _TRUST = "trimoe.load(..., trust_remote_code=True), if you trust the code that l
 
 
 def load(
-    path: str | os.PathLike[str],
+    path: CheckpointSource,
     *,
     dtype: torch.dtype | Literal["auto"] = "auto",
     weights: str = "auto",
@@ -36,6 +35,7 @@ def load(
 ) -> Any:
     """Loads the language model in the folder `path`, ready for `generate`.
 
+    `path` may also be an open `Checkpoint`, which is not checked again, and closed at the end.
     Of a model for images and text that is the part for text, where transformers has a class for it, else all.
 
     The experts are packed from the safetensors files (or mapped, where they were packed before) and are
@@ -51,34 +51,49 @@ def load(
     Raises InputError for a path, model, file or argument that is not as it should be, FailureError when
     memory does not suffice.
     """
-    arguments = LoadArguments.of(path, dtype, kwargs)
+    arguments = LoadArguments.of(_folder_of(path), dtype, kwargs)
     register()
-    config, _ = _read_config(arguments)
+    config = _read_config(arguments)
     quantization = TrimoeConfig(None, weights, cache, group, activations, source=_take_quantization(config))
     if quantization.source is not None and quantization.source.get("quant_method") == "trimoe":
         quantization = _completed(quantization, TrimoeConfig(**quantization.source))
     facts = {**config.to_dict(), "quantization_config": quantization.to_dict()}
-    files = find_files(arguments.folder, facts, arguments.variant)
+    with _opened(path, arguments, facts) as checkpoint, offered(checkpoint) as offer:
+        find_rest(checkpoint)  # every file is whole before anything is built
+        try:
+            model, info = _auto_class(config).from_pretrained(
+                str(arguments.folder),
+                config=config,
+                dtype=dtype,
+                quantization_config=quantization,
+                trust_remote_code=arguments.trust_remote_code,
+                ignore_mismatched_sizes=True,  # found below; transformers' own error is a table
+                output_loading_info=True,
+                **arguments.handed_on,
+            )
+        except Exception as error:
+            if offer.is_built or isinstance(error, TrimoeError):
+                raise
+            raise _unbuildable(arguments, error) from error
+    _check_complete(arguments.folder, info)
+    return model.eval()
+
+
+def _folder_of(path: CheckpointSource) -> str | os.PathLike[str]:
+    return path.path if isinstance(path, Checkpoint) else path
+
+
+def _opened(path: CheckpointSource, arguments: LoadArguments, facts: Mapping[str, Any]) -> Checkpoint:
+    """The checkpoint under the config that counts, opened unless it is."""
+    known = path if isinstance(path, Checkpoint) else None
+    files = known.files if known else find_files(arguments.folder, facts, arguments.variant)
     if files.is_loose:
         raise InputError(
             expected=f"model.safetensors, or the index of its shards, in {files.folder}",
             got=f"{len(files.names)} safetensors of other names, such as {files.names[0]}",
             hint="renaming a single file, or downloading model.safetensors.index.json too",
         )
-    with Checkpoint(files, facts) as checkpoint, offered(checkpoint):
-        find_rest(checkpoint)  # every file is whole before anything is built
-        model, info = _auto_class(config).from_pretrained(
-            str(arguments.folder),
-            config=config,
-            dtype=dtype,
-            quantization_config=quantization,
-            trust_remote_code=arguments.trust_remote_code,
-            ignore_mismatched_sizes=True,  # found below; transformers' own error is a table
-            output_loading_info=True,
-            **arguments.handed_on,
-        )
-    _check_complete(arguments.folder, info)
-    return model.eval()
+    return known.with_config(facts) if known else Checkpoint(files, facts)
 
 
 def _completed(asked: TrimoeConfig, own: TrimoeConfig) -> TrimoeConfig:
@@ -95,29 +110,40 @@ def _completed(asked: TrimoeConfig, own: TrimoeConfig) -> TrimoeConfig:
     )
 
 
-def read_expert_math(path: str | os.PathLike[str]) -> dict[int, ExpertMath]:
+def read_expert_math(path: CheckpointSource) -> dict[int, ExpertMath]:
     """How the experts of each layer of the model in the folder `path` are computed; InputError as `load`."""
-    _, model = _read_config(LoadArguments.of(path, "auto", {}))
+    arguments = LoadArguments.of(_folder_of(path), "auto", {})
+    config = _read_config(arguments)
+    _take_quantization(config)
+    try:
+        with torch.device("meta"):
+            model = _auto_class(config).from_config(config, trust_remote_code=arguments.trust_remote_code)
+    except Exception as error:
+        raise _unbuildable(arguments, error) from error
     return {index: expert_math(module) for index, (_, module) in expert_modules(model).items()}
 
 
-def _read_config(arguments: LoadArguments) -> tuple[Any, Any]:
-    """The model's config, and the model built without memory; what breaks there is config.json's fault."""
+def _read_config(arguments: LoadArguments) -> Any:
+    """The model's config; what transformers finds wrong with it is config.json's fault."""
     try:
-        config = arguments.read_config()
-        with torch.device("meta"):
-            plain = copy.deepcopy(config)
-            _take_quantization(plain)
-            model = _auto_class(plain).from_config(plain, trust_remote_code=arguments.trust_remote_code)
+        return arguments.read_config()
     except InputError:
         raise
     except Exception as error:
-        raise InputError(
-            expected=f"a language model that transformers can build from {arguments.folder}/config.json",
-            got=f"{type(error).__name__}: {str(error)[:200]}",
-            hint=_TRUST if "trust_remote_code" in str(error) else _OTHER_CONFIG,
-        ) from error
-    return config, model
+        raise _unbuildable(arguments, error) from error
+
+
+def _unbuildable(arguments: LoadArguments, error: Exception) -> InputError:
+    """The error for a model that was not even built, without any weights."""
+    asked = [
+        name for name in ("attn_implementation", "experts_implementation") if name in arguments.handed_on
+    ]
+    hint = f"leaving out {asked[0]}" if asked else _OTHER_CONFIG
+    return InputError(
+        expected=f"a language model that transformers can build from {arguments.folder}/config.json",
+        got=f"{type(error).__name__}: {str(error)[:200]}",
+        hint=_TRUST if "trust_remote_code" in str(error) else hint,
+    )
 
 
 def _auto_class(config: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import trimoe.hf.needs_transformers  # noqa: F401
@@ -42,7 +43,17 @@ from trimoe.store.expert_store import ExpertStore
 __all__ = ["TrimoeConfig", "expert_modules", "offered", "register"]
 
 _ADAPTER = "adapter_config.json"
-_offered: ContextVar[Checkpoint | None] = ContextVar("trimoe_offered_checkpoint", default=None)
+
+
+@dataclass
+class Offer:
+    """A checkpoint that is open; is_built: whether the model that is to take it was built."""
+
+    checkpoint: Checkpoint
+    is_built: bool = False
+
+
+_offered: ContextVar[Offer | None] = ContextVar("trimoe_offered_checkpoint", default=None)
 
 
 class TrimoeConfig(QuantizationConfigMixin):  # type: ignore[misc]
@@ -115,6 +126,8 @@ class TrimoeQuantizer(HfQuantizer):  # type: ignore[misc]
     def _process_model_before_weight_loading(
         self, model: Any, checkpoint_files: list[str] | None = None, **kwargs: Any
     ) -> Any:
+        if (offer := _offered.get()) is not None:
+            offer.is_built = True
         asked = self.quantization_config
         config = {**model.config.to_dict(), "quantization_config": asked.to_dict()}
         check_one_process(model.config)
@@ -165,26 +178,27 @@ class TrimoeQuantizer(HfQuantizer):  # type: ignore[misc]
 
 
 @contextmanager
-def offered(checkpoint: Checkpoint) -> Iterator[None]:
+def offered(checkpoint: Checkpoint) -> Iterator[Offer]:
     """While open, models whose files are those of `checkpoint` take it, instead of opening them again."""
-    token = _offered.set(checkpoint)
+    offer = Offer(checkpoint)
+    token = _offered.set(offer)
     try:
-        yield
+        yield offer
     finally:
         _offered.reset(token)
 
 
 def _open(paths: list[str], config: Mapping[str, Any]) -> Checkpoint:
     """The files that transformers chose; InputError where they are not all of the model."""
-    files, at_hand = chosen_files(paths), _offered.get()
+    files, offer = chosen_files(paths), _offered.get()
     if (files.folder / _ADAPTER).exists():
         raise InputError(
             expected=f"a whole model in {files.folder}",
             got=f"one with an adapter beside it ({_ADAPTER})",
             hint="merging the adapter into the model (merge_and_unload of PEFT), or moving it elsewhere",
         )
-    if at_hand is not None and set(at_hand.files.paths) == set(files.paths):
-        return at_hand
+    if offer is not None and set(offer.checkpoint.files.paths) == set(files.paths):
+        return offer.checkpoint
     return Checkpoint(files, config)
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from trimoe import _cpu
 from trimoe.errors import FailureError, InputError
 from trimoe.hardware.machine import usable_threads
-from trimoe.layer.source import Source, check_memory, source_of
+from trimoe.layer.source import StridedView, check_memory, source_of
 
-__all__ = ["WEIGHT_FORMATS", "ExpertLayer", "LayerSpec", "Source"]
+__all__ = ["WEIGHT_FORMATS", "ExpertLayer", "LayerSpec"]
 
 WEIGHT_FORMATS = ("fp32", "bf16", "int8", "int4", "fp8", "mxfp4")
 _DEFAULT_GROUP = 128  # of int4, the one format that leaves a choice
@@ -156,12 +156,12 @@ class ExpertLayer:
     ) -> None:
         """Packs gate and up [I, H], down [H, I] and biases [I], [I], [H] of one expert, or None for each.
 
-        Each is a CPU tensor, or a `Source`, which may have scales (`source_of(tensor, scale, block)`).
+        Each is a CPU tensor, or a `StridedView`, which may have scales (`source_of(tensor, scale, block)`).
         Releases the GIL; different experts may be packed by different threads. ValueError for a part that is
         missing or of another shape, InputError for what is no tensor.
         """
         parts = (gate, up, down, gate_bias, up_bias, down_bias)
-        sources = [one if one is None or isinstance(one, Source) else source_of(one) for one in parts]
+        sources = [one if one is None or isinstance(one, StridedView) else source_of(one) for one in parts]
         _cpu.pack_expert(self.handle, expert, *sources)
 
     @property

@@ -14,7 +14,7 @@ from trimoe.layer import experts_op
 from trimoe.layer.op_kernels import add_kernels, check_arguments, raise_cause
 from trimoe.layer.source import source_of, view_of
 
-__all__ = ["forward_on", "load_op", "moe_forward", "source_of"]
+__all__ = ["forward_on", "load_op", "moe_forward"]
 
 _ID_NAMES = {torch.int32: "int32", torch.int64: "int64"}
 

@@ -11,7 +11,8 @@ import torch
 from trimoe.errors import FailureError
 from trimoe.hardware.machine import detect_machine
 from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
-from trimoe.layer.op import moe_forward, source_of
+from trimoe.layer.op import moe_forward
+from trimoe.layer.source import source_of
 
 __all__ = ["ACTIVE", "ExpertTimer"]
 

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from trimoe.checkpoint.checkpoint import Checkpoint
-from trimoe.checkpoint.experts.tensors import ExpertSource, Matrix, find_moe_layers
+from trimoe.checkpoint.experts.tensors import find_moe_layers
 from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
-from trimoe.layer.op import moe_forward, source_of
+from trimoe.layer.op import moe_forward
+from trimoe.layer.source import ExpertSource, StridedView, source_of
 from trimoe.measure.layer_bench import route, source_dtype
 from trimoe.measure.reference import exact_forward, rel_error
 
@@ -94,10 +95,11 @@ def _errors(shape: LayerSpec, expert: Callable[[int], Expert]) -> Iterator[Forma
 def _tensors(source: ExpertSource) -> Expert:
     """Copies of an expert's matrices."""
 
-    def tensor(part: Matrix | None) -> torch.Tensor:
-        assert part is not None
-        dtype = {"F32": torch.float32, "BF16": torch.bfloat16}[part.dtype]
-        flat = torch.frombuffer(part.owner.read(), dtype=dtype)
-        return flat.view(part.owner.shape)
+    def tensor(view: StridedView | None) -> torch.Tensor:
+        assert view is not None
+        begin, end = view.extent
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[view.dtype]
+        flat = torch.frombuffer(view.owner.read(begin, end - begin), dtype=dtype)
+        return flat.as_strided(view.shape, view.strides)
 
     return tensor(source.gate), tensor(source.up), tensor(source.down)

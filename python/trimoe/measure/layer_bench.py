@@ -15,7 +15,8 @@ from trimoe.errors import FailureError
 from trimoe.hardware.machine import detect_machine
 from trimoe.hardware.roofline import Roofline
 from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
-from trimoe.layer.op import moe_forward, source_of
+from trimoe.layer.op import moe_forward
+from trimoe.layer.source import source_of
 from trimoe.measure.amx_model import predicted_ns
 from trimoe.measure.reference import exact_forward, rel_error
 

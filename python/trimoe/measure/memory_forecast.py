@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from trimoe.checkpoint.checkpoint import Checkpoint
+from trimoe.checkpoint.checkpoint import Checkpoint, CheckpointSource, opened
 from trimoe.checkpoint.compute_spec import ExpertMath, Packing
 from trimoe.checkpoint.experts.tensors import MoeLayerTensors, find_moe_layers
 from trimoe.checkpoint.hf_config import text_config
@@ -56,14 +55,14 @@ class MemoryPrediction:
 
 
 def predict_memory(
-    path: str | os.PathLike[str],
+    source: CheckpointSource,
     packing: Packing = Packing(),  # noqa: B008 - it is frozen
     dtype: str = "auto",
 ) -> MemoryPrediction:
     """Reads only headers.
 
     Args:
-        path: the checkpoint's folder.
+        source: the checkpoint's folder, or the checkpoint where it is open already.
         packing: the packed format of the experts.
         dtype: of all other weights in memory: "float32", "bfloat16", "float16", or "auto", what config.json
             says.
@@ -73,7 +72,7 @@ def predict_memory(
         FailureError: the weights beside the experts cannot fit. Experts may come mapped from the packed
             cache, and the kernel can drop mapped pages; where they must be packed, the store looks for room.
     """
-    with Checkpoint(path) as checkpoint:
+    with opened(source) as checkpoint:
         specs = _specs(checkpoint, packing)
         packed = sum(spec.layer_bytes for spec in specs)
         other = other_weight_bytes(checkpoint, dtype)
@@ -89,10 +88,9 @@ def predict_memory(
     return prediction
 
 
-def predict_spec(path: str | os.PathLike[str], packing: Packing) -> LayerSpec:
+def predict_spec(checkpoint: Checkpoint, packing: Packing) -> LayerSpec:
     """The first MoE layer as it will be packed; reads only headers, errors as `predict_memory`."""
-    with Checkpoint(path) as checkpoint:
-        return _specs(checkpoint, packing)[0]
+    return _specs(checkpoint, packing)[0]
 
 
 def _specs(checkpoint: Checkpoint, packing: Packing) -> list[LayerSpec]:

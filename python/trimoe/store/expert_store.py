@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from trimoe import _cpu
 from trimoe.checkpoint.checkpoint import Checkpoint
 from trimoe.checkpoint.compute_spec import ExpertMath, Packing
-from trimoe.checkpoint.experts.reader import ExpertReader
-from trimoe.checkpoint.experts.tensors import ExpertSource, MoeLayerTensors, find_moe_layers
+from trimoe.checkpoint.experts.reader import ExpertReader, file_ranges
+from trimoe.checkpoint.experts.tensors import MoeLayerTensors, find_moe_layers
 from trimoe.checkpoint.moe_shape import packed_format
 from trimoe.errors import FailureError, InputError
 from trimoe.hardware.machine import memory, usable_threads
 from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
+from trimoe.layer.source import ExpertSource
 from trimoe.store.cache import PackedCache
 from trimoe.store.packed_file import FILE_VERSION
 from trimoe.store.packed_folder import PackedFolder
@@ -199,7 +200,7 @@ def _pack_all(
     tensors: Mapping[int, MoeLayerTensors], specs: Mapping[int, LayerSpec], advance: Callable[[int], None]
 ) -> dict[int, ExpertLayer]:
     layers = {index: ExpertLayer(spec) for index, spec in specs.items()}  # memory is touched as it is filled
-    largest_bytes = max((tensors[index].expert(0).nbytes for index in specs), default=1)
+    largest_bytes = max((_bytes_of(tensors[index].expert(0)) for index in specs), default=1)
     buffer_bytes = min(_BUFFER_BYTES, memory().available_bytes // 8)
     threads = max(1, min(usable_threads(), buffer_bytes // largest_bytes))
     reader = ExpertReader(threads)
@@ -213,7 +214,8 @@ def _pack_all(
                     for future in done:
                         advance(future.result())
                 source = tensors[index].expert(expert)
-                source.advise_willneed()
+                for part in file_ranges(source):
+                    part.file.advise_willneed(part.begin, part.nbytes)
                 pending.add(executor.submit(_pack_one, layer, expert, source, reader))
         for future in pending:
             advance(future.result())
@@ -224,11 +226,14 @@ def _pack_all(
 
 def _pack_one(layer: ExpertLayer, expert: int, source: ExpertSource, reader: ExpertReader) -> int:
     try:
-        with reader.read(source) as (gate, up, down, *biases):
-            assert up is not None and down is not None
-            layer.pack_expert(expert, gate, up, down, *biases)
+        with reader.read(source) as parts:
+            layer.pack_expert(expert, *parts)
     except ValueError as error:  # a number that the format cannot hold
         told = InputError.from_native(error)
-        got = f"{told.got} (expert {expert}, {source.up.owner.name})"
+        got = f"{told.got} (expert {expert}, {source.up.name})"
         raise InputError(expected=told.expected, got=got, hint=told.hint) from None
-    return source.nbytes
+    return _bytes_of(source)
+
+
+def _bytes_of(source: ExpertSource) -> int:
+    return sum(part.nbytes for part in file_ranges(source))

@@ -88,7 +88,7 @@ class FolderWriter:
             write_at(descriptor, 0, memoryview(len(text).to_bytes(8, "little") + text))
             for name in self._names:
                 at = begin + header[name]["data_offsets"][0]
-                for chunk in self._checkpoint.tensor(name).chunks(_CHUNK_BYTES):
+                for chunk in self._checkpoint.chunks(name, _CHUNK_BYTES):
                     write_at(descriptor, at, memoryview(chunk))
                     at += len(chunk)
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trimoe.checkpoint.checkpoint import Checkpoint
+from trimoe.checkpoint.checkpoint import Checkpoint, CheckpointSource, opened
 from trimoe.checkpoint.compute_spec import ExpertMath, Packing
 from trimoe.checkpoint.experts.tensors import MoeLayerTensors, find_moe_layers
 from trimoe.checkpoint.non_expert_tensors import find_rest
@@ -48,9 +48,9 @@ class PackReport:
         return {**asdict(self), "path": str(self.path)}
 
 
-def packable_bytes(path: str | os.PathLike[str], packing: Packing) -> int:
+def packable_bytes(source: CheckpointSource, packing: Packing) -> int:
     """Bytes of the experts on disk, from the headers; InputError for what cannot be packed that way."""
-    with _open(path) as checkpoint:
+    with _open(source) as checkpoint:
         find_rest(checkpoint)
         tensors = find_moe_layers(checkpoint)
         math = {index: ExpertMath(gated=x.gated, bias=x.has_bias) for index, x in tensors.items()}
@@ -60,7 +60,7 @@ def packable_bytes(path: str | os.PathLike[str], packing: Packing) -> int:
 
 
 def pack_to_cache(
-    path: str | os.PathLike[str],
+    source: CheckpointSource,
     math: Mapping[int, ExpertMath],
     packing: Packing,
     progress: Progress = lambda done_bytes, total_bytes: None,
@@ -71,7 +71,7 @@ def pack_to_cache(
     disk, too little memory, or a cache that another process is writing.
     """
     start_ns = time.monotonic_ns()
-    with _open(path) as checkpoint:
+    with _open(source) as checkpoint:
         tensors = find_moe_layers(checkpoint)
         specs = layer_specs(tensors, math, packing)
         cache = cache_of(checkpoint, specs)
@@ -82,7 +82,7 @@ def pack_to_cache(
 
 
 def pack_to_folder(
-    path: str | os.PathLike[str],
+    source: CheckpointSource,
     math: Mapping[int, ExpertMath],
     packing: Packing,
     output: str | os.PathLike[str],
@@ -95,7 +95,7 @@ def pack_to_folder(
     something already.
     """
     start_ns, target = time.monotonic_ns(), Path(output)
-    with _open(path) as checkpoint:
+    with _open(source) as checkpoint:
         tensors = find_moe_layers(checkpoint)
         specs = layer_specs(tensors, math, packing)
         rest = find_rest(checkpoint)
@@ -113,7 +113,7 @@ def pack_to_folder(
 
 
 def verify_packed(
-    path: str | os.PathLike[str],
+    source: CheckpointSource,
     math: Mapping[int, ExpertMath],
     packing: Packing,
     advance: Callable[[int], None] = lambda nbytes: None,
@@ -123,7 +123,7 @@ def verify_packed(
     A damaged file of the packed cache is removed, with a warning, so that the load packs again; InputError
     for a damaged folder of `pack_to_folder`. advance: called with the bytes that were just read.
     """
-    with Checkpoint(path) as checkpoint:
+    with opened(source) as checkpoint:
         folder = PackedFolder.of(checkpoint)
         if folder is not None:
             folder.verify(advance)
@@ -133,11 +133,11 @@ def verify_packed(
 
 
 @contextlib.contextmanager
-def _open(path: str | os.PathLike[str]) -> Iterator[Checkpoint]:
-    with Checkpoint(path) as checkpoint:
+def _open(source: CheckpointSource) -> Iterator[Checkpoint]:
+    with opened(source) as checkpoint:
         if PackedFolder.of(checkpoint) is not None:
             raise InputError(
-                expected=f"a checkpoint to pack in {path}",
+                expected=f"a checkpoint to pack in {checkpoint.path}",
                 got="one whose experts are packed already",
                 hint="the original checkpoint",
             )

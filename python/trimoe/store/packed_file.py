@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import struct
 import zlib
@@ -21,10 +22,11 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from trimoe.hardware.machine import usable_threads
 from trimoe.input_file import MAX_JSON_BYTES
 from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
-from trimoe.store.file_mapping import FileMapping
 
 __all__ = ["FILE_VERSION", "PackedFile", "is_packed", "owner_of", "write_at"]
 
@@ -130,10 +132,14 @@ class PackedFile:
             return [index for index, bad in zip(self.layer_bytes, found, strict=True) if bad]
 
     def map(self, file: BinaryIO, specs: Mapping[int, LayerSpec]) -> dict[int, ExpertLayer]:
-        """The layers, mapped; OSError or ValueError where the system cannot."""
-        mapping = FileMapping(file.fileno(), self.file_bytes)
+        """The layers, mapped; OSError or ValueError where the system cannot.
+
+        The file must not shrink while they live: touching what lay there would end the process (SIGBUS).
+        """
+        mapped = mmap.mmap(file.fileno(), self.file_bytes, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+        experts = np.frombuffer(mapped, np.uint8)  # has an address, and the map lives as long as it does
         return {
-            index: ExpertLayer(spec, address=mapping.address + self._offsets[index], owner=mapping)
+            index: ExpertLayer(spec, address=experts.ctypes.data + self._offsets[index], owner=experts)
             for index, spec in specs.items()
         }
 

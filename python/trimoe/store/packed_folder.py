@@ -57,6 +57,10 @@ class PackedFolder:
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> PackedFolder | None:
         """The packed experts that belong to a checkpoint; None for an ordinary one."""
+        return checkpoint.once(cls._of)
+
+    @classmethod
+    def _of(cls, checkpoint: Checkpoint) -> PackedFolder | None:
         config = checkpoint.config.get("quantization_config")
         if not isinstance(config, dict) or config.get("quant_method") != "trimoe":
             return None

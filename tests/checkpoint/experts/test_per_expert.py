@@ -40,4 +40,4 @@ def test_single_experts_have_their_biases(write_checkpoint: Write) -> None:
     assert layer.has_bias
     for part, size in ((source.gate_bias, INTER), (source.up_bias, INTER), (source.down_bias, H)):
         assert part is not None
-        assert (part.size, part.stride, part.dtype) == (size, 1, "F32")
+        assert (part.shape, part.strides, part.dtype) == ((size,), (1,), "fp32")

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from support.fill_cache import contents, open_store
 from trimoe.checkpoint.checkpoint import Checkpoint
 from trimoe.checkpoint.compute_spec import ExpertMath
-from trimoe.checkpoint.experts.reader import ExpertReader
+from trimoe.checkpoint.experts.reader import ExpertReader, file_ranges
 from trimoe.checkpoint.experts.tensors import find_moe_layers
 from trimoe.errors import FailureError
 from trimoe.store import expert_store as store_module
@@ -41,15 +42,41 @@ def checkpoint(write_checkpoint: Callable[..., Path]) -> Path:
 def test_parts_at_the_same_place_of_different_files_are_told_apart(checkpoint: Path) -> None:
     with Checkpoint(checkpoint) as opened:
         expert = find_moe_layers(opened)[0].expert(2)
-        addresses = [owner.address for owner in expert.owners]
-        assert len(addresses) == 3 and len(set(addresses)) < 3
-        assert expert.nbytes == 3 * I * H * 2
+        ranges = file_ranges(expert)
+        assert len(ranges) == 3 and len({part.begin for part in ranges}) < 3
+        assert sum(part.nbytes for part in ranges) == 3 * I * H * 2
         with ExpertReader(1).read(expert) as sources:
             for name, source in zip(NAMES, sources, strict=False):
                 assert source is not None
-                want = opened.tensor(f"model.layers.0.mlp.experts.2.{name}.weight").read()
+                want = opened.read(f"model.layers.0.mlp.experts.2.{name}.weight")
                 assert ctypes.string_at(source.address, len(want)) == want
         assert sources[3:] == (None, None, None)
+
+
+def test_parts_that_touch_or_interleave_are_read_once(write_checkpoint: Callable[..., Path]) -> None:
+    """Gate and up of gpt-oss alternate row by row; each expert's part of a stack follows the one before."""
+    prefix = "model.layers.0.mlp.experts"
+    stacks = {f"{prefix}.gate_up_proj": ("BF16", (E, H, 2 * I)), f"{prefix}.down_proj": ("BF16", (E, I, H))}
+    biases = {
+        f"{prefix}.gate_up_proj_bias": ("BF16", (E, 2 * I)),
+        f"{prefix}.down_proj_bias": ("BF16", (E, H)),
+    }
+    config = {**CONFIG, "model_type": "gpt_oss", "num_local_experts": E}
+    with Checkpoint(write_checkpoint(config, {"model.safetensors": {**stacks, **biases}})) as opened:
+        layer = find_moe_layers(opened)[0]
+        last = file_ranges(layer.expert(E - 1))
+        entries = [opened.entry(name) for name in (*stacks, *biases)]
+        ends = sorted(entry.begin + entry.nbytes for entry in entries)
+        assert [part.end for part in last] == ends
+        assert sorted(part.nbytes * E for part in last) == sorted(entry.nbytes for entry in entries)
+        with ExpertReader(1).read(layer.expert(1)) as found:
+            whole = np.frombuffer(opened.read(f"{prefix}.gate_up_proj"), "u2").reshape(E, H, 2 * I)[1].T
+            assert found.gate is not None
+            for view, want in ((found.gate, whole[0::2]), (found.up, whole[1::2])):
+                span = view.extent[1] - view.extent[0]
+                flat = np.frombuffer(ctypes.string_at(view.address, span), "u2")
+                steps = tuple(2 * stride for stride in view.strides)
+                assert np.array_equal(np.lib.stride_tricks.as_strided(flat, view.shape, steps), want)
 
 
 def test_a_buffer_has_one_expert_at_a_time(checkpoint: Path) -> None:
@@ -61,7 +88,6 @@ def test_a_buffer_has_one_expert_at_a_time(checkpoint: Path) -> None:
 
         def read(expert: int) -> None:
             with reader.read(layer.expert(expert)) as (_, up, *_):
-                assert up is not None
                 with lock:
                     assert up.address not in inside
                     inside.add(up.address)

@@ -10,8 +10,11 @@ import pytest
 import torch
 
 from trimoe.checkpoint.checkpoint import Checkpoint
-from trimoe.checkpoint.experts.tensors import Matrix, MoeLayerTensors, UnsupportedDtypeError, find_moe_layers
+from trimoe.checkpoint.experts.reader import file_ranges
+from trimoe.checkpoint.experts.tensors import MoeLayerTensors, find_moe_layers
+from trimoe.checkpoint.quant_scheme import UnsupportedDtypeError
 from trimoe.errors import InputError
+from trimoe.layer.source import ELEMENT_BITS, StridedView
 
 Write = Callable[..., Path]
 
@@ -74,28 +77,31 @@ def open_layer(folder: Path) -> tuple[Checkpoint, MoeLayerTensors]:
     return checkpoint, find_moe_layers(checkpoint)[0]
 
 
-def elements(part: Matrix) -> torch.Tensor:
-    """The raw codes [rows, cols] that the matrix names."""
-    bits = {"F8_E4M3": 8, "F8_E8M0": 8, "MXFP4": 4, "BF16": 16, "F32": 32}[part.dtype]
-    span = (part.rows - 1) * part.row_stride + (part.cols - 1) * part.col_stride + 1
-    raw = part.owner.file.read(part.address, -(-span * bits // 8))
+def elements(view: StridedView) -> torch.Tensor:
+    """The raw codes [rows, cols] that the view names."""
+    begin, end = view.extent
+    raw, bits = view.owner.read(begin, end - begin), ELEMENT_BITS[view.dtype]
     if bits == 4:
         pairs = torch.frombuffer(raw, dtype=torch.uint8)
         flat = torch.stack([pairs & 15, pairs >> 4], 1).flatten()
     else:
         flat = torch.frombuffer(raw, dtype={8: torch.uint8, 16: torch.int16, 32: torch.int32}[bits])
-    return flat.as_strided((part.rows, part.cols), (part.row_stride, part.col_stride)).clone()
+    return flat.as_strided(view.shape, view.strides).clone()
 
 
 def stored(checkpoint: Checkpoint, name: str) -> torch.Tensor:
-    view = checkpoint.tensor(name)
-    dtype = {1: torch.uint8, 2: torch.int16, 4: torch.int32}[view.nbytes // torch.Size(view.shape).numel()]
-    return torch.frombuffer(view.read(), dtype=dtype).view(view.shape)
+    entry = checkpoint.entry(name)
+    dtype = {1: torch.uint8, 2: torch.int16, 4: torch.int32}[entry.nbytes // torch.Size(entry.shape).numel()]
+    return torch.frombuffer(checkpoint.read(name), dtype=dtype).view(entry.shape)
 
 
-def scale_of(part: Matrix) -> Matrix:
-    assert part.scale is not None
-    return part.scale
+def scale_of(view: StridedView) -> StridedView:
+    assert view.scale is not None
+    return view.scale
+
+
+def nbytes_of(layer: MoeLayerTensors) -> int:
+    return sum(part.nbytes for e in range(E) for part in file_ranges(layer.expert(e)))
 
 
 @pytest.mark.parametrize("names", ["gate_proj up_proj down_proj", "w1 w3 w2"])
@@ -109,12 +115,11 @@ def test_single_matrices_in_fp8_have_their_scales(write_checkpoint: Write, scale
         source = layer.expert(expert)
         for part, name in zip((source.gate, source.up, source.down), names.split(), strict=True):
             assert part is not None
-            assert (part.block_rows, part.block_cols) == (128, 128)
+            assert part.block == (128, 128)
             full = f"{PREFIX}.{expert}.{name}.weight"
             assert torch.equal(elements(part), stored(checkpoint, full))
             assert torch.equal(elements(scale_of(part)), stored(checkpoint, f"{full}_scale_inv"))
-    assert sum(layer.expert(e).nbytes for e in range(E)) == layer.nbytes
-    assert len(source.owners) == 6
+    assert nbytes_of(layer) == layer.nbytes
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -162,9 +167,22 @@ def test_interleaved_stacks_in_mxfp4_have_their_scales(
         assert torch.equal(elements(source.down), codes("down_proj_blocks")[expert])
         assert torch.equal(elements(scale_of(source.gate)), scales[expert, 0::2])
         assert torch.equal(elements(scale_of(source.up)), scales[expert, 1::2])
-        assert (source.up.block_rows, source.up.block_cols) == (1, 32)
-        assert source.up.dtype == "MXFP4" and scale_of(source.up).dtype == "F8_E8M0"
-    assert sum(layer.expert(e).nbytes for e in range(E)) == layer.nbytes
+        assert source.up.block == (1, 32)
+        assert source.up.dtype == "mxfp4" and scale_of(source.up).dtype == "e8m0"
+    assert nbytes_of(layer) == layer.nbytes
+
+
+def test_unaligned_files_are_views_all_the_same(
+    tmp_path: Path, write_safetensors: Callable[..., dict[str, bytes]]
+) -> None:
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "gpt_oss", "quantization_config": {"quant_method": "mxfp4"}}'
+    )
+    write_safetensors(tmp_path / "model.safetensors", mxfp4(), pad=1)
+    checkpoint, layer = open_layer(tmp_path)
+    up = layer.expert(1).up
+    codes = stored(checkpoint, f"{PREFIX}.gate_up_proj_blocks")[1, 1::2].flatten(1)
+    assert torch.equal(elements(up)[:, 0::2], codes & 15) and torch.equal(elements(up)[:, 1::2], codes >> 4)
 
 
 def without(tensors: Specs, *names: str) -> Specs:

@@ -10,37 +10,25 @@ import numpy as np
 import pytest
 
 from trimoe.checkpoint.checkpoint import Checkpoint
-from trimoe.checkpoint.experts.tensors import (
-    ExpertSource,
-    Matrix,
-    MoeLayerTensors,
-    Vector,
-    find_moe_layers,
-)
+from trimoe.checkpoint.experts.reader import file_ranges
+from trimoe.checkpoint.experts.tensors import MoeLayerTensors, find_moe_layers
 from trimoe.errors import InputError
+from trimoe.layer.source import ExpertSource, StridedView
 
 Write = Callable[..., Path]
 
 Array = np.ndarray[Any, Any]
 
 
-def bits(part: Matrix | Vector, sizes: tuple[int, ...], strides: tuple[int, ...]) -> Array:
+def read(view: StridedView | None) -> Array | None:
     """The elements as unsigned integers, read from the file with strides in elements."""
-    item = np.dtype({"F32": "u4", "BF16": "u2", "F16": "u2"}[part.dtype])
-    span = 1 + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
-    flat = np.frombuffer(part.owner.file.read(part.address, span * item.itemsize), item)
-    byte_strides = [stride * item.itemsize for stride in strides]
-    return np.lib.stride_tricks.as_strided(flat, sizes, byte_strides).copy()
-
-
-def read(part: Matrix | Vector | None) -> Array | None:
-    if part is None:
+    if view is None:
         return None
-    begin = part.owner.address
-    assert begin <= part.address < begin + part.owner.nbytes
-    if isinstance(part, Vector):
-        return bits(part, (part.size,), (part.stride,))
-    return bits(part, (part.rows, part.cols), (part.row_stride, part.col_stride))
+    item = np.dtype({"fp32": "u4", "bf16": "u2", "fp16": "u2"}[view.dtype])
+    begin, end = view.extent
+    flat = np.frombuffer(view.owner.read(begin, end - begin), item)
+    byte_strides = [stride * item.itemsize for stride in view.strides]
+    return np.lib.stride_tricks.as_strided(flat, view.shape, byte_strides).copy()
 
 
 PREFIX = "model.layers.0.mlp.experts"
@@ -63,8 +51,8 @@ def open_layer(folder: Path) -> tuple[Checkpoint, MoeLayerTensors]:
 
 
 def stack_bits(checkpoint: Checkpoint, name: str) -> Array:
-    view = checkpoint.tensor(f"{PREFIX}.{name}")
-    return np.frombuffer(view.read(), "u4").reshape(view.shape)
+    shape = checkpoint.entry(f"{PREFIX}.{name}").shape
+    return np.frombuffer(checkpoint.read(f"{PREFIX}.{name}"), "u4").reshape(shape)
 
 
 @pytest.mark.parametrize("inter", [INTER, H, H // 2, 2 * H])
@@ -97,11 +85,12 @@ def test_stacks_without_gates_have_none(write_checkpoint: Write) -> None:
 
 
 def test_an_expert_owns_its_part_of_a_stack_only(write_checkpoint: Write) -> None:
-    _, layer = open_layer(write_checkpoint(CONFIG, {"model.safetensors": stacked()}))
+    checkpoint, layer = open_layer(write_checkpoint(CONFIG, {"model.safetensors": stacked()}))
     source: ExpertSource = layer.expert(1)
-    assert [owner.name for owner in source.owners] == [f"{PREFIX}.gate_up_proj[1]", f"{PREFIX}.down_proj[1]"]
-    assert source.nbytes == 3 * INTER * H * 4
-    source.advise_willneed()
+    assert (source.up.name, source.down.name) == (f"{PREFIX}.gate_up_proj[1]", f"{PREFIX}.down_proj[1]")
+    entries = [checkpoint.entry(f"{PREFIX}.{name}") for name in ("gate_up_proj", "down_proj")]
+    parts = [(entry.begin + entry.nbytes // E, entry.begin + 2 * entry.nbytes // E) for entry in entries]
+    assert [(part.begin, part.end) for part in file_ranges(source)] == sorted(parts)
     for index in (-1, E):
         with pytest.raises(IndexError):
             layer.expert(index)

@@ -12,14 +12,11 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from trimoe.checkpoint.checkpoint import Checkpoint
-from trimoe.checkpoint.experts.tensors import (
-    Matrix,
-    MoeLayerTensors,
-    UnsupportedDtypeError,
-    Vector,
-    find_moe_layers,
-)
+from trimoe.checkpoint.experts.reader import file_ranges
+from trimoe.checkpoint.experts.tensors import MoeLayerTensors, find_moe_layers
+from trimoe.checkpoint.quant_scheme import UnsupportedDtypeError
 from trimoe.errors import InputError
+from trimoe.layer.source import StridedView
 
 Write = Callable[..., Path]
 
@@ -64,26 +61,18 @@ LAYERS_WITH_EXPERTS = {"qwen2_moe": [0, 2], "deepseek_v2": [1, 2], "deepseek_v3"
 LAYERS_WITH_EXPERTS["nemotron_h"] = [1, 2]
 
 
-def bits(part: Matrix | Vector, sizes: tuple[int, ...], strides: tuple[int, ...]) -> Array:
+def read(view: StridedView | None) -> Array | None:
     """The elements as unsigned integers, read from the file with strides in elements."""
-    item = np.dtype({"F32": "u4", "BF16": "u2", "F16": "u2"}[part.dtype])
-    span = 1 + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
-    flat = np.frombuffer(part.owner.file.read(part.address, span * item.itemsize), item)
-    byte_strides = [stride * item.itemsize for stride in strides]
-    return np.lib.stride_tricks.as_strided(flat, sizes, byte_strides).copy()
-
-
-def read(part: Matrix | Vector | None) -> Array | None:
-    if part is None:
+    if view is None:
         return None
-    begin = part.owner.address
-    assert begin <= part.address < begin + part.owner.nbytes
-    if isinstance(part, Vector):
-        return bits(part, (part.size,), (part.stride,))
-    return bits(part, (part.rows, part.cols), (part.row_stride, part.col_stride))
+    item = np.dtype({"fp32": "u4", "bf16": "u2", "fp16": "u2"}[view.dtype])
+    begin, end = view.extent
+    flat = np.frombuffer(view.owner.read(begin, end - begin), item)
+    byte_strides = [stride * item.itemsize for stride in view.strides]
+    return np.lib.stride_tricks.as_strided(flat, view.shape, byte_strides).copy()
 
 
-def assert_equal(part: Matrix | Vector | None, want: torch.Tensor | None) -> None:
+def assert_equal(part: StridedView | None, want: torch.Tensor | None) -> None:
     got = read(part)
     if want is None or got is None:
         assert want is None
@@ -142,7 +131,10 @@ def assert_layer_equal(layer: MoeLayerTensors, module: Any) -> None:
         parts = (source.gate, source.up, source.down, source.gate_bias, source.up_bias, source.down_bias)
         for part, stack in zip(parts, (gate, up, down, gate_bias, up_bias, down_bias), strict=True):
             assert_equal(part, None if stack is None else stack[e])
-    assert sum(layer.expert(e).nbytes for e in range(layer.experts)) == layer.nbytes
+    assert (
+        sum(part.nbytes for e in range(layer.experts) for part in file_ranges(layer.expert(e)))
+        == layer.nbytes
+    )
 
 
 @pytest.mark.parametrize("model_type", MODELS)

@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from trimoe.checkpoint.checkpoint import Checkpoint
 from trimoe.checkpoint.experts.checks import ANOTHER_FILE, check_dtype, check_shape, missing
-from trimoe.checkpoint.experts.scales import BLOCKS, check_scales, scale_name
-from trimoe.checkpoint.experts.views import ExpertSource, Matrix, whole_matrix, whole_vector
+from trimoe.checkpoint.experts.scales import BLOCKS, check_scales, scale_name, scaled
 from trimoe.errors import InputError
+from trimoe.layer.source import ExpertSource, StridedView
+from trimoe.models.layer_storage import Key, LayerStorage
 
-__all__ = ["ExpertStorage", "Key", "per_expert_storage"]
+__all__ = ["per_expert_storage"]
 
-Key = tuple[str, str]  # role ("gate", "up", "down", "gate_up") and part ("weight", "bias", "scale")
 _GATE, _UP, _DOWN = ("gate", "weight"), ("up", "weight"), ("down", "weight")
-
-
-@dataclass(frozen=True)
-class ExpertStorage:
-    """A checked layer: its shape, and how to view one expert.
-
-    Attributes:
-        experts: E.
-        hidden: H.
-        inter: I.
-        dtype: of every matrix, or "MXFP4".
-        gated: whether the experts have gates.
-        has_bias: whether they have any bias.
-        source: expert index to views.
-    """
-
-    experts: int
-    hidden: int
-    inter: int
-    dtype: str
-    gated: bool
-    has_bias: bool
-    source: Callable[[int], ExpertSource]
 
 
 def per_expert_storage(
     checkpoint: Checkpoint, prefix: str, names: Mapping[int, Mapping[Key, str]], experts: int
-) -> ExpertStorage:
+) -> LayerStorage:
     """A layer with one tensor per matrix and expert; `names[e][key]` are their names.
 
     Raises:
@@ -67,17 +43,15 @@ def per_expert_storage(
     def source(expert: int) -> ExpertSource:
         views = {key: checkpoint.tensor(name) for key, name in names[expert].items()}
 
-        def matrix(role: str) -> Matrix:
-            return whole_matrix(views[role, "weight"], scale=views.get((role, "scale")))
+        def matrix(role: str) -> StridedView:
+            return scaled(views[role, "weight"], views.get((role, "scale")))
 
-        biases = {role: whole_vector(view) for (role, part), view in views.items() if part == "bias"}
         gate = matrix("gate") if _GATE in views else None
-        return ExpertSource(
-            gate, matrix("up"), matrix("down"), biases.get("gate"), biases.get("up"), biases.get("down")
-        )
+        biases = (views.get((role, "bias")) for role in ("gate", "up", "down"))
+        return ExpertSource(gate, matrix("up"), matrix("down"), *biases)
 
     has_bias = any(part == "bias" for _, part in model)
-    return ExpertStorage(experts, hidden, inter, dtype, _GATE in model, has_bias, source)
+    return LayerStorage(experts, hidden, inter, dtype, _GATE in model, has_bias, source)
 
 
 def _complete_names(

@@ -8,13 +8,15 @@ they multiply. mxfp4: blocks [N, K / 32, 16] of U8, two e2m1 codes in a byte, lo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from trimoe.checkpoint.checkpoint import Checkpoint
 from trimoe.checkpoint.experts.checks import ANOTHER_FILE, check_dtype, check_shape, missing
 from trimoe.checkpoint.quant_scheme import FP8_BLOCK, MXFP4_BLOCK
 from trimoe.errors import InputError
+from trimoe.layer.source import StridedView, as_mxfp4
 
-__all__ = ["BLOCKS", "check_scales", "logical_shape", "scale_name", "stored_format"]
+__all__ = ["BLOCKS", "check_scales", "logical_shape", "scale_name", "scaled", "stored_format"]
 
 BLOCKS: Mapping[str, tuple[int, int]] = {"F8_E4M3": FP8_BLOCK, "MXFP4": MXFP4_BLOCK}
 _SCALE_DTYPES: Mapping[str, tuple[str, ...]] = {
@@ -81,3 +83,12 @@ def check_scales(checkpoint: Checkpoint, scales: Mapping[str, str | None]) -> No
         *stack, rows, cols = logical_shape(checkpoint, weight)
         block_rows, block_cols = BLOCKS[fmt]
         check_shape(name, entry.shape, (*stack, -(-rows // block_rows), -(-cols // block_cols)))
+
+
+def scaled(codes: StridedView, scale: StridedView | None) -> StridedView:
+    """The matrix [N, K] that stored codes and the scales of their blocks stand for; without any, as it is."""
+    if scale is None:
+        return codes
+    if codes.dtype == "fp8":
+        return replace(codes, scale=scale, block=FP8_BLOCK)
+    return replace(as_mxfp4(codes), scale=replace(scale, dtype="e8m0"), block=MXFP4_BLOCK)

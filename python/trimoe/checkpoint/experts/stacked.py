@@ -7,18 +7,11 @@ from collections.abc import Mapping
 from trimoe.checkpoint.checkpoint import Checkpoint
 from trimoe.checkpoint.experts.checks import ANOTHER_FILE, check_dtype, check_shape, missing
 from trimoe.checkpoint.experts.names import PARTNERS
-from trimoe.checkpoint.experts.per_expert import ExpertStorage, Key
-from trimoe.checkpoint.experts.scales import BLOCKS, check_scales, logical_shape, stored_format
-from trimoe.checkpoint.experts.views import (
-    ExpertSource,
-    split_bias,
-    split_gate_up,
-    whole_matrix,
-    whole_vector,
-)
+from trimoe.checkpoint.experts.scales import BLOCKS, check_scales, logical_shape, scaled, stored_format
 from trimoe.checkpoint.quant_scheme import unsupported
-from trimoe.checkpoint.safetensors_reader import TensorView
 from trimoe.errors import InputError
+from trimoe.layer.source import ExpertSource, StridedView
+from trimoe.models.layer_storage import Key, LayerStorage
 
 __all__ = ["stacked_storage"]
 
@@ -27,7 +20,7 @@ _UP, _DOWN, _GATE_UP = ("up", "weight"), ("down", "weight"), ("gate_up", "weight
 
 def stacked_storage(
     checkpoint: Checkpoint, prefix: str, names: Mapping[Key, str], interleaved: bool
-) -> ExpertStorage:
+) -> LayerStorage:
     """A layer with stacks of all experts; `names[key]` are their names.
 
     Args:
@@ -68,24 +61,30 @@ def stacked_storage(
                 raise missing(f"{name.removesuffix('_blocks')}_bias")
             check_shape(bias_name, checkpoint.entry(bias_name).shape, (experts, size))
 
-    def source(expert: int) -> ExpertSource:
-        def part(name: str | None) -> TensorView | None:
-            return checkpoint.tensor(name)[expert] if name else None
+    def part(name: str | None, expert: int) -> StridedView | None:
+        return checkpoint.tensor(name)[expert] if name else None
 
-        up_view = checkpoint.tensor(up_name)[expert]
-        down = whole_matrix(checkpoint.tensor(down_name)[expert], transposed, part(down_scale))
-        up_bias_view, down_bias_view = part(up_bias), part(down_bias)
-        down_vector = whole_vector(down_bias_view) if down_bias_view else None
+    def matrix(name: str, scale: str | None, expert: int) -> StridedView:
+        whole = scaled(checkpoint.tensor(name)[expert], part(scale, expert))
+        return whole.T if transposed else whole
+
+    def source(expert: int) -> ExpertSource:
+        up, up_vector = matrix(up_name, up_scale, expert), part(up_bias, expert)
+        down, down_vector = matrix(down_name, down_scale, expert), part(down_bias, expert)
         if not gated:
-            up_vector = whole_vector(up_bias_view) if up_bias_view else None
-            return ExpertSource(
-                None, whole_matrix(up_view, scale=part(up_scale)), down, None, up_vector, down_vector
-            )
-        gate, up = split_gate_up(up_view, transposed, interleaved, part(up_scale))
-        gate_vector, up_vector = split_bias(up_bias_view, interleaved) if up_bias_view else (None, None)
+            return ExpertSource(None, up, down, None, up_vector, down_vector)
+        gate, up = _split(up, interleaved)
+        gate_vector, up_vector = _split(up_vector, interleaved) if up_vector else (None, None)
         return ExpertSource(gate, up, down, gate_vector, up_vector, down_vector)
 
-    return ExpertStorage(experts, hidden, inter, fmt, gated, bool(up_bias), source)
+    return LayerStorage(experts, hidden, inter, fmt, gated, bool(up_bias), source)
+
+
+def _split(both: StridedView, interleaved: bool) -> tuple[StridedView, StridedView]:
+    """Gate and up of 2I rows: all gates, then all ups; or gate, up, gate, up, ... if `interleaved`."""
+    inter = both.shape[0] // 2
+    step, up_row = (2, 1) if interleaved else (1, inter)
+    return both.rows(0, step, inter), both.rows(up_row, step, inter)
 
 
 def _check_keys(prefix: str, names: Mapping[Key, str], up_key: Key) -> None:

@@ -15,33 +15,21 @@ from dataclasses import dataclass, field
 
 from trimoe.checkpoint.checkpoint import Checkpoint
 from trimoe.checkpoint.experts.names import parse_expert_name
-from trimoe.checkpoint.experts.per_expert import ExpertStorage, Key, per_expert_storage
+from trimoe.checkpoint.experts.per_expert import per_expert_storage
 from trimoe.checkpoint.experts.stacked import stacked_storage
-from trimoe.checkpoint.experts.views import ExpertSource, Matrix, Vector
 from trimoe.checkpoint.hf_config import family_of, find_expert_key, find_int, text_config
-from trimoe.checkpoint.quant_scheme import (
-    UnsupportedDtypeError,
-    check_fp8,
-    check_mxfp4,
-    quant_method,
-    unsupported,
-)
+from trimoe.checkpoint.quant_scheme import check_fp8, check_mxfp4, quant_method, unsupported
 from trimoe.errors import InputError
+from trimoe.layer.source import ExpertSource
+from trimoe.models.layer_storage import Key, LayerStorage
 
-__all__ = [
-    "ExpertSource",
-    "Matrix",
-    "MoeLayerTensors",
-    "UnsupportedDtypeError",
-    "Vector",
-    "find_moe_layers",
-]
+__all__ = ["MoeLayerTensors", "find_moe_layers"]
 
 _PLAIN_DTYPES = ("F32", "BF16", "F16")
 
 
 @dataclass(frozen=True)
-class MoeLayerTensors:
+class MoeLayerTensors(LayerStorage):
     """The routed experts of one layer, all of one shape and dtype; the checkpoint must stay open.
 
     Attributes:
@@ -49,50 +37,18 @@ class MoeLayerTensors:
         prefix: path of the experts module in the checkpoint, such as "model.layers.3.mlp.experts".
         names: the tensors that hold the experts.
         nbytes: bytes of those tensors.
-        storage: how they are stored.
     """
 
     layer: int
     prefix: str
     names: tuple[str, ...] = field(repr=False)
     nbytes: int
-    storage: ExpertStorage = field(repr=False)
-
-    @property
-    def experts(self) -> int:
-        """E."""
-        return self.storage.experts
-
-    @property
-    def hidden(self) -> int:
-        """H, the width of the experts' input and output."""
-        return self.storage.hidden
-
-    @property
-    def inter(self) -> int:
-        """I, the width inside an expert."""
-        return self.storage.inter
-
-    @property
-    def dtype(self) -> str:
-        """Element type of every matrix: "F32", "BF16", "F16", "F8_E4M3" or "MXFP4"."""
-        return self.storage.dtype
-
-    @property
-    def gated(self) -> bool:
-        """Whether the experts have gates."""
-        return self.storage.gated
-
-    @property
-    def has_bias(self) -> bool:
-        """Whether the experts have biases."""
-        return self.storage.has_bias
 
     def expert(self, index: int) -> ExpertSource:
         """Views of expert `index`; nothing is read. IndexError outside [0, E)."""
         if not 0 <= index < self.experts:
             raise IndexError(f"expert {index} outside [0, {self.experts}) in {self.prefix}")
-        return self.storage.source(index)
+        return self.source(index)
 
 
 @dataclass
@@ -115,6 +71,10 @@ def find_moe_layers(checkpoint: Checkpoint) -> dict[int, MoeLayerTensors]:
         UnsupportedDtypeError: an expert's tensor is in a format that is not read; the message names it.
         InputError: there are no experts, or a tensor is missing, unknown, or does not fit the others.
     """
+    return checkpoint.once(_find)
+
+
+def _find(checkpoint: Checkpoint) -> dict[int, MoeLayerTensors]:
     if (empty := find_int(text_config(checkpoint.config), "zero_experts")) not in (None, 0):
         raise unsupported(
             f"{empty} experts of each layer that have no weights (zero_expert_num in its config)"
@@ -216,7 +176,9 @@ def _build_layer(checkpoint: Checkpoint, layer: int, names: _Names) -> MoeLayerT
             hint="the config.json and the weights of the same model",
         )
     nbytes = sum(checkpoint.entry(name).nbytes for name in names.all)
-    return MoeLayerTensors(layer, names.prefix, tuple(names.all), nbytes, storage)
+    return MoeLayerTensors(
+        **vars(storage), layer=layer, prefix=names.prefix, names=tuple(names.all), nbytes=nbytes
+    )
 
 
 def _is_interleaved(checkpoint: Checkpoint, names: _Names) -> bool:

@@ -68,14 +68,18 @@ def record(
     texts = _texts(prompt, prompts)
     packing = Packing(fmt, group, activations)
     check_format(packing)
+    from trimoe.checkpoint.checkpoint import Checkpoint
     from trimoe.measure.memory_forecast import predict_memory
 
-    predicted_bytes = predict_memory(model, packing, "auto").total_bytes
+    with Checkpoint(model) as checkpoint:
+        predicted_bytes = predict_memory(checkpoint, packing, "auto").total_bytes
+        use_threads()
+        loaded, tokenizer, _ = load_model(
+            checkpoint, "auto", packing, cache, predicted_bytes, quiet=json_output
+        )
     from trimoe.generate.generation import Sampling
     from trimoe.generate.record import record_trace
 
-    use_threads()
-    loaded, tokenizer, _ = load_model(model, "auto", packing, cache, predicted_bytes, quiet=json_output)
     sampling = Sampling(max_new_tokens, temperature, top_k, seed)
     name = "trimoe-tiny" if model == SHIPPED_MODEL else None
     with progress_steps("recording", len(texts) * max_new_tokens, enabled=not json_output) as advance:
