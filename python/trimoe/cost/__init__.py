@@ -5,7 +5,7 @@ runtime's predictions and the simulator all use these.
 """
 
 from trimoe.checkpoint.model_shape import load_model_shape, model_names
-from trimoe.cost.clock import Clock, Interval, Task
+from trimoe.cost.clock import NOTHING, Clock, Interval, Task
 from trimoe.cost.curve import LookupCurve, RampCurve
 from trimoe.cost.model import CostModel
 from trimoe.cost.resources import Resources
@@ -13,6 +13,7 @@ from trimoe.cost.schedule import Schedule, schedule
 from trimoe.model_shape import Attention, ModelShape
 
 __all__ = [
+    "NOTHING",
     "Attention",
     "Clock",
     "CostModel",
