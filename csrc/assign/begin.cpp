@@ -45,9 +45,9 @@ void Assignment::move(const Problem& problem, int i, int to) {
 void begin_greedily(const Problem& problem, Assignment& assignment) {
   assignment.clear(problem);
   for (int i = 0; i < problem.size(); ++i) {
-    int best = kGpuOption;
+    int best = kByPreference[0];
     float best_peak = assignment.peak_of(problem, i, best);
-    for (int x = best + 1; x < problem.options(); ++x) {
+    for (const int x : problem.by_preference().subspan(1)) {
       if (!problem.has(i, x)) continue;
       const float peak = assignment.peak_of(problem, i, x);
       const bool better =
@@ -63,8 +63,8 @@ void begin_greedily(const Problem& problem, Assignment& assignment) {
 void begin_alone(const Problem& problem, Assignment& assignment) {
   assignment.clear(problem);
   for (int i = 0; i < problem.size(); ++i) {
-    int best = kGpuOption;
-    for (int x = 0; x < problem.options(); ++x)
+    int best = kByPreference[0];
+    for (const int x : problem.by_preference())
       if (problem.option(i, x).own < problem.option(i, best).own) best = x;
     assignment.place(problem, i, best);
   }

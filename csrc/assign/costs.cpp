@@ -26,13 +26,13 @@ Costs::Costs(Machine machine)
   check(exists(machine_.gpu) && exists(machine_.cpu) && exists(machine_.link) &&
             std::ranges::all_of(machine_.dimm, exists) && std::ranges::all_of(machine_.channel, exists),
         "resources of the machine", "others", "those of the cost model");
-  options_.assign(base_at(kFirstDimmOption, -1), Option{.own = 0, .touched = {}});
+  options_.assign(base_at(kFirstDimmOption, kStripedLayout), Option{.own = 0, .touched = {}});
   base_.resize(options_.size() * static_cast<size_t>(width_));
 }
 
 void Costs::set_base(int option, int layout, std::span<const float> row) {
-  check(option == kGpuOption || option == kCpuOption, "the GPU's option 0 or the CPU's 1", option, "0");
-  check(layout >= -1 && layout < places(), "striped (-1) or a DIMM", layout, "-1");
+  check(option == kCpuOption || option == kGpuOption, "the CPU (0) or the GPU (1)", option, "0");
+  check(layout >= kStripedLayout && layout < places(), "striped (-1) or a DIMM", layout, "-1");
   check(std::ssize(row) == machine_.resources, "one number a resource", row.size(), "all resources");
   const size_t at = base_at(option, layout);
   std::ranges::copy(row, base_.begin() + static_cast<std::ptrdiff_t>(at * static_cast<size_t>(width_)));
@@ -44,7 +44,7 @@ void Costs::set_base(int option, int layout, std::span<const float> row) {
 
 void Costs::set_tokens(int64_t tokens, const TokenCosts& costs) {
   check(tokens > 0 && tokens < kMostTokens, "1 to 16,777,215 tokens", tokens, "a smaller batch");
-  check(costs.gpu >= 0, "a time", costs.gpu, "0 or more");
+  check(costs.gpu_ns >= 0, "a time", costs.gpu_ns, "0 or more");
   if (tokens >= std::ssize(by_tokens_)) by_tokens_.resize(static_cast<size_t>(tokens) + 1);
   by_tokens_[static_cast<size_t>(tokens)] = costs;
 }

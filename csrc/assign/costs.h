@@ -7,29 +7,45 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
+#include "common/domain_code.h"
+
 namespace trimoe::assign {
 
-// Where an expert of a layer can run: on the GPU, on the CPU, or on a DIMM: the one that holds all of it or,
-// if it is striped, any, which then gathers it over the link in every pass. Rows of a table, not domains
-// (common/domain_code.h): the option that wins of equals is the first.
-inline constexpr int kGpuOption = 0;
-inline constexpr int kCpuOption = 1;
-inline constexpr int kFirstDimmOption = 2;
+// Where an expert of a layer can run: on the CPU, on the GPU, or on a DIMM: the one that holds all of it or,
+// if it is striped, one of a few, each of which would gather it over the link in every pass. Numbered as the
+// domains are, but that the DIMM options are not yet any DIMM in particular.
+inline constexpr int kCpuOption = kCpuDomain;
+inline constexpr int kGpuOption = kGpuDomain;
+inline constexpr int kFirstDimmOption = kFirstDimmDomain;
+inline constexpr int kMostDimmOptions = 4;
+inline constexpr int kMostOptions = kFirstDimmOption + kMostDimmOptions;
+
+// Options in the order that they are looked at in: of equals the first wins.
+inline constexpr std::array<int, kMostOptions> kByPreference = {kGpuOption, kCpuOption, 2, 3, 4, 5};
+// And at which place each option stands there.
+inline constexpr std::array<int, kMostOptions> kPreference = [] {
+  std::array<int, kMostOptions> place{};
+  for (int k = 0; k < kMostOptions; ++k)
+    place[static_cast<size_t>(kByPreference[static_cast<size_t>(k)])] = k;
+  return place;
+}();
 
 // Nanoseconds by the tokens of an expert; the CPU's time holds its waiting for a striped or a localized one.
+// A domain that the machine lacks takes for ever.
 struct TokenCosts {
-  float gpu = -1;  // below 0: not known yet
-  float cpu_striped = 0;
-  float cpu_localized = 0;
-  float dimm = 0;  // of one that holds the expert, and of its channel
-  float channel = 0;
-  float striped_dimm = 0;  // of one that runs a striped expert, of its channel, the link, and each other DIMM
-  float striped_channel = 0;
-  float link = 0;
-  float other_dimm = 0;
+  float gpu_ns;
+  float cpu_striped_ns;
+  float cpu_localized_ns;
+  float dimm_ns;  // of one that holds the expert, and of its channel
+  float channel_ns;
+  float striped_dimm_ns;  // of one that runs a striped expert, of its channel, the link, each other DIMM
+  float striped_channel_ns;
+  float link_ns;
+  float other_dimm_ns;
 };
 
 // Which resources a row loads, where they are few.
@@ -54,7 +70,7 @@ inline constexpr float kImpossible = 1e30F;
 struct Option {
   float own = kImpossible;  // the longest of it: what it takes alone
   int16_t longest = 0;      // the resource that takes so long, of equals the first
-  int16_t dimm = -1;        // where a DIMM runs it
+  int16_t dimm = 0;         // of an option of DIMMs: which
   Touched touched;
 
   bool exists() const { return own < kImpossible; }
@@ -88,15 +104,15 @@ class Costs {
   // Throws Error for resources that do not exist.
   explicit Costs(Machine machine);
 
-  // Reading an expert's weights for the GPU (its fetch) or for the CPU; layout -1 is striped.
+  // Reading an expert's weights for the GPU (its fetch) or for the CPU.
   void set_base(int option, int layout, std::span<const float> row);
   void set_tokens(int64_t tokens, const TokenCosts& costs);
 
   bool knows(int64_t tokens) const {
     return tokens >= 0 && tokens < static_cast<int64_t>(by_tokens_.size()) &&
-           by_tokens_[static_cast<size_t>(tokens)].gpu >= 0;
+           by_tokens_[static_cast<size_t>(tokens)].has_value();
   }
-  const TokenCosts& of_tokens(int64_t tokens) const { return by_tokens_[static_cast<size_t>(tokens)]; }
+  const TokenCosts& of_tokens(int64_t tokens) const { return *by_tokens_[static_cast<size_t>(tokens)]; }
   Base base(int option, int layout) const { return base(base_at(option, layout)); }
   Base nothing() const { return base(0); }
 
@@ -106,15 +122,16 @@ class Costs {
 
  private:
   size_t base_at(int option, int layout) const {
-    return 1 + static_cast<size_t>(option) * (machine_.dimm.size() + 1) + static_cast<size_t>(layout + 1);
+    return 1 + static_cast<size_t>(option) * (machine_.dimm.size() + 1) +
+           static_cast<size_t>(layout - kStripedLayout);
   }
   Base base(size_t at) const { return {base_.data() + at * static_cast<size_t>(width_), options_[at]}; }
 
   Machine machine_;
   int width_;
-  std::vector<float> base_;  // [1 + 2 * (places + 1)][width]: nothing, the GPU's by layout, the CPU's
+  std::vector<float> base_;  // [1 + 2 * (places + 1)][width]: nothing, the CPU's by layout, the GPU's
   std::vector<Option> options_;
-  std::vector<TokenCosts> by_tokens_;
+  std::vector<std::optional<TokenCosts>> by_tokens_;
 };
 
 }  // namespace trimoe::assign

@@ -39,8 +39,8 @@ void Problem::order_dimms(const Costs& costs, const LayerView& view) {
   dimm_load_.assign(static_cast<size_t>(costs.places()), 0.0F);
   for (const int one : experts_) {
     const auto at = static_cast<size_t>(one);
-    if (view.layout[at] >= 0 && !view.resident[at])
-      dimm_load_[static_cast<size_t>(view.layout[at])] += costs.of_tokens(view.counts[at]).dimm;
+    if (view.layout[at] != kStripedLayout && !view.resident[at])
+      dimm_load_[static_cast<size_t>(view.layout[at])] += costs.of_tokens(view.counts[at]).dimm_ns;
   }
   dimm_order_.resize(dimm_load_.size());
   std::iota(dimm_order_.begin(), dimm_order_.end(), 0);
@@ -64,9 +64,9 @@ void Problem::add_striped(const Costs& costs, int i, int option, const TokenCost
   all_[at(i, option)].dimm = static_cast<int16_t>(dimm);
   for (int one = 0; one < costs.places(); ++one)
     add(i, option, machine.dimm[static_cast<size_t>(one)],
-        one == dimm ? tokens.striped_dimm : tokens.other_dimm);
-  add(i, option, machine.channel[static_cast<size_t>(dimm)], tokens.striped_channel);
-  add(i, option, machine.link, tokens.link);
+        one == dimm ? tokens.striped_dimm_ns : tokens.other_dimm_ns);
+  add(i, option, machine.channel[static_cast<size_t>(dimm)], tokens.striped_channel_ns);
+  add(i, option, machine.link, tokens.link_ns);
 }
 
 void Problem::add_expert(const Costs& costs, const LayerView& view, const Choices& choices, int i) {
@@ -75,16 +75,17 @@ void Problem::add_expert(const Costs& costs, const LayerView& view, const Choice
   const int layout = view.layout[one];
   const TokenCosts& tokens = costs.of_tokens(view.counts[one]);
   begin(i, kGpuOption, view.resident[one] ? costs.nothing() : costs.base(kGpuOption, layout));
-  add(i, kGpuOption, machine.gpu, tokens.gpu);
+  add(i, kGpuOption, machine.gpu, tokens.gpu_ns);
   if (choices.cpu) {
     begin(i, kCpuOption, costs.base(kCpuOption, layout));
-    add(i, kCpuOption, machine.cpu, layout < 0 ? tokens.cpu_striped : tokens.cpu_localized);
+    add(i, kCpuOption, machine.cpu,
+        layout == kStripedLayout ? tokens.cpu_striped_ns : tokens.cpu_localized_ns);
   }
-  if (layout >= 0) {
+  if (layout != kStripedLayout) {
     begin(i, kFirstDimmOption, costs.nothing());
     all_[at(i, kFirstDimmOption)].dimm = view.layout[one];
-    add(i, kFirstDimmOption, machine.dimm[static_cast<size_t>(layout)], tokens.dimm);
-    add(i, kFirstDimmOption, machine.channel[static_cast<size_t>(layout)], tokens.channel);
+    add(i, kFirstDimmOption, machine.dimm[static_cast<size_t>(layout)], tokens.dimm_ns);
+    add(i, kFirstDimmOption, machine.channel[static_cast<size_t>(layout)], tokens.channel_ns);
   } else if (size() <= choices.striped_on_dimm_up_to) {
     const int last = size() - 1;
     for (int option = kFirstDimmOption; option < options_; ++option)
@@ -99,8 +100,8 @@ bool Problem::fill(const Costs& costs, const LayerView& view, const Choices& cho
   experts_.clear();
   for (size_t at = 0; at < view.counts.size(); ++at) {
     if (view.counts[at] <= 0) continue;
-    check(view.layout[at] >= -1 && view.layout[at] < costs.places(), "an expert striped (-1) or on a DIMM",
-          view.layout[at], "-1");
+    check(view.layout[at] >= kStripedLayout && view.layout[at] < costs.places(),
+          "an expert striped (-1) or on a DIMM", view.layout[at], "-1");
     if (!costs.knows(view.counts[at])) return false;
     experts_.push_back(static_cast<int>(at));
   }

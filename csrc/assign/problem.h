@@ -9,7 +9,7 @@
 
 namespace trimoe::assign {
 
-// What is known of a layer's experts, one entry each. layout: -1 striped, else the DIMM that holds it.
+// What is known of a layer's experts, one entry each. layout: kStripedLayout, or the DIMM that holds it.
 struct LayerView {
   std::span<const int64_t> counts;
   std::span<const uint8_t> resident;
@@ -24,9 +24,6 @@ struct Choices {
   int more_dimms_up_to = 0;
 };
 
-inline constexpr int kMostDimmOptions = 4;
-inline constexpr int kMostOptions = kFirstDimmOption + kMostDimmOptions;
-
 class Problem {
  public:
   // false where a number of tokens is not in the tables. Throws Error for entries that there cannot be.
@@ -34,6 +31,9 @@ class Problem {
 
   int width() const { return width_; }
   int options() const { return options_; }  // at most kMostOptions
+  std::span<const int> by_preference() const {
+    return std::span(kByPreference).first(static_cast<size_t>(options_));
+  }
   int size() const { return static_cast<int>(experts_.size()); }
 
   // The i-th expert; most tokens first, of equals the lower number.

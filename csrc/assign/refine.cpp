@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <optional>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -9,19 +11,19 @@ namespace trimoe::assign {
 namespace {
 
 struct Move {
-  int i = -1;
-  int to = 0;
+  int i;
+  int to;
 };
 
 // The best so far: the lowest peak, of equals the least spread, of equals the first.
 struct Best {
   float peak = 0;
   float spread = 0;
-  Move first;
-  Move second;
+  std::optional<Move> first;
+  std::optional<Move> second;
 
   bool wants(float other_peak, float other_spread) const {
-    return other_peak < peak || (first.i >= 0 && other_peak == peak && other_spread < spread);
+    return other_peak < peak || (first && other_peak == peak && other_spread < spread);
   }
 };
 
@@ -36,10 +38,10 @@ class Round {
     Best best;
     best.peak = assignment_.peak * (1 - limits_.gain);
     find_move(best);
-    if (best.first.i < 0 && limits_.pairs > 0) find_pair(best);
-    for (const Move& move : {best.first, best.second})
-      if (move.i >= 0) assignment_.move(problem_, move.i, move.to);
-    return best.first.i >= 0;
+    if (!best.first && limits_.pairs > 0) find_pair(best);
+    for (const auto& move : {best.first, best.second})
+      if (move) assignment_.move(problem_, move->i, move->to);
+    return best.first.has_value();
   }
 
  private:
@@ -51,7 +53,7 @@ class Round {
     for (int i = 0; i < problem_.size(); ++i) {
       const float* from = row_of(i);
       if (from[resource] <= 0) continue;
-      for (int to = 0; to < problem_.options(); ++to)
+      for (const int to : problem_.by_preference())
         if (problem_.has(i, to) && problem_.row(i, to)[resource] < from[resource])
           visit(i, to, from, problem_.row(i, to));
     }
@@ -63,7 +65,7 @@ class Round {
     return load[longest] - from[longest] + problem_.row(i, to)[longest];
   }
 
-  void consider(const float* load, const float* from, const float* to, Move first, Move second,
+  void consider(const float* load, const float* from, const float* to, Move first, std::optional<Move> second,
                 Best& best) const {
     const float peak = peak_moved(load, from, to, width_);
     if (peak > best.peak) return;
@@ -77,7 +79,7 @@ class Round {
     each_relief(busiest(load, width_), [&](int i, int to, const float* from, const float* row) {
       const float least = least_peak(load, from, i, to);
       firsts_.push_back({least, {i, to}});
-      if (least <= best.peak) consider(load, from, row, {i, to}, {}, best);
+      if (least <= best.peak) consider(load, from, row, {i, to}, std::nullopt, best);
     });
   }
 
@@ -85,8 +87,10 @@ class Round {
   void find_pair(Best& best) {
     const auto n = std::min(static_cast<size_t>(limits_.pairs), firsts_.size());
     std::ranges::partial_sort(
-        firsts_, firsts_.begin() + static_cast<std::ptrdiff_t>(n), {},
-        [](const auto& one) { return std::pair(one.first, one.second.i * kMostOptions + one.second.to); });
+        firsts_, firsts_.begin() + static_cast<std::ptrdiff_t>(n), {}, [](const auto& one) {
+          const Move& move = one.second;
+          return std::tuple(one.first, move.i, kPreference[static_cast<size_t>(move.to)]);
+        });
     after_.resize(static_cast<size_t>(width_));
     for (size_t k = 0; k < n; ++k) {
       const Move first = firsts_[k].second;
@@ -95,7 +99,7 @@ class Round {
       const int busy = busiest(load, width_);
       each_relief(busy, [&](int i, int to, const float* from, const float* row) {
         if (i == first.i || load[busy] - from[busy] + row[busy] > best.peak) return;
-        if (least_peak(load, from, i, to) <= best.peak) consider(load, from, row, first, {i, to}, best);
+        if (least_peak(load, from, i, to) <= best.peak) consider(load, from, row, first, Move{i, to}, best);
       });
     }
   }

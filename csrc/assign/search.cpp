@@ -54,7 +54,7 @@ class Search {
   int nearest_first(size_t depth, std::array<int, kMostOptions>& order) {
     std::array<float, kMostOptions> peaks;
     int n = 0;
-    for (int x = 0; x < problem_.options(); ++x) {
+    for (const int x : problem_.by_preference()) {
       if (!problem_.has(order_[depth], x)) continue;
       const float peak = peak_with(load(depth), problem_.row(order_[depth], x), width_);
       int place = n++;

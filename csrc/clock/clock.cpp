@@ -27,8 +27,8 @@ int Clock::extend(std::span<const TaskSpec> tasks) {
   const size_t first = tasks_.size();
   const size_t total = first + tasks.size();
   tasks_.insert(tasks_.end(), tasks.begin(), tasks.end());
-  start_ns_.resize(total, -1.0);
-  end_ns_.resize(total, -1.0);
+  start_ns_.resize(total, kNotYetNs);
+  end_ns_.resize(total, kNotYetNs);
   waits_for_.resize(total, 0);
   followers_.resize(total);
   for (size_t i = first; i < total; ++i) {
@@ -46,9 +46,9 @@ int Clock::extend(std::span<const TaskSpec> tasks) {
   return static_cast<int>(first);
 }
 
-bool Clock::run(int until) {
-  while (!events_.empty() && (until < 0 || !ended(until))) step();
-  return until < 0 || ended(until);
+bool Clock::run(std::optional<int> until) {
+  while (!events_.empty() && !(until && ended(*until))) step();
+  return !until || ended(*until);
 }
 
 std::vector<double> Clock::busy_until_ns(double now_ns) const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <queue>
 #include <span>
 #include <tuple>
@@ -10,12 +11,21 @@
 
 namespace trimoe::clock {
 
-// What a task occupies, (resource, nanoseconds), the tasks that must have ended, and who goes first.
+// What of a task's load occupies one resource.
+struct Part {
+  int resource;
+  double ns;
+};
+
+// What a task occupies, the tasks that must have ended, and who goes first.
 struct TaskSpec {
-  std::vector<std::pair<int, double>> parts;
+  std::vector<Part> parts;
   std::vector<int> after;
   int priority = 0;
 };
+
+// Of a task that has not begun, or ended.
+inline constexpr double kNotYetNs = -1.0;
 
 struct Interval {
   double start_ns;
@@ -32,18 +42,19 @@ class Clock {
   // ones. Throws Error for a resource, a time or a task to wait for that cannot be; nothing is added then.
   int extend(std::span<const TaskSpec> tasks);
 
-  // On until a task has ended (-1: until nothing more can run); whether it has.
-  bool run(int until);
+  // On until a task has ended, or until nothing more can run; false: that task has not.
+  bool run(std::optional<int> until);
 
   // Takes a task off that has not begun anywhere; those that wait for it wait no longer. Whether it could.
   bool cancel(int task);
   // Another priority, from now on; parts that have begun go on.
   void set_priority(int task, int priority);
 
+  int resources() const { return static_cast<int>(holders_.size()); }
   bool ended(int task) const { return end_ns_.at(static_cast<size_t>(task)) >= 0; }
   double now_ns() const { return now_ns_; }
   double behind_ns() const { return behind_ns_; }
-  const std::vector<double>& start_ns() const { return start_ns_; }  // -1 where it is not yet
+  const std::vector<double>& start_ns() const { return start_ns_; }  // kNotYetNs where it is not yet
   const std::vector<double>& end_ns() const { return end_ns_; }
   const std::vector<double>& busy_ns() const { return busy_ns_; }
   std::vector<double> busy_until_ns(double now_ns) const;

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Bools", "Floats", "Ints"]
+__all__ = ["Bools", "Floats", "Ints", "Numbers", "Singles"]
 
-Ints = npt.NDArray[Any]  # of any integer type
+Ints = npt.NDArray[np.integer[Any]]  # of any width
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
+Numbers = npt.NDArray[np.number[Any]]  # of any kind that can be added and compared

@@ -4,8 +4,6 @@ DIMM d is `FIRST_DIMM` + d; `IDLE` is an expert that nobody chose, `SPLIT` one o
 slice. A layout is the DIMM (or other place) that holds all of an expert's weights, or `STRIPED` over all.
 """
 
-from trimoe._assign import CPU, FIRST_DIMM, GPU, IDLE, SPLIT
+from trimoe._assign import CPU, FIRST_DIMM, GPU, IDLE, SPLIT, STRIPED
 
 __all__ = ["CPU", "FIRST_DIMM", "GPU", "IDLE", "SPLIT", "STRIPED"]
-
-STRIPED = -1

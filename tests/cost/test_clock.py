@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimoe.cost import Clock, Task, schedule
+from support.loads import load, parts_of
+from trimoe.cost import NOTHING, Clock, Task, schedule
 from trimoe.errors import InputError
 
 N_RESOURCES = 3
@@ -31,7 +33,7 @@ class Ticking:
     def add(self, tasks: list[Task]) -> None:
         for task in tasks:
             self.tasks.append(task)
-            self.left.append(list(task.parts))
+            self.left.append(parts_of(task.load))
             for times in (self.start, self.end, self.ready):
                 times.append(-1)
 
@@ -103,10 +105,9 @@ def batches(draw: st.DrawFn) -> list[tuple[list[Task], int, list[Change]]]:
     for _ in range(draw(st.integers(1, 4))):
         tasks = []
         for index in range(n, n + draw(st.integers(1, 4))):
-            resources = draw(st.lists(st.integers(0, N_RESOURCES - 1), unique=True, max_size=N_RESOURCES))
-            parts = tuple((one, float(draw(st.integers(1, 5)))) for one in resources)
+            ns = draw(st.lists(st.integers(0, 5), min_size=N_RESOURCES, max_size=N_RESOURCES))
             after = tuple(draw(st.sets(st.integers(0, index - 1), max_size=2))) if index else ()
-            tasks.append(Task(f"task {index}", parts, after, draw(st.integers(0, 2))))
+            tasks.append(Task(f"task {index}", load(*ns), after, draw(st.integers(0, 2))))
         n += len(tasks)
         change = st.tuples(st.integers(0, n - 1), st.sampled_from([None, 0, 1, 2]))
         result.append((tasks, draw(st.integers(0, n - 1)), draw(st.lists(change, max_size=3))))
@@ -161,7 +162,7 @@ def test_all_at_the_beginning_is_a_schedule(
 
 def test_busy_until_a_moment_leaves_out_what_lies_ahead() -> None:
     clock = Clock(2)
-    clock.extend([Task("long", ((0, 10.0),)), Task("short", ((1, 4.0),))])
+    clock.extend([Task("long", load(10.0, 0)), Task("short", load(0, 4.0))])
     clock.run(until=1)
     assert (clock.now_ns, clock.busy_ns) == (4, [10, 4])
     assert clock.busy_until_ns(4) == [4, 4]
@@ -172,11 +173,11 @@ def test_busy_until_a_moment_leaves_out_what_lies_ahead() -> None:
 def test_what_work_waits_for_moves() -> None:
     """A move that has begun is not interrupted; one that has not lets others go first."""
     clock = Clock(2)
-    move = clock.add(Task("move", ((0, 10.0), (1, 3.0)), (), priority=10))
-    later = clock.add(Task("later", ((0, 5.0),), (), priority=10))
-    timer = clock.add(Task("timer", ((1, 1.0),)))  # goes first: both are ready at 0
+    move = clock.add(Task("move", load(10.0, 3.0), (), priority=10))
+    later = clock.add(Task("later", load(5.0, 0), (), priority=10))
+    timer = clock.add(Task("timer", load(0, 1.0)))  # goes first: both are ready at 0
     clock.run(until=timer)
-    work = clock.add(Task("work", ((0, 2.0), (1, 2.0))))
+    work = clock.add(Task("work", load(2.0, 2.0)))
     clock.run()
     assert (clock.end_ns[move], clock.start_ns[work], clock.end_ns[work]) == (10, 4, 12)
     assert clock.start_ns[later] == 12
@@ -186,11 +187,11 @@ def test_what_work_waits_for_moves() -> None:
 def test_what_has_not_begun_can_be_taken_off() -> None:
     """Those that wait for it wait no longer; what has begun or ended stays."""
     clock = Clock(2)
-    first = clock.add(Task("first", ((0, 10.0),)))
-    second = clock.add(Task("second", ((0, 5.0), (1, 1.0)), (), priority=1))
-    third = clock.add(Task("third", ((0, 7.0),), (), priority=2))
-    behind = clock.add(Task("behind", ((1, 2.0),), (third,)))
-    timer = clock.add(Task("timer", ((1, 4.0),)))
+    first = clock.add(Task("first", load(10.0, 0)))
+    second = clock.add(Task("second", load(5.0, 1.0), (), priority=1))
+    third = clock.add(Task("third", load(7.0, 0), (), priority=2))
+    behind = clock.add(Task("behind", load(0, 2.0), (third,)))
+    timer = clock.add(Task("timer", load(0, 4.0)))
     clock.run(until=timer)
     assert clock.free_at_ns == [10 + 5 + 7, 4 + 1], "the second has begun on the other one"
     assert [clock.cancel(one) for one in (first, second, timer)] == [False] * 3
@@ -205,9 +206,9 @@ def test_what_has_not_begun_can_be_taken_off() -> None:
 
 def test_what_is_taken_off_before_it_may_begin_does_not_come_back() -> None:
     clock = Clock(1)
-    first = clock.add(Task("first", ((0, 3.0),)))
-    waits = clock.add(Task("waits", ((0, 5.0),), (first,)))
-    soon = clock.add(Task("soon", ((0, 1.0),)))  # may begin, and the clock has not looked yet
+    first = clock.add(Task("first", load(3.0)))
+    waits = clock.add(Task("waits", load(5.0), (first,)))
+    soon = clock.add(Task("soon", load(1.0)))  # may begin, and the clock has not looked yet
     assert clock.cancel(waits) and clock.cancel(soon)
     clock.run()
     assert clock.now_ns == 3 and clock.busy_ns == [3]
@@ -215,12 +216,12 @@ def test_what_is_taken_off_before_it_may_begin_does_not_come_back() -> None:
 
 def test_a_demand_overtakes() -> None:
     clock = Clock(1)
-    clock.add(Task("busy", ((0, 3.0),)))
-    moves = [clock.add(Task(f"move {one}", ((0, 10.0),), (), priority=10)) for one in range(3)]
-    timer = clock.add(Task("timer", (), ()))
+    clock.add(Task("busy", load(3.0)))
+    moves = [clock.add(Task(f"move {one}", load(10.0), (), priority=10)) for one in range(3)]
+    timer = clock.add(Task("timer", NOTHING, ()))
     clock.run(until=timer)
     clock.set_priority(moves[2], 0)
-    work = clock.add(Task("work", ((0, 1.0),)))
+    work = clock.add(Task("work", load(1.0)))
     assert clock.free_at_ns == [33], "in whatever order"
     clock.run()
     assert [clock.start_ns[one] for one in (moves[2], work, moves[0], moves[1])] == [3, 13, 14, 24]
@@ -233,10 +234,10 @@ def test_of_many_that_wait_each_goes_in_its_turn(seed: int) -> None:
     """Some are taken off, others get another priority, before or after they may begin."""
     rng = random.Random(seed)
     clock = Clock(1)
-    first = clock.add(Task("first", ((0, 5.0),)))
-    early = [clock.add(Task("early", ((0, 1.0),), (), rng.randrange(9))) for _ in range(20)]
-    late = [clock.add(Task("late", ((0, 1.0),), (first,), rng.randrange(9))) for _ in range(20)]
-    clock.run(until=clock.add(Task("timer", ())))
+    first = clock.add(Task("first", load(5.0)))
+    early = [clock.add(Task("early", load(1.0), (), rng.randrange(9))) for _ in range(20)]
+    late = [clock.add(Task("late", load(1.0), (first,), rng.randrange(9))) for _ in range(20)]
+    clock.run(until=clock.add(Task("timer", NOTHING)))
     order = {one: clock.tasks[one].priority for one in (*early, *late)}
     for one in rng.sample(early, 5) + rng.sample(late, 5):
         order[one] = rng.randrange(9)
@@ -252,10 +253,10 @@ def test_of_many_that_wait_each_goes_in_its_turn(seed: int) -> None:
 
 def test_who_has_it_keeps_it_whatever_its_priority() -> None:
     clock = Clock(1)
-    move = clock.add(Task("move", ((0, 10.0),), (), priority=10))
-    clock.run(until=clock.add(Task("timer", ())))
+    move = clock.add(Task("move", load(10.0), (), priority=10))
+    clock.run(until=clock.add(Task("timer", NOTHING)))
     clock.set_priority(move, 0)
-    work = clock.add(Task("work", ((0, 1.0),)))
+    work = clock.add(Task("work", load(1.0)))
     clock.run()
     assert (clock.end_ns[move], clock.end_ns[work]) == (10, 11)
     assert clock.behind_ns == 10, "it had begun as a move"
@@ -263,17 +264,17 @@ def test_who_has_it_keeps_it_whatever_its_priority() -> None:
 
 def test_nothing_is_kept_unless_asked_for() -> None:
     clock = Clock(1, keep=False)
-    clock.add(Task("one", ((0, 1.0),)))
+    clock.add(Task("one", load(1.0)))
     clock.run()
     assert clock.intervals == [[]] and clock.busy_ns == [1]
 
 
 def test_a_task_may_wait_for_one_that_has_ended() -> None:
     clock = Clock(1)
-    first = clock.add(Task("first", ((0, 3.0),)))
+    first = clock.add(Task("first", load(3.0)))
     clock.run()
-    second = clock.add(Task("second", ((0, 2.0),), (first,)))
-    nothing = clock.add(Task("nothing", (), (first, second)))
+    second = clock.add(Task("second", load(2.0), (first,)))
+    nothing = clock.add(Task("nothing", NOTHING, (first, second)))
     clock.run(until=nothing)
     assert clock.end_ns == [3, 5, 5]
     clock.run(until=first)  # has ended: nothing to do
@@ -283,11 +284,16 @@ def test_a_task_may_wait_for_one_that_has_ended() -> None:
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        (Task("bad", ((3, 1.0),)), "resource 3 for 1.0 ns in 'bad'"),
-        (Task("bad", ((0, -1.0),)), "for -1.0 ns"),
-        (Task("bad", ((0, float("nan")),)), "for nan ns"),
-        (Task("bad", (), (1,)), "tasks 0 to 0 to wait for"),
-        (Task("bad", (), (-1,)), "to wait for"),
+        (
+            Task("bad", load(0, 0, 0, 1.0)),
+            r"loads of 3 resources, .* shape \(4,\) in 'bad'",
+        ),
+        (Task("bad", load(0, 1.0)), r"one of shape \(2,\)"),
+        (Task("bad", np.zeros((1, 3))), r"one of shape \(1, 3\)"),
+        (Task("bad", load(-1.0, 0, 0)), "for -1.0 ns"),
+        (Task("bad", load(float("nan"), 0, 0)), "for nan ns"),
+        (Task("bad", NOTHING, (1,)), "tasks 0 to 0 to wait for"),
+        (Task("bad", NOTHING, (-1,)), "to wait for"),
     ],
 )
 def test_what_cannot_be_is_named(task: Task, message: str) -> None:
@@ -299,7 +305,7 @@ def test_what_cannot_be_is_named(task: Task, message: str) -> None:
 
 def test_circles_are_named() -> None:
     clock = Clock(1)
-    clock.extend([Task("a", ((0, 1.0),), (1,)), Task("b", (), (0,))])
+    clock.extend([Task("a", load(1.0), (1,)), Task("b", NOTHING, (0,))])
     with pytest.raises(InputError, match="a circle at 'b'"):
         clock.run(until=1)
     with pytest.raises(InputError, match="a circle at 'a'"):

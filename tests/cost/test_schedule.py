@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimoe.cost.schedule import Task, schedule
+from support.loads import load, parts_of
+from trimoe.cost import NOTHING, Task, schedule
 from trimoe.errors import InputError
 
 N_RESOURCES = 3
@@ -18,10 +19,9 @@ N_RESOURCES = 3
 def task_lists(draw: st.DrawFn) -> list[Task]:
     tasks = []
     for index in range(draw(st.integers(0, 7))):
-        resources = draw(st.lists(st.integers(0, N_RESOURCES - 1), unique=True, max_size=N_RESOURCES))
-        parts = tuple((one, float(draw(st.integers(1, 5)))) for one in resources)
+        ns = draw(st.lists(st.integers(0, 5), min_size=N_RESOURCES, max_size=N_RESOURCES))
         after = tuple(draw(st.sets(st.integers(0, index - 1), max_size=2))) if index else ()
-        tasks.append(Task(f"task {index}", parts, after, draw(st.integers(0, 2))))
+        tasks.append(Task(f"task {index}", load(*ns), after, draw(st.integers(0, 2))))
     return draw(st.permutations(list(enumerate(tasks))).map(renumber))
 
 
@@ -29,7 +29,7 @@ def renumber(numbered: list[tuple[int, Task]]) -> list[Task]:
     """In any order, so that a task may wait for one that stands behind it."""
     place = {old: new for new, (old, _) in enumerate(numbered)}
     return [
-        Task(task.name, task.parts, tuple(place[one] for one in task.after), task.priority)
+        Task(task.name, task.load, tuple(place[one] for one in task.after), task.priority)
         for _, task in numbered
     ]
 
@@ -37,7 +37,7 @@ def renumber(numbered: list[tuple[int, Task]]) -> list[Task]:
 def by_ticks(tasks: list[Task]) -> tuple[list[int], list[int]]:
     """Starts and ends, by looking at everything again every nanosecond."""
     start, end, ready = ([-1] * len(tasks) for _ in range(3))
-    left = [list(task.parts) for task in tasks]
+    left = [parts_of(task.load) for task in tasks]
     running: dict[int, tuple[int, int]] = {}
     now = 0
     while any(one < 0 for one in end):
@@ -82,7 +82,7 @@ def test_what_must_hold(tasks: list[Task]) -> None:
     found = schedule(tasks, N_RESOURCES)
     for resource, intervals in enumerate(found.intervals):
         assert all(a[1] <= b[0] for a, b in pairwise(intervals)), "two tasks on one resource"
-        asked = sum(ns for task in tasks for one, ns in task.parts if one == resource)
+        asked = sum(task.load[resource] for task in tasks)
         assert found.busy_ns[resource] == asked
     for index, task in enumerate(tasks):
         assert found.end_ns[index] - found.start_ns[index] >= task.duration_ns
@@ -92,32 +92,32 @@ def test_what_must_hold(tasks: list[Task]) -> None:
 
 
 def test_alone_a_task_takes_its_longest_part() -> None:
-    found = schedule([Task("a", ((0, 3.0), (1, 7.0), (2, 5.0)))], N_RESOURCES)
+    found = schedule([Task("a", load(3.0, 7.0, 5.0))], N_RESOURCES)
     assert (found.start_ns, found.end_ns, found.busy_ns) == ((0.0,), (7.0,), (3.0, 7.0, 5.0))
 
 
 def test_two_readers_of_one_channel_share_it() -> None:
     """Each would take 10 alone, 6 of it on the channel: together the second ends at 12."""
-    tasks = [Task("copy", ((0, 10.0), (2, 6.0))), Task("cores", ((1, 10.0), (2, 6.0)))]
+    tasks = [Task("copy", load(10.0, 0, 6.0)), Task("cores", load(0, 10.0, 6.0))]
     assert schedule(tasks, N_RESOURCES).end_ns == (10.0, 12.0)
 
 
 def test_the_lower_priority_goes_first_and_nothing_is_interrupted() -> None:
     tasks = [
-        Task("first", ((0, 5.0),)),
-        Task("prefetch", ((0, 5.0),), priority=1),
-        Task("soon", ((1, 2.0),)),
-        Task("demand", ((0, 5.0),), after=(2,)),
+        Task("first", load(5.0, 0, 0)),
+        Task("prefetch", load(5.0, 0, 0), priority=1),
+        Task("soon", load(0, 2.0, 0)),
+        Task("demand", load(5.0, 0, 0), after=(2,)),
     ]
     assert schedule(tasks, N_RESOURCES).end_ns == (5.0, 15.0, 2.0, 10.0)
 
 
 def test_a_task_without_parts_is_a_barrier() -> None:
     tasks = [
-        Task("a", ((0, 5.0),)),
-        Task("b", ((1, 9.0),)),
-        Task("all", (), (0, 1)),
-        Task("c", ((0, 1.0),), (2,)),
+        Task("a", load(5.0, 0, 0)),
+        Task("b", load(0, 9.0, 0)),
+        Task("all", NOTHING, (0, 1)),
+        Task("c", load(1.0, 0, 0), (2,)),
     ]
     assert schedule(tasks, N_RESOURCES).end_ns == (5.0, 9.0, 9.0, 10.0)
     assert schedule([], N_RESOURCES).makespan_ns == 0
@@ -126,12 +126,12 @@ def test_a_task_without_parts_is_a_barrier() -> None:
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
-        ([Task("a", (), (1,)), Task("b", (), (0,))], "a circle at 'a'"),
-        ([Task("a", (), (0,))], "a circle at 'a'"),
-        ([Task("a", (), (7,))], r"tasks 0 to 0 to wait for; got \(7,\) in 'a'"),
-        ([Task("a", ((3, 1.0),))], "resource 3"),
-        ([Task("a", ((0, -1.0),))], "-1.0 ns"),
-        ([Task("a", ((0, float("nan")),))], "nan ns"),
+        ([Task("a", NOTHING, (1,)), Task("b", NOTHING, (0,))], "a circle at 'a'"),
+        ([Task("a", NOTHING, (0,))], "a circle at 'a'"),
+        ([Task("a", NOTHING, (7,))], r"tasks 0 to 0 to wait for; got \(7,\) in 'a'"),
+        ([Task("a", load(0, 0, 0, 1.0))], "loads of 3 resources"),
+        ([Task("a", load(-1.0, 0, 0))], "-1.0 ns"),
+        ([Task("a", load(float("nan"), 0, 0))], "nan ns"),
     ],
 )
 def test_bad_tasks_are_named(tasks: list[Task], message: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from support.loads import load
 from trimoe.cost import Clock, Task
 from trimoe.errors import InputError
 from trimoe.executor.perfetto import Process, clock_process, write_timeline
@@ -17,9 +18,9 @@ NAMES = ("gpu", "h2d", "channel0")
 
 def _clock(keep: bool = True) -> Clock:
     clock = Clock(3, keep=keep)
-    clock.extend([Task(f"fetch {one}", ((1, 1000.4), (2, 333.3))) for one in range(50)])
-    clock.extend([Task('expert "7", 3 tokens\\µ', ((0, 1234.5678),), (one,)) for one in range(50)])
-    clock.add(Task("short", ((2, 0.2),)))
+    clock.extend([Task(f"fetch {one}", load(0, 1000.4, 333.3)) for one in range(50)])
+    clock.extend([Task('expert "7", 3 tokens\\µ', load(1234.5678, 0, 0), (one,)) for one in range(50)])
+    clock.add(Task("short", load(0, 0, 0.2)))
     clock.run()
     return clock
 

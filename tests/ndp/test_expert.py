@@ -62,13 +62,6 @@ def test_what_decides() -> None:
     assert narrow.gate_up_ns == pytest.approx(narrow.passes * wide.gate_up_ns, rel=0.02)
 
 
-def test_what_was_simulated_is_remembered() -> None:
-    first = expert_time(2048, 768, 2)
-    hits = expert_time.cache_info().hits
-    assert expert_time(2048, 768, 2) is first
-    assert expert_time.cache_info().hits == hits + 1
-
-
 @pytest.mark.parametrize(
     "call",
     [

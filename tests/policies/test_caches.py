@@ -246,7 +246,7 @@ def test_a_copy_costs_what_others_wait_for_it() -> None:
     assert policy._delay_ns(1, now) == pytest.approx(0.75 * read_ns), "the memory that is read"
     counts[np.nonzero(~states[4].resident)[0][0]] = 1
     ask(policy, 4, counts, states[4])  # on the CPU, and its result wants to go to the GPU
-    assert policy._delay_ns(1, now) == pytest.approx(fetch_ns - policy.times.run_ns(CPU, 1))
+    assert policy._delay_ns(1, now) == pytest.approx(fetch_ns - policy.cost.expert_ns(CPU, 1))
 
 
 def test_unknown_caches_are_named() -> None:

@@ -2,7 +2,6 @@
 #include "bindings/assign/assign_py.h"
 
 #include <algorithm>
-#include <array>
 #include <utility>
 
 #include <pybind11/numpy.h>
@@ -48,9 +47,7 @@ Decision as_domains(const Planner& planner, const LayerView& view) {
     const int one = problem.expert(i);
     const auto at = static_cast<size_t>(one);
     const int option = planner.assignment().of(i);
-    domain[at] = option == kGpuOption   ? kGpuDomain
-                 : option == kCpuOption ? kCpuDomain
-                                        : kFirstDimmDomain + problem.option(i, option).dimm;
+    domain[at] = option < kFirstDimmOption ? option : kFirstDimmDomain + problem.option(i, option).dimm;
     if (option == kGpuOption && !view.resident[at]) fetch.push_back(one);
     set_int(decision.order, i, one);
   }
@@ -79,34 +76,54 @@ PYBIND11_MODULE(_assign, m) {
   m.attr("CPU") = kCpuDomain;
   m.attr("GPU") = kGpuDomain;
   m.attr("FIRST_DIMM") = kFirstDimmDomain;
+  m.attr("STRIPED") = kStripedLayout;
   clock::bind_clock(m);
   py::class_<Planner>(m, "Planner")
       .def(py::init([](int resources, int gpu, int cpu, int link, std::vector<int> dimm,
                        std::vector<int> channel, bool with_cpu, int striped_on_dimm_up_to, bool greedy,
                        int rounds, int pairs, float gain, int search_up_to, int search_nodes) {
-             return Planner({resources, gpu, cpu, link, std::move(dimm), std::move(channel)},
-                            {{with_cpu, striped_on_dimm_up_to, search_up_to},
-                             greedy,
-                             {rounds, pairs, gain},
-                             search_up_to,
-                             search_nodes});
+             return Planner({.resources = resources,
+                             .gpu = gpu,
+                             .cpu = cpu,
+                             .link = link,
+                             .dimm = std::move(dimm),
+                             .channel = std::move(channel)},
+                            {.choices = {.cpu = with_cpu,
+                                         .striped_on_dimm_up_to = striped_on_dimm_up_to,
+                                         .more_dimms_up_to = search_up_to},
+                             .greedy = greedy,
+                             .refine = {.rounds = rounds, .pairs = pairs, .gain = gain},
+                             .search_up_to = search_up_to,
+                             .search_nodes = search_nodes});
            }),
-           py::arg("resources"), py::arg("gpu"), py::arg("cpu"), py::arg("link"), py::arg("dimm"),
-           py::arg("channel"), py::kw_only(), py::arg("with_cpu"), py::arg("striped_on_dimm_up_to"),
+           py::kw_only(), py::arg("resources"), py::arg("gpu"), py::arg("cpu"), py::arg("link"),
+           py::arg("dimm"), py::arg("channel"), py::arg("with_cpu"), py::arg("striped_on_dimm_up_to"),
            py::arg("greedy"), py::arg("rounds"), py::arg("pairs"), py::arg("gain"), py::arg("search_up_to"),
            py::arg("search_nodes"))
       .def(
           "set_base",
-          [](Planner& self, int option, int layout, const py::array_t<float, kInput>& row) {
-            self.costs().set_base(option, layout, all_of(row));
+          [](Planner& self, int domain, int layout, const py::array_t<float, kInput>& load) {
+            self.costs().set_base(domain, layout, all_of(load));
           },
-          py::arg("option"), py::arg("layout"), py::arg("row"))
+          py::arg("domain"), py::arg("layout"), py::arg("load"))
       .def(
           "set_tokens",
-          [](Planner& self, int64_t tokens, const std::array<float, 9>& ns) {
-            self.costs().set_tokens(tokens, {ns[0], ns[1], ns[2], ns[3], ns[4], ns[5], ns[6], ns[7], ns[8]});
+          [](Planner& self, int64_t tokens, float gpu_ns, float cpu_striped_ns, float cpu_localized_ns,
+             float dimm_ns, float channel_ns, float striped_dimm_ns, float striped_channel_ns, float link_ns,
+             float other_dimm_ns) {
+            self.costs().set_tokens(tokens, {.gpu_ns = gpu_ns,
+                                             .cpu_striped_ns = cpu_striped_ns,
+                                             .cpu_localized_ns = cpu_localized_ns,
+                                             .dimm_ns = dimm_ns,
+                                             .channel_ns = channel_ns,
+                                             .striped_dimm_ns = striped_dimm_ns,
+                                             .striped_channel_ns = striped_channel_ns,
+                                             .link_ns = link_ns,
+                                             .other_dimm_ns = other_dimm_ns});
           },
-          py::arg("tokens"), py::arg("ns"))
+          py::arg("tokens"), py::kw_only(), py::arg("gpu_ns"), py::arg("cpu_striped_ns"),
+          py::arg("cpu_localized_ns"), py::arg("dimm_ns"), py::arg("channel_ns"), py::arg("striped_dimm_ns"),
+          py::arg("striped_channel_ns"), py::arg("link_ns"), py::arg("other_dimm_ns"))
       .def(
           "knows", [](Planner& self, int64_t tokens) { return self.costs().knows(tokens); },
           py::arg("tokens"))

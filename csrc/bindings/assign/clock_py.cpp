@@ -1,24 +1,35 @@
 // trimoe._assign.Clock; checks and names are Python's (trimoe/cost/clock.py).
 #include <tuple>
+#include <utility>
 #include <vector>
 
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include "bindings/assign/assign_py.h"
 #include "clock/clock.h"
+#include "common/error.h"
 
 namespace trimoe::clock {
 namespace {
 
-// (parts, after, priority) of each, as the fields of trimoe.cost.Task.
-using Task = std::tuple<std::vector<std::pair<int, double>>, std::vector<int>, int>;
+// (load, after, priority) of each, as the fields of trimoe.cost.Task; a load is [resources] nanoseconds, or
+// empty.
+using Load = py::array_t<double, py::array::c_style | py::array::forcecast>;
+using Task = std::tuple<Load, std::vector<int>, int>;
 
 int extend(Clock& clock, std::vector<Task> tasks) {
   std::vector<TaskSpec> specs;
   specs.reserve(tasks.size());
-  for (auto& [parts, after, priority] : tasks)
-    specs.push_back({std::move(parts), std::move(after), priority});
+  for (auto& [load, after, priority] : tasks) {
+    check(load.ndim() == 1 && (load.size() == 0 || load.size() == clock.resources()),
+          "a load of all resources, or of none", load.size(), "the machine's resources");
+    TaskSpec& spec = specs.emplace_back(TaskSpec{{}, std::move(after), priority});
+    const double* ns = load.data();
+    for (int resource = 0; resource < load.size(); ++resource)
+      if (ns[resource] != 0) spec.parts.push_back({resource, ns[resource]});
+  }
   return clock.extend(specs);
 }
 

@@ -4,13 +4,14 @@
 runtime's predictions and the simulator all use these.
 """
 
-from trimoe.cost.clock import Clock, Interval, Task
+from trimoe.cost.clock import NOTHING, Clock, Interval, Task
 from trimoe.cost.curve import LookupCurve, RampCurve
 from trimoe.cost.model import CostModel
 from trimoe.cost.resources import Resources
 from trimoe.cost.schedule import Schedule, schedule
 
 __all__ = [
+    "NOTHING",
     "Clock",
     "CostModel",
     "Interval",

@@ -1,4 +1,4 @@
-"""A clock that tasks are put on while it runs: a task's parts queue at the resources that they occupy.
+"""A clock that tasks are put on while it runs: each part of a task's load queues at the resource it occupies.
 
 So two readers of one memory channel, or a copy out of a DIMM whose core wants to compute, get in each other's
 way for exactly as long as they occupy it: there is no other notion of contention. A small native heap
@@ -10,40 +10,44 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from trimoe import _assign
+from trimoe.arrays import Floats
 from trimoe.errors import InputError
 
-__all__ = ["Clock", "Interval", "Task"]
+__all__ = ["NOTHING", "Clock", "Interval", "Task"]
 
 Interval = tuple[float, float, int]
+NOTHING: Floats = np.zeros(0)  # the load of a mere moment, for others to wait for
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """Work that occupies resources at the same time.
 
-    name: for people. parts: (resource, nanoseconds); where nobody disturbs it, the task takes as long as the
-    longest. after: numbers of the tasks that must have ended. priority: the lowest of those that wait for
-    a resource gets it next; nothing is interrupted.
+    name: for people. load: [resources] nanoseconds, or `NOTHING`; a resource with 0 is not waited for. Where
+    nobody disturbs it, the task takes as long as its longest part. after: numbers of the tasks that must have
+    ended. priority: the lowest of those that wait for a resource gets it next; nothing is interrupted.
     """
 
     name: str
-    parts: tuple[tuple[int, float], ...]
+    load: Floats
     after: tuple[int, ...] = ()
     priority: int = 0
 
     @property
     def duration_ns(self) -> float:
         """What it takes alone on the machine."""
-        return max((ns for _, ns in self.parts), default=0.0)
+        return float(self.load.max(initial=0.0))
 
 
 class Clock:
     """Time, and who has which resource. Tasks get numbers from 0 on, in the order that they are added in.
 
-    A part waits from the moment that its task may start. Of those that wait for a resource the one with the
-    lowest priority, then of the task that became ready first, then of the lowest number goes next. No
-    resource idles while a part waits for it.
+    A part, what a load has of one resource, waits from the moment that its task may start. Of those that wait
+    for a resource the one with the lowest priority, then of the task that became ready first, then of the
+    lowest number goes next. No resource idles while a part waits for it.
 
     Args:
         n_resources: that there are.
@@ -70,10 +74,10 @@ class Clock:
         """Puts tasks on the clock, which may wait for each other and for earlier ones; the first's number.
 
         Raises:
-            InputError: a part is negative or of an unknown resource, or a task waits for none that is there.
+            InputError: a load is not of all resources or negative, or a task waits for none that is there.
         """
         try:
-            first = self._native.extend([(task.parts, task.after, task.priority) for task in tasks])
+            first = self._native.extend([(task.load, task.after, task.priority) for task in tasks])
         except ValueError:
             _check(tasks, self._n_resources, len(self.tasks) + len(tasks))  # says it with the task's name
             raise
@@ -86,7 +90,7 @@ class Clock:
         Raises:
             InputError: that task waits for one that will not end.
         """
-        if not self._native.run(-1 if until is None else until):
+        if not self._native.run(until):
             raise _circle(self.tasks[until or 0].name)
 
     def cancel(self, task: int) -> bool:
@@ -149,12 +153,18 @@ class Clock:
 
 def _check(tasks: Sequence[Task], n_resources: int, n_tasks: int) -> None:
     for task in tasks:
-        for resource, ns in task.parts:
-            if not 0 <= resource < n_resources or not 0 <= ns < float("inf"):
+        if task.load.shape not in ((0,), (n_resources,)):
+            raise InputError(
+                expected=f"loads of {n_resources} resources, or `NOTHING`",
+                got=f"one of shape {task.load.shape} in {task.name!r}",
+                hint="the `CostModel` of the same machine",
+            )
+        for resource, ns in enumerate(task.load.tolist()):
+            if not 0 <= ns < float("inf"):
                 raise InputError(
-                    expected=f"parts of resources 0 to {n_resources - 1} that take a time",
+                    expected="parts that take a time",
                     got=f"resource {resource} for {ns} ns in {task.name!r}",
-                    hint="the `Resources` of the same machine",
+                    hint="the `CostModel` of the same machine",
                 )
         if any(not 0 <= one < n_tasks for one in task.after):
             raise InputError(

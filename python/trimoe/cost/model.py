@@ -1,20 +1,23 @@
-"""Tasks of one model on one machine: experts on each domain, copies, moves, and everything dense.
+"""Loads of one model on one machine: of experts on each domain, of copies, moves, and everything dense.
 
-Domains are those of the op: 0 the CPU, 1 the GPU, 2 + d the DIMM d. A layout is `STRIPED` or the number of
-the place that holds all of an expert: a DIMM, or a channel where DIMMs are plain memory. Weights and compute
-are counted, activations beside an expert's matrices are not: they stay in caches.
+A load is what work occupies: [resources] float64 nanoseconds, 0 for a resource that it does not touch, never
+written to. Domains and layouts are those of `trimoe.domains`; where DIMMs are plain memory, the place that
+holds all of an expert is a channel. Weights and compute are counted, activations beside an expert's matrices
+are not: they stay in caches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from trimoe.cost.clock import Task
+import numpy as np
+
+from trimoe.arrays import Floats
 from trimoe.cost.curve import RampCurve
 from trimoe.cost.dimm import DimmCosts
 from trimoe.cost.rates import measured_curve, peak_tflops
 from trimoe.cost.resources import Resources
-from trimoe.domains import CPU, FIRST_DIMM, GPU, STRIPED
+from trimoe.domains import CPU, FIRST_DIMM, GPU, SPLIT, STRIPED
 from trimoe.errors import InputError
 from trimoe.hardware.profile import Profile
 from trimoe.human import human_number
@@ -23,11 +26,9 @@ from trimoe.model_shape import ModelShape
 
 __all__ = ["CostModel"]
 
-Parts = tuple[tuple[int, float], ...]
-
 
 class CostModel:
-    """Costs of one model on one machine.
+    """Costs of one model on one machine; remembers the loads of experts, fetches and moves.
 
     Args:
         profile: the machine.
@@ -57,48 +58,37 @@ class CostModel:
         n_dimms = self.resources.n_dimms
         self.domains = (CPU, *((GPU,) if profile.gpu else ()), *range(FIRST_DIMM, FIRST_DIMM + n_dimms))
         self._compute = {domain: self._curve(domain) for domain in self.domains if domain < FIRST_DIMM}
-        self._known: dict[tuple[int, int, int, bool], Parts] = {}
+        # The one memo of all loads that experts have, each with its longest part.
+        self._experts: dict[tuple[int, int, int, bool, int], tuple[Floats, float]] = {}
+        self._fetches: dict[int, tuple[Floats, float]] = {}
+        self._moves: dict[tuple[int, int], Floats] = {}
 
-    def expert_ns(self, domain: int, tokens: int, layout: int = STRIPED, *, resident: bool = False) -> float:
-        """What one expert takes on a domain that nobody disturbs; 0 without tokens.
+    def expert_load(
+        self, domain: int, tokens: int, layout: int = STRIPED, *, resident: bool = False, batches: int = 1
+    ) -> Floats:
+        """What one expert occupies on a domain, or on all DIMMs at once (`SPLIT`); nothing without tokens.
 
-        resident: the GPU has it, and nothing is fetched. InputError for a domain that cannot have it.
+        resident: the GPU has it, and nothing is fetched; all the same on other domains. batches: that the
+        tokens are computed in; each reads the weights again, and a fetch is for all. InputError for a domain
+        that cannot have it.
         """
-        return max(
-            (ns for _, ns in self.expert_parts(domain, tokens, layout, resident=resident)), default=0.0
-        )
+        return self._expert(domain, tokens, layout, resident, batches)[0]
 
-    def expert_task(
-        self,
-        domain: int,
-        tokens: int,
-        layout: int = STRIPED,
-        *,
-        resident: bool = False,
-        name: str = "expert",
-        after: tuple[int, ...] = (),
-        priority: int = 0,
-    ) -> Task:
-        """One expert as a task; arguments as for `expert_ns` and `Task`."""
-        return Task(name, self.expert_parts(domain, tokens, layout, resident=resident), after, priority)
+    def expert_ns(
+        self, domain: int, tokens: int, layout: int = STRIPED, *, resident: bool = False, batches: int = 1
+    ) -> float:
+        """What one expert takes where nobody disturbs it; arguments and errors as for `expert_load`."""
+        return self._expert(domain, tokens, layout, resident, batches)[1]
 
-    def expert_parts(
-        self, domain: int, tokens: int, layout: int = STRIPED, *, resident: bool = False
-    ) -> Parts:
-        """What one expert occupies, and for how long; remembered."""
-        key = (domain, tokens, layout, resident)
-        parts = self._known.get(key)
-        if parts is None:
-            self._check(domain, tokens, layout)
-            parts = self._known[key] = self._expert(domain, tokens, layout, resident) if tokens else ()
-        return parts
-
-    def fetch_parts(self, layout: int = STRIPED) -> Parts:
+    def fetch_load(self, layout: int = STRIPED) -> Floats:
         """The copy of an expert's weights to the GPU."""
-        self._check(GPU, 1, layout)
-        return self.transfer_parts("h2d", self.expert_bytes, layout)
+        return self._fetch(layout)[0]
 
-    def transfer_parts(self, direction: str, n_bytes: float, layout: int = STRIPED) -> Parts:
+    def fetch_ns(self, layout: int = STRIPED) -> float:
+        """What that copy takes where nobody disturbs it."""
+        return self._fetch(layout)[1]
+
+    def transfer_load(self, direction: str, n_bytes: float, layout: int = STRIPED) -> Floats:
         """A copy to ("h2d") or from ("d2h") the GPU: its engine, channels and DIMMs of the host memory."""
         pcie = self.profile.pcie
         if pcie is None or direction not in ("h2d", "d2h") or not 0 <= n_bytes < float("inf"):
@@ -108,16 +98,16 @@ class CostModel:
                 hint="a profile with a GPU",
             )
         if not n_bytes:
-            return ()
-        memory = self.host_parts(n_bytes, layout)
+            return self._load()
+        memory = self.host_load(n_bytes, layout)
         engine, gbps = (
             (self.resources.h2d, pcie.h2d_gbps) if direction == "h2d" else (self.resources.d2h, pcie.d2h_gbps)
         )
         # Copies of one direction follow each other, so that one that waits for memory holds the engine.
-        busy_ns = pcie.setup_ns + max(n_bytes / gbps, _longest_ns(memory))
-        return ((engine, busy_ns), *memory)
+        busy_ns = pcie.setup_ns + max(n_bytes / gbps, float(memory.max()))
+        return self._load((engine, busy_ns), beside=memory)
 
-    def host_parts(self, n_bytes: float, layout: int = STRIPED) -> Parts:
+    def host_load(self, n_bytes: float, layout: int = STRIPED) -> Floats:
         """The host's reading or writing of its memory: channels, and the time that DIMM cores lose."""
         ns = n_bytes / self.profile.memory.stream_gbps
         # A core is never kept longer than the read itself takes.
@@ -125,41 +115,28 @@ class CostModel:
         res = self.resources
         if layout != STRIPED:
             cores = ((res.dimm(layout), lost_ns),) if self._dimms else ()
-            return ((res.channel_of(layout), ns), *cores)
-        n, d = res.n_channels, res.n_dimms
-        channels = tuple((res.channel(index), ns / n) for index in range(n))
-        return (*channels, *((res.dimm(index), lost_ns / d) for index in range(d)))
+            return self._load((res.channel_of(layout), ns), *cores)
+        load = np.zeros(len(res))
+        load[res.channels] = ns / res.n_channels
+        load[res.dimms] = lost_ns / max(1, res.n_dimms)
+        return load
 
-    def move_parts(self, source: int, target: int, *, by_host: bool = False) -> Parts:
-        """Moving an expert to another layout: over the DIMM link, or read and written by the host.
+    def move_load(self, source: int, target: int) -> Floats:
+        """Moving an expert to another layout: over the DIMM link; without one the host reads and writes."""
+        load = self._moves.get((source, target))
+        if load is None:
+            self._check(CPU, 1, source)
+            self._check(CPU, 1, target)
+            load = self._moves[source, target] = _kept(self._move(source, target))
+        return load
 
-        Without a link between DIMMs only the host can.
-        """
-        self._check(CPU, 1, source)
-        self._check(CPU, 1, target)
-        if source == target:
-            return ()
-        if by_host or self._dimms is None:
-            sums: dict[int, float] = {}
-            for layout in (source, target):
-                for resource, ns in self.host_parts(self.expert_bytes, layout):
-                    sums[resource] = sums.get(resource, 0.0) + ns
-            return tuple(sums.items())
-        res, all_ns = self.resources, self._dimms.stream_ns
-        parts = {res.link: self._dimms.move_ns(migrate=STRIPED not in (source, target))}
-        for layout in (source, target):
-            for dimm in range(res.n_dimms) if layout == STRIPED else (layout,):
-                share = all_ns / res.n_dimms if layout == STRIPED else all_ns
-                parts[res.dimm(dimm)] = parts.get(res.dimm(dimm), 0.0) + share
-        return tuple(parts.items())
-
-    def dense_parts(self, domain: int, flops: float, n_bytes: float, fmt: str = "bf16") -> Parts:
+    def dense_load(self, domain: int, flops: float, n_bytes: float, fmt: str = "bf16") -> Floats:
         """Anything dense by roofline: operations in a format, bytes of the domain's own memory.
 
         On the CPU the bytes are striped; DIMMs do nothing dense.
         """
         self._check(domain, 1, STRIPED)
-        if domain >= FIRST_DIMM or not 0 <= flops < float("inf") or not 0 <= n_bytes < float("inf"):
+        if domain not in (CPU, GPU) or not 0 <= flops < float("inf") or not 0 <= n_bytes < float("inf"):
             raise InputError(
                 expected="CPU or GPU, operations and bytes from 0 on",
                 got=f"domain {domain}, {human_number(flops)} operations, {human_number(n_bytes)} bytes",
@@ -170,60 +147,103 @@ class CostModel:
         compute_ns = flops / (peak_tflops(unit, fmt) * unit.max_efficiency * 1e3)
         if domain == GPU:
             assert self.profile.gpu is not None
-            return ((self.resources.gpu, max(compute_ns, n_bytes / self.profile.gpu.memory_gbps)),)
-        memory = self.host_parts(n_bytes)
-        return ((self.resources.cpu, max(compute_ns, _longest_ns(memory))), *memory)
+            return self._load((self.resources.gpu, max(compute_ns, n_bytes / self.profile.gpu.memory_gbps)))
+        memory = self.host_load(n_bytes)
+        return self._load((self.resources.cpu, max(compute_ns, float(memory.max()))), beside=memory)
 
-    def split_parts(self, tokens: int) -> Parts:
-        """An expert of which every DIMM has a slice of each matrix; all channels carry the tokens."""
-        self._check(FIRST_DIMM, tokens, 0)
-        if not tokens:
-            return ()
-        res, moe = self.resources, self.shape.moe
-        if self._slices is None:
-            assert self.profile.ndp is not None
-            host_gbps, inter = self.profile.memory.stream_gbps, -(-moe.inter // res.n_dimms)
-            self._slices = DimmCosts(self.profile.ndp, moe.hidden, inter, self.weights, host_gbps)
-        own_ns, channel_ns = self._slices.expert_ns(tokens), self._slices.channel_ns(tokens)
-        dimms = range(res.n_dimms)
-        channels = {res.channel_of(dimm): 0.0 for dimm in dimms}
-        for dimm in dimms:
-            channels[res.channel_of(dimm)] += channel_ns
-        return (*((res.dimm(dimm), own_ns) for dimm in dimms), *channels.items())
-
-    def near_parts(self, flops: float, n_bytes: float) -> Parts:
+    def near_load(self, flops: float, n_bytes: float) -> Floats:
         """Anything dense on all DIMMs at once, each with its share: its ranks' stream or its core's peak."""
         self._check(FIRST_DIMM, 1, 0)
         assert self._dimms is not None and self.profile.ndp is not None
         n = self.resources.n_dimms
         stream_ns = n_bytes / n / (self.expert_bytes / self._dimms.stream_ns)
-        ns = max(stream_ns, flops / n / (self.profile.ndp.tflops * 1e3))
-        return tuple((self.resources.dimm(dimm), ns) for dimm in range(n))
+        load = np.zeros(len(self.resources))
+        load[self.resources.dimms] = max(stream_ns, flops / n / (self.profile.ndp.tflops * 1e3))
+        return load
 
-    def _expert(self, domain: int, tokens: int, layout: int, resident: bool) -> Parts:
+    def _expert(
+        self, domain: int, tokens: int, layout: int, resident: bool, batches: int
+    ) -> tuple[Floats, float]:
+        """Remembered: the load, and its longest part."""
+        key = (domain, tokens, layout, resident or domain != GPU, batches)
+        known = self._experts.get(key)
+        if known is None:
+            self._check(domain, tokens, layout)
+            load = self._load()
+            if tokens:
+                load = self._computing(domain, -(-tokens // batches), layout) * min(batches, tokens)
+                if domain == GPU and not resident:
+                    load += self.fetch_load(layout)
+            known = self._experts[key] = _kept(load), float(load.max())
+        return known
+
+    def _fetch(self, layout: int) -> tuple[Floats, float]:
+        known = self._fetches.get(layout)
+        if known is None:
+            self._check(GPU, 1, layout)
+            load = _kept(self.transfer_load("h2d", self.expert_bytes, layout))
+            known = self._fetches[layout] = load, float(load.max())
+        return known
+
+    def _computing(self, domain: int, tokens: int, layout: int) -> Floats:
+        """An expert where its weights are, in one go."""
         res = self.resources
+        if domain == SPLIT:
+            return self._on_all_dimms(tokens)
         if domain == GPU:
-            compute = (res.gpu, self._compute[GPU](tokens))
-            return (compute,) if resident else (compute, *self.fetch_parts(layout))
+            return self._load((res.gpu, self._compute[GPU](tokens)))
         if domain == CPU:
-            memory = self.host_parts(self.expert_bytes, layout)
+            memory = self.host_load(self.expert_bytes, layout)
             # Cores that wait for memory do nothing else.
-            return ((res.cpu, max(self._compute[CPU](tokens), _longest_ns(memory))), *memory)
+            own_ns = max(self._compute[CPU](tokens), float(memory.max()))
+            return self._load((res.cpu, own_ns), beside=memory)
         return self._on_dimm(domain - FIRST_DIMM, tokens, layout)
 
-    def _on_dimm(self, dimm: int, tokens: int, layout: int) -> Parts:
+    def _on_dimm(self, dimm: int, tokens: int, layout: int) -> Floats:
         res, costs = self.resources, self._dimms
         assert costs is not None
-        striped = layout == STRIPED
-        own = (
-            (res.dimm(dimm), costs.expert_ns(tokens, striped)),
-            (res.channel_of(dimm), costs.channel_ns(tokens, striped)),
+        times, load = costs.expert(tokens, layout == STRIPED), np.zeros(len(res))
+        if layout == STRIPED:
+            load[res.dimms] = times.others_ns
+            load[res.link] = times.link_ns
+        load[res.dimm(dimm)] = times.dimm_ns
+        load[res.channel_of(dimm)] = times.channel_ns
+        return load
+
+    def _on_all_dimms(self, tokens: int) -> Floats:
+        """Every DIMM has a slice of each matrix; all channels carry the tokens."""
+        res, moe = self.resources, self.shape.moe
+        if self._slices is None:
+            assert self.profile.ndp is not None
+            host_gbps, inter = self.profile.memory.stream_gbps, -(-moe.inter // res.n_dimms)
+            self._slices = DimmCosts(self.profile.ndp, moe.hidden, inter, self.weights, host_gbps)
+        times, dimms = self._slices.expert(tokens), range(res.n_dimms)
+        return self._load(
+            *((res.dimm(dimm), times.dimm_ns) for dimm in dimms),
+            *((res.channel_of(dimm), times.channel_ns) for dimm in dimms),
         )
-        if not striped:
-            return own
-        others_ns = costs.others_ns(tokens)
-        others = ((res.dimm(one), others_ns) for one in range(res.n_dimms) if one != dimm)
-        return (*own, (res.link, costs.link_ns(tokens)), *others)
+
+    def _move(self, source: int, target: int) -> Floats:
+        if source == target:
+            return self._load()
+        if self._dimms is None:
+            load: Floats = self.host_load(self.expert_bytes, source)
+            return load + self.host_load(self.expert_bytes, target)
+        res, all_ns = self.resources, self._dimms.stream_ns
+        load = self._load((res.link, self._dimms.move_ns(migrate=STRIPED not in (source, target))))
+        for layout in (source, target):
+            if layout == STRIPED:
+                load[res.dimms] += all_ns / res.n_dimms
+            else:
+                load[res.dimm(layout)] += all_ns
+        return load
+
+    def _load(self, *parts: tuple[int, float], beside: Floats | None = None) -> Floats:
+        """The sum of parts (resource, nanoseconds), and of another load."""
+        load = np.zeros(len(self.resources)) if beside is None else beside.copy()
+        for resource, ns in parts:
+            load[resource] += ns
+        return load
 
     def _curve(self, domain: int) -> Callable[[int], float]:
         unit = self.profile.cpu if domain == CPU else self.profile.gpu
@@ -245,7 +265,8 @@ class CostModel:
     def _check(self, domain: int, tokens: int, layout: int) -> None:
         places = self.profile.n_dimms
         here = domain < FIRST_DIMM or layout in (STRIPED, domain - FIRST_DIMM)
-        if domain not in self.domains or tokens < 0 or not STRIPED <= layout < places or not here:
+        there = domain in self.domains or (domain == SPLIT and self._dimms is not None)
+        if not there or tokens < 0 or not STRIPED <= layout < places or not here:
             raise InputError(
                 expected=f"a domain out of {len(self.domains)} of {self.profile.name}, tokens from 0 on, "
                 f"and an expert striped (-1) or on place 0 to {places - 1}, which a DIMM runs only itself",
@@ -254,5 +275,7 @@ class CostModel:
             )
 
 
-def _longest_ns(parts: Parts) -> float:
-    return max((ns for _, ns in parts), default=0.0)
+def _kept(load: Floats) -> Floats:
+    """The same, for many to read."""
+    load.flags.writeable = False
+    return load

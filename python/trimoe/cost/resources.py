@@ -15,6 +15,7 @@ class Resources:
             between DIMMs (one for all: two moves take turns).
         names: "gpu", "h2d", "d2h", "cpu", "link", "channel0", ..., "dimm0", ...
         n_channels, n_dimms: of the host memory; n_dimms is 0 where DIMMs have no core.
+        channels, dimms: all of them, as slices of a load.
     """
 
     gpu, h2d, d2h, cpu, link = range(5)
@@ -24,6 +25,9 @@ class Resources:
         self.n_channels = profile.memory.channels
         self.n_dimms = profile.ndp.dimms if profile.ndp else 0
         self._per_channel = profile.ndp.dimms_per_channel if profile.ndp else 1
+        first_dimm = self._FIRST_CHANNEL + self.n_channels
+        self.channels = slice(self._FIRST_CHANNEL, first_dimm)
+        self.dimms = slice(first_dimm, first_dimm + self.n_dimms)
         self.names = (
             *("gpu", "h2d", "d2h", "cpu", "link"),
             *(f"channel{index}" for index in range(self.n_channels)),
@@ -39,7 +43,7 @@ class Resources:
 
     def dimm(self, index: int) -> int:
         """A DIMM's core and its ranks."""
-        return self._FIRST_CHANNEL + self.n_channels + index
+        return self.dimms.start + index
 
     def channel_of(self, dimm: int) -> int:
         """The channel that a DIMM (or, on plain memory, a localized expert's place) is on."""

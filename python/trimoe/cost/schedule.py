@@ -36,7 +36,7 @@ def schedule(tasks: Sequence[Task], n_resources: int) -> Schedule:
     """Puts tasks on a `Clock`, all from 0 on.
 
     Raises:
-        InputError: a part is negative or of an unknown resource, or tasks wait for each other or for none.
+        InputError: a load is not of all resources or negative, or tasks wait for each other or for none.
     """
     clock = Clock(n_resources)
     clock.extend(tasks)

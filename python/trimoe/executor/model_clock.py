@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from trimoe.arrays import Floats, Ints
-from trimoe.cost import Clock, CostModel, Task
+from trimoe.cost import NOTHING, Clock, CostModel, Task
 from trimoe.domains import CPU, FIRST_DIMM, GPU
 from trimoe.placement import Keep, LayerPlan, Progress, Relayout, Residency, Ticket
 from trimoe.placement.moves import DEMAND
 from trimoe.policies import Deployment, LayerDone, LayerStep, Loads
-from trimoe.policies.base.layer_tasks import LayerTasks, as_parts
+from trimoe.policies.base.layer_tasks import LayerTasks
 from trimoe.policies.base.occupancy import PlanLoad
 
 __all__ = ["LayerRecord", "ModelClock", "Moved"]
@@ -58,7 +58,7 @@ class _Stream:
 
     task: int
     experts: frozenset[int]
-    row: Floats
+    load: Floats
 
 
 class ModelClock:
@@ -80,7 +80,7 @@ class ModelClock:
         self.step_ends: list[int] = []
         self.moved = Moved()
         self._keep = keep
-        self._end: tuple[int, ...] = (self.clock.add(Task("begin", ())),)
+        self._end: tuple[int, ...] = (self.clock.add(Task("begin", NOTHING)),)
         self._before: tuple[int, ...] = self._end  # when the layer before the last one had ended
         self._routed = self._end[0]
         self._copied: int | None = None  # the first of the next layer's copies
@@ -173,13 +173,13 @@ class ModelClock:
         end = clock.extend(tasks) + len(tasks) - 1
         others = [*self._late, *(self._urge(one) for one in joined), *((stream.task,) if stream else ())]
         if others:
-            end = clock.add(Task("layer end", (), (end, *others)))
+            end = clock.add(Task("layer end", NOTHING, (end, *others)))
         late = self.tasks.deferred(load, first=len(clock.tasks), after=(end,))
         self._late = (clock.extend(late) + len(late) - 1,) if late else ()
         # A layer's fetches are one task, the first.
         self._tickets.update((ticket, first) for ticket in kept)
         if stream:
-            load = replace(load, fetch=load.fetch + stream.row)
+            load = replace(load, fetch=load.fetch + stream.load)
         self._end = (end,)
         took = self._by_domain(load)
         done = LayerDone(step.phase, step.step, layer, plan, took, took)
@@ -193,8 +193,8 @@ class ModelClock:
         move = ticket.move
         assert not isinstance(move, Keep)
         name = "relayout" if isinstance(move, Relayout) else "prefetch"
-        parts = self.loads.of_move(move, self.residencies[ticket.layer])
-        self._tickets[ticket] = self.clock.add(Task(name, parts, (), ticket.priority))
+        load = self.loads.of_move(move, self.residencies[ticket.layer])
+        self._tickets[ticket] = self.clock.add(Task(name, load, (), ticket.priority))
 
     def cancel(self, ticket: Ticket) -> bool:
         """Off the clock."""
@@ -217,9 +217,9 @@ class ModelClock:
             return
         missing = np.nonzero(~state.resident)[0].tolist()
         nothing = np.zeros(len(self.cost.resources))
-        row = sum((self.loads.fetch(int(state.layout[one])) for one in missing), nothing)
-        task = self.clock.add(Task("stream", as_parts(row), self._before))
-        self._streams[layer] = _Stream(task, frozenset(missing), row)
+        load = sum((self.loads.fetch(int(state.layout[one])) for one in missing), nothing)
+        task = self.clock.add(Task("stream", load, self._before))
+        self._streams[layer] = _Stream(task, frozenset(missing), load)
 
     def _by_domain(self, load: PlanLoad) -> dict[int, float]:
         """What a layer's experts occupy each domain with."""

@@ -127,7 +127,6 @@ def stream_shares(spec: str, mode: str, host_gbps: float) -> tuple[float, float]
     return min(found, 1.0), closed_form
 
 
-@functools.lru_cache(maxsize=4096)
 def expert_time(
     hidden: int,
     inter: int,
@@ -144,7 +143,7 @@ def expert_time(
     mode: str = "exclusive",
     host_gbps: float = 0.0,
 ) -> ExpertTime:
-    """Simulates one expert; remembers what it has simulated.
+    """Simulates one expert; what has been simulated before is looked up natively.
 
     Args:
         hidden: H.
@@ -171,17 +170,27 @@ def expert_time(
             expected=f"a layout out of {', '.join(LAYOUTS)}", got=layout, hint=nearest(layout, LAYOUTS)
         )
     check_traffic(hidden, inter, tokens, dtype)
-    core = (ranks, tflops, buffer_bytes(buffer_kib))
-    striped_over = dimms if layout == "striped" else 1
-    shares = stream_shares(spec, mode, host_gbps)
+    share, closed_form_share = stream_shares(spec, mode, host_gbps)
     try:
-        found = _ndp.expert(spec, hidden, inter, tokens, each, *core, striped_over, link_gbps, *shares)
+        found = _ndp.expert(
+            spec,
+            hidden,
+            inter,
+            tokens,
+            weight_bytes_each=each,
+            ranks=ranks,
+            tflops=tflops,
+            buffer_bytes=buffer_bytes(buffer_kib),
+            striped_over=dimms if layout == "striped" else 1,
+            link_gbps=link_gbps,
+            stream_share=share,
+            closed_form_share=closed_form_share,
+        )
     except ValueError as error:
         raise InputError.from_native(error) from None
-    return ExpertTime(**found, stream_share=shares[0])
+    return ExpertTime(**found, stream_share=share)
 
 
-@functools.lru_cache(maxsize=4096)
 def relayout_time(
     hidden: int,
     inter: int,
@@ -201,14 +210,24 @@ def relayout_time(
     each = weight_bytes_each(dtype)
     check_traffic(hidden, inter, 1, dtype)
     try:
-        return RelayoutTime(**_ndp.relayout(spec, hidden, inter, each, ranks, dimms, link_gbps, migrate))
+        found = _ndp.relayout(
+            spec,
+            hidden,
+            inter,
+            weight_bytes_each=each,
+            ranks=ranks,
+            dimms=dimms,
+            link_gbps=link_gbps,
+            migrate=migrate,
+        )
     except ValueError as error:
         raise InputError.from_native(error) from None
+    return RelayoutTime(**found)
 
 
 def ridge_tokens(*, spec: str = "4800B", dtype: str = "bf16", ranks: int = 4, tflops: float = 0.5) -> float:
     """Tokens of one pass from which the core is slower than the stream, by formula (L*)."""
     try:
-        return _ndp.ridge_tokens(spec, weight_bytes_each(dtype), ranks, tflops)
+        return _ndp.ridge_tokens(spec, weight_bytes_each=weight_bytes_each(dtype), ranks=ranks, tflops=tflops)
     except ValueError as error:
         raise InputError.from_native(error) from None

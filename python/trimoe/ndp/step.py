@@ -86,10 +86,20 @@ def step_time(
     home = _homes(placement, len(counts), n_experts, dimms)
     each = weight_bytes_each(dtype)
     check_traffic(hidden, inter, max(tokens, default=1), dtype)
-    core = (ranks, tflops, buffer_bytes(buffer_kib))
     try:
         found = _ndp.step(
-            spec, hidden, inter, each, *core, len(counts), tokens, home, dimms, dimms_per_channel
+            spec,
+            hidden,
+            inter,
+            weight_bytes_each=each,
+            ranks=ranks,
+            tflops=tflops,
+            buffer_bytes=buffer_bytes(buffer_kib),
+            layers=len(counts),
+            tokens=tokens,
+            home=home,
+            dimms=dimms,
+            dimms_per_channel=dimms_per_channel,
         )
     except ValueError as error:
         raise InputError.from_native(error) from None

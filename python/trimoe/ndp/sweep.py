@@ -84,7 +84,8 @@ def sweep_expert(
     """
 
     def row(tflops: float, ranks: int, link_gbps: float | None, tokens: int) -> SweepRow:
-        core = {"spec": spec, "dtype": dtype, "ranks": ranks, "tflops": tflops, "buffer_kib": buffer_kib}
+        core: dict[str, Any] = {"spec": spec, "dtype": dtype, "buffer_kib": buffer_kib}
+        core |= {"ranks": ranks, "tflops": tflops}
         found = (
             expert_time(hidden, inter, tokens, **core)
             if link_gbps is None
@@ -95,7 +96,7 @@ def sweep_expert(
         return SweepRow(tflops, ranks, link_gbps, tokens, found.passes, found.total_ns, found.closed_form_ns)
 
     cores = list(itertools.product(TFLOPS, RANKS))
-    move = {"spec": spec, "dtype": dtype, "ranks": max(RANKS), "dimms": dimms}
+    move: dict[str, Any] = {"spec": spec, "dtype": dtype, "ranks": max(RANKS), "dimms": dimms}
     return ExpertSweep(
         localized=tuple(row(*core, None, tokens) for core in cores for tokens in TOKENS),
         striped=tuple(row(*core, link, tokens) for core in cores for link in LINK_GBPS for tokens in TOKENS),

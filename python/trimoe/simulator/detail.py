@@ -7,7 +7,6 @@ from trimoe.cost import Clock, CostModel, Task
 from trimoe.domains import GPU, SPLIT, STRIPED
 from trimoe.placement import LayerPlan, Residency
 from trimoe.policies import Loads
-from trimoe.policies.base.layer_tasks import as_parts
 
 __all__ = ["layer_detail"]
 
@@ -37,7 +36,7 @@ def layer_detail(
     fetched: dict[int, int] = {}
     for one in plan.fetch:
         fetched[one] = len(tasks)
-        tasks.append(Task(f"fetch {one}", as_parts(loads.fetch(int(state.layout[one])))))
+        tasks.append(Task(f"fetch {one}", loads.fetch(int(state.layout[one]))))
     on_gpu = plan.on(GPU)
     order = [one for one in on_gpu if one not in fetched]
     order += sorted((one for one in on_gpu if one in fetched), key=fetched.__getitem__)
@@ -47,7 +46,7 @@ def layer_detail(
         layout = STRIPED if domain in (GPU, SPLIT) else int(state.layout[one])
         after = (fetched[one],) if wait_for_weights and one in fetched and domain == GPU else ()
         name = f"expert {one}, {tokens} token" + "s" * (tokens > 1)
-        tasks.append(Task(name, as_parts(loads.expert(domain, tokens, layout)), after))
+        tasks.append(Task(name, loads.expert(domain, tokens, layout), after))
     clock = Clock(len(cost.resources))
     clock.extend(tasks)
     clock.run()

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from trimoe.arrays import Bools, Numbers
 from trimoe.trace.routing import Trace
 
 __all__ = ["LagStats", "drift_of", "hot_sets", "popularity_moments", "predict", "request_reuse"]
 
-Counts = npt.NDArray[Any]
-Masks = npt.NDArray[np.bool_]
 LAGS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -33,7 +31,7 @@ class LagStats:
     popularity_correlation: float | None
 
 
-def hot_sets(scores: Counts, hot: int, seed: int = 0) -> Masks:
+def hot_sets(scores: Numbers, hot: int, seed: int = 0) -> Bools:
     """The `hot` largest along the last axis, as a mask; among equals, chance decides."""
     noise = np.random.default_rng(seed).random(scores.shape)
     order = np.lexsort((noise, scores), axis=-1)
@@ -93,13 +91,13 @@ def popularity_moments(trace: Trace, lags: Sequence[int], window: int = 1) -> di
     }
 
 
-def _different(first: Counts, second: Counts) -> float:
+def _different(first: Numbers, second: Numbers) -> float:
     """Products of the sums over requests [W, R, ...], without those of a request with itself."""
     product = np.vdot(first.sum(1, dtype=float), second.sum(1, dtype=float))
     return float(product) - float(np.einsum("wre,wre->", first, second))
 
 
-def predict(counts: Counts, hot: int, alpha: float) -> dict[str, Any]:
+def predict(counts: Numbers, hot: int, alpha: float) -> dict[str, Any]:
     """How much of the next step's hot set [S, L, E] simple predictors find, after a warm-up of a few steps.
 
     ema: the largest of an exponential moving average; last: the hot set of the step before; mean: the largest

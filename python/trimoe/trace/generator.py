@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trimoe.arrays import Singles
 from trimoe.errors import InputError, nearest
 from trimoe.human import human_number
 from trimoe.trace.popularity import MAX_SKEW, SHAPES, logits
@@ -17,7 +18,6 @@ from trimoe.trace.routing import MAX_EXPERTS, Trace, TraceMeta
 
 __all__ = ["GeneratorSpec", "generate_trace", "popularity_scale"]
 
-Floats = npt.NDArray[np.float32]
 _CHUNK_TOKENS = 4096  # the caches of a core hold what is in work
 _MAX_CHOICES = 2**31
 
@@ -80,7 +80,7 @@ def generate_trace(
     ids = np.empty((spec.layers, tokens, spec.topk), np.int16)
     weights = np.empty(ids.shape, np.float32)
     begins = range(0, tokens, _CHUNK_TOKENS)
-    draws: list[Floats] = [np.empty((0, 0), np.float32)] * len(begins)
+    draws: list[Singles] = [np.empty((0, 0), np.float32)] * len(begins)
     for layer in range(spec.layers):
         for index, begin in enumerate(begins):
             part = slice(begin, min(begin + _CHUNK_TOKENS, tokens))
@@ -101,7 +101,7 @@ def generate_trace(
     return Trace(meta, ids, weights, step, request)
 
 
-def popularity_scale(spec: GeneratorSpec) -> Floats:
+def popularity_scale(spec: GeneratorSpec) -> Singles:
     """exp(-z) of every expert, [L, S, E], as in the spec's trace, up to a factor for each layer and step."""
     return _popularity_of(
         spec, np.random.default_rng([spec.model_seed, 1]), np.random.default_rng([spec.seed, 2])
@@ -110,7 +110,7 @@ def popularity_scale(spec: GeneratorSpec) -> Floats:
 
 def _popularity_of(
     spec: GeneratorSpec, of_model: np.random.Generator, of_requests: np.random.Generator
-) -> Floats:
+) -> Singles:
     """exp(-z), [L, S, E]: what divides the popularity of an expert at a step."""
     shape = (spec.layers, spec.experts)
     static, moving = of_model.standard_normal(shape), of_requests.standard_normal(shape)
@@ -126,7 +126,9 @@ def _popularity_of(
     return result
 
 
-def _draws(before: Floats, tokens: int, layer: int, spec: GeneratorSpec, rng: np.random.Generator) -> Floats:
+def _draws(
+    before: Singles, tokens: int, layer: int, spec: GeneratorSpec, rng: np.random.Generator
+) -> Singles:
     """Exponential variables [T, E]; each is that of the layer before with the probability `correlation`."""
     if layer and spec.correlation == 1:
         return before
@@ -137,7 +139,7 @@ def _draws(before: Floats, tokens: int, layer: int, spec: GeneratorSpec, rng: np
     return fresh
 
 
-def _choose(draws: Floats, scale: Floats, topk: int) -> tuple[npt.NDArray[Any], Floats]:
+def _choose(draws: Singles, scale: Singles, topk: int) -> tuple[npt.NDArray[Any], Singles]:
     """Slots [T, K], likeliest first, and their weights.
 
     The largest z + g are the smallest exp(-z) * draw, as -log(draw) has Gumbel's distribution; a router's

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trimoe.arrays import Floats
 from trimoe.trace.routing import Trace
 
 __all__ = ["layer_links"]
 
-Floats = npt.NDArray[Any]
 _ROOM_TOKENS = 64
 # No model has as many; sums are [E, E], and what a file claims must not fill the memory.
 _MOST_EXPERTS = 4096
@@ -72,7 +72,8 @@ class _Part:
         pairs = self.ids[:, :, None] * self.experts + after.ids[:, None, :]
         known = (self.ids >= 0)[:, :, None] & (after.ids >= 0)[:, None, :]
         weights = np.broadcast_to(weight[:, :, None], pairs.shape)[known]
-        return np.bincount(pairs[known], weights, self.experts**2).reshape(self.experts, self.experts)
+        sums = np.bincount(pairs[known], weights, self.experts**2).reshape(self.experts, self.experts)
+        return np.asarray(sums, np.float64)
 
     def excess(self, after: _Part) -> Floats:
         """[E, E]: tokens that take both beyond what chance gives.

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trimoe.arrays import Numbers
 from trimoe.errors import InputError
 from trimoe.human import human_number
 
 __all__ = ["ClassRule", "class_mix", "gini", "skew_of"]
 
-Counts = npt.NDArray[Any]
 TOP_PCT = (1, 5, 10, 20, 50)
 
 
@@ -35,14 +35,14 @@ class ClassRule:
                 hint="0.5 and 4",
             )
 
-    def classes(self, counts: Counts) -> npt.NDArray[np.int8]:
+    def classes(self, counts: Numbers) -> npt.NDArray[np.int8]:
         """0 cold, 1 warm, 2 hot, for counts [..., E]."""
         mean = counts.mean(-1, keepdims=True)
         cold = counts <= self.cold_below * mean
         return np.where(cold, 0, np.where(counts >= self.hot_above * mean, 2, 1)).astype(np.int8)
 
 
-def skew_of(counts: Counts) -> dict[str, Any]:
+def skew_of(counts: Numbers) -> dict[str, Any]:
     """Of counts [..., E], averaged over all but the experts: dispersion, and shares of the busiest x %."""
     experts = counts.shape[-1]
     busiest_first = -np.sort(-counts, axis=-1)
@@ -61,7 +61,7 @@ def skew_of(counts: Counts) -> dict[str, Any]:
     }
 
 
-def gini(counts: Counts) -> npt.NDArray[np.float64]:
+def gini(counts: Numbers) -> npt.NDArray[np.float64]:
     """Gini coefficient over the last axis: 0 where all are equal, 1 - 1/E where one has all."""
     experts = counts.shape[-1]
     ranks = 2 * np.arange(1, experts + 1) - experts - 1
@@ -69,7 +69,7 @@ def gini(counts: Counts) -> npt.NDArray[np.float64]:
     return np.asarray((np.sort(counts, axis=-1) * ranks).sum(-1) / (experts * total))
 
 
-def class_mix(counts: Counts, rule: ClassRule) -> dict[str, Any]:
+def class_mix(counts: Numbers, rule: ClassRule) -> dict[str, Any]:
     """Of counts [S, L, E]: the classes' shares of experts and tokens, and how often experts change class."""
     classes = rule.classes(counts)
     total = max(int(counts.sum()), 1)

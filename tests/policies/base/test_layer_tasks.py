@@ -10,7 +10,7 @@ import pytest
 
 from support import simple_machine as simple
 from trimoe.checkpoint.model_shape import load_model_shape
-from trimoe.cost import CostModel, Task, schedule
+from trimoe.cost import NOTHING, CostModel, Task, schedule
 from trimoe.hardware.profile import load_profile
 from trimoe.policies import Deployment
 from trimoe.policies.base.layer_tasks import LayerTasks
@@ -122,10 +122,12 @@ def test_many_micro_batches_are_put_together() -> None:
 def test_what_is_known_ahead_is_copied_ahead() -> None:
     """Weights once, keys and values for every micro-batch: they wait for `ahead` alone."""
     deployment = Deployment(8, 4, kv_on_gpu=0.25, dense_on_gpu=0.5)
-    before = Task("before", ((4, 50.0),))  # a resource that attention does not use
+    link_ns = np.zeros(len(simple.cost().resources))
+    link_ns[simple.cost().resources.link] = 50.0  # which attention does not use
+    before = Task("before", link_ns)
     found = [before, *tasks_of(deployment).attention(CONTEXT, moe=True, first=1, after=(0,))]
     early = [before, *tasks_of(deployment).attention(CONTEXT, moe=True, first=2, after=(0,), ahead=(1,))]
-    early.insert(1, Task("nothing", ()))
+    early.insert(1, Task("nothing", NOTHING))
     names = [one.name for one in found if one.after == (0,)]
     assert names == ["dense weights", "qkv", "kv", "qkv", "kv"]
     assert [one.name for one in early if one.after == (1,)] == ["dense weights", "kv", "kv"]
@@ -221,4 +223,5 @@ def test_latent_attention_sends_latents_queries() -> None:
     copied = tasks.copied_bytes(100, moe=True)
     assert copied == {"d2h": 2 * 4 * (128 * 576 + 576), "h2d": 2 * 4 * 128 * 512}
     [there] = [one for one in tasks.attention(100, moe=True, first=0) if one.name == "attention"]
-    assert {model.resources.names[one] for one, _ in there.parts} == {f"dimm{index}" for index in range(16)}
+    occupied = {model.resources.names[one] for one in np.flatnonzero(there.load)}
+    assert occupied == {f"dimm{index}" for index in range(16)}

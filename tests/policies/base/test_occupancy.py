@@ -57,12 +57,12 @@ def tasks_of(model: CostModel, plan: LayerPlan, counts: np.ndarray, state: Resid
     for one in plan.order:
         domain, tokens, layout = int(plan.domain[one]), int(counts[one]), int(state.layout[one])
         if domain == SPLIT:
-            parts = model.split_parts(tokens)
+            load = model.expert_load(SPLIT, tokens)
         elif domain == GPU:
-            parts = model.expert_parts(GPU, tokens, layout, resident=one not in plan.fetch)
+            load = model.expert_load(GPU, tokens, layout, resident=one not in plan.fetch)
         else:
-            parts = model.expert_parts(domain, tokens, layout)
-        tasks.append(Task(str(one), parts))
+            load = model.expert_load(domain, tokens, layout)
+        tasks.append(Task(str(one), load))
     return tasks
 
 
@@ -126,5 +126,5 @@ def test_deferred_tokens_are_the_next_layer_s() -> None:
 def test_moves_are_fetches_and_relayouts() -> None:
     model = cost()
     loads, state = Loads(model), Residency(128, layout=3)
-    assert loads.of_move(Prefetch(0, 7), state) == model.fetch_parts(3)
-    assert loads.of_move(Relayout(0, 7, STRIPED), state) == model.move_parts(3, STRIPED)
+    assert loads.of_move(Prefetch(0, 7), state) is model.fetch_load(3)
+    assert loads.of_move(Relayout(0, 7, STRIPED), state) is model.move_load(3, STRIPED)

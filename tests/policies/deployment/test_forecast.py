@@ -64,7 +64,7 @@ def test_a_streamed_layer_takes_as_long_as_its_copies() -> None:
     forecast = Forecast(cost, WORK, "decode")
     deployment = Deployment(64, 64, stream_ahead=True, expert_slots=4)
     found = forecast.layer(deployment, streamed)
-    fetch_ns = max(ns for _, ns in cost.fetch_parts())
+    fetch_ns = cost.fetch_ns()
     assert found.ns == pytest.approx(60 * fetch_ns, rel=0.01)
     waiting = forecast.layer(dataclasses.replace(deployment, stream_ahead=False), streamed)
     assert waiting.ns > found.ns  # by attention
@@ -102,15 +102,13 @@ def test_gpu_and_cpu_share_attention() -> None:
         assert gpu[res.h2d] > both[res.h2d] if share > 0.3 else True
     ops = LayerTasks(cost, Deployment(64, 64), 1).ops(120, moe=True)
     whole = rows(attention_on_cpu=1.0)
-    values = max(ns for _, ns in cost.transfer_parts("h2d", 2 * 64 * 4096))
+    values = cost.transfer_load("h2d", 2 * 64 * 4096).max()
     assert whole[res.h2d] == pytest.approx(values)
-    new_kv, queries = (
-        max(ns for _, ns in cost.transfer_parts("d2h", one)) for one in (ops.new_kv_bytes, 2 * 64 * 4096)
-    )
+    new_kv, queries = (cost.transfer_load("d2h", one).max() for one in (ops.new_kv_bytes, 2 * 64 * 4096))
     assert whole[res.d2h] == pytest.approx(new_kv + queries)
     quarter = rows(attention_on_cpu=0.25)
-    kv = max(ns for _, ns in cost.transfer_parts("h2d", 0.75 * ops.attention.kv_bytes))
-    part = max(ns for _, ns in cost.transfer_parts("h2d", 0.25 * 2 * 64 * 4096))
+    kv = cost.transfer_load("h2d", 0.75 * ops.attention.kv_bytes).max()
+    part = cost.transfer_load("h2d", 0.25 * 2 * 64 * 4096).max()
     assert quarter[res.h2d] == pytest.approx(kv + part)
 
 

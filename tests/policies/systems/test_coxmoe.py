@@ -78,7 +78,7 @@ def _scheduled_ns(
 
 def _makespan(tasks: list[Task], cost: CostModel, timing: Timing) -> float:
     if not timing.contention:
-        tasks = [replace(one, parts=tuple(part for part in one.parts if part[0] < 5)) for one in tasks]
+        return schedule([replace(one, load=one.load[:5]) for one in tasks], 5).makespan_ns
     return schedule(tasks, len(cost.resources)).makespan_ns
 
 
@@ -118,7 +118,7 @@ def _every_choice(
     each = work.input if phase == "prefill" else 1
     context = work.input if phase == "prefill" else work.input + work.output // 2
     head = head_op(cost.shape, work.batch)
-    head_ns = max(ns for _, ns in cost.dense_parts(GPU, head.flops, head.weight_bytes))
+    head_ns = cost.dense_load(GPU, head.flops, head.weight_bytes).max()
     layers = cost.shape.moe
     for base in space.deployments(work.batch):
         before = attention_ns(cost, base, each, context, timing, moe=True)

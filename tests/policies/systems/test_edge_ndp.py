@@ -90,7 +90,7 @@ def test_the_prompts_decide_who_is_prefetched() -> None:
     for layer, counts in enumerate(prompts):
         assert not policy.background(step_of(states, layer, counts, phase="prefill"))
     decode = random_counts(rng, policy.cost, 32)
-    fetch_ns = max(ns for _, ns in policy.cost.fetch_parts())
+    fetch_ns = policy.cost.fetch_ns()
     policy._idle.saved_ns = 0.0
     actions = list(policy.background(step_of(states, 0, decode, idle_ns=2.1 * fetch_ns)))
     assert actions and all(isinstance(one, Prefetch) and one.layer == 1 for one in actions)

@@ -175,7 +175,7 @@ def test_what_moves_has_time_and_is_switched_on(settings: dict[str, str], copies
     counts[np.nonzero(~states[0].resident)[0][:4]] = 30
     for step in range(8):  # all others cool down meanwhile
         assert background(policy, states, counts, step, 0.0) == []
-    fetch_ns = max(ns for _, ns in policy.cost.fetch_parts(0))
+    fetch_ns = policy.cost.fetch_ns(0)
     actions = background(policy, states, counts, 8, copies * fetch_ns)
     assert len(actions) == moved and len({one.expert for one in actions}) == moved
 

@@ -66,10 +66,21 @@ def expert(
     """
     from trimoe.ndp import expert_time
 
-    core = {"ranks": ranks, "tflops": tflops, "buffer_kib": buffer_kib}
-    lies = {"layout": layout, "dimms": dimms, "link_gbps": link_gbps}
-    shared = {"mode": mode, "host_gbps": host_gbps}
-    found = expert_time(hidden, inter, tokens, spec=spec, dtype=weights, **core, **lies, **shared)
+    found = expert_time(
+        hidden,
+        inter,
+        tokens,
+        spec=spec,
+        dtype=weights,
+        ranks=ranks,
+        tflops=tflops,
+        buffer_kib=buffer_kib,
+        layout=layout,
+        dimms=dimms,
+        link_gbps=link_gbps,
+        mode=mode,
+        host_gbps=host_gbps,
+    )
     if json_output:
         print_json(found.as_dict())
         return

@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from trimoe.arrays import Numbers, Singles
 from trimoe.errors import InputError
 from trimoe.human import human_number
 
 __all__ = ["DecisionAccuracy", "EmaPredictor"]
-
-Floats = npt.NDArray[np.float32]
-Counts = npt.NDArray[Any]
 
 
 class EmaPredictor:
@@ -42,20 +40,20 @@ class EmaPredictor:
                 hint="alpha 0.3, as in TriMoE",
             )
         self.alpha = alpha
-        self.expected: Floats = np.zeros((layers, experts), np.float32)
+        self.expected: Singles = np.zeros((layers, experts), np.float32)
 
     @property
     def state_bytes(self) -> int:
         """What the averages take."""
         return self.expected.nbytes
 
-    def seed(self, expected: Counts) -> None:
+    def seed(self, expected: Numbers) -> None:
         """Begin with counts [layers, experts] that are expected from elsewhere, a calibration for example."""
         self.expected[...] = expected
 
-    def update(self, layer: int, counts: Counts) -> Floats:
+    def update(self, layer: int, counts: Numbers) -> Singles:
         """Take in the counts [experts] of a layer's step; its new averages."""
-        row: Floats = self.expected[layer]
+        row: Singles = self.expected[layer]
         row += np.float32(self.alpha) * (counts - row)
         return row
 
@@ -84,7 +82,7 @@ class DecisionAccuracy:
         self.decided += 1
         self._bets.setdefault(layer, []).append((expert, threshold, above, rival))
 
-    def settle(self, layer: int, counts: Counts) -> None:
+    def settle(self, layer: int, counts: Numbers) -> None:
         """The next counts [experts] of a layer are known."""
         for expert, threshold, above, rival in self._bets.pop(layer, ()):
             limit = counts[rival] if rival >= 0 else threshold

@@ -9,14 +9,13 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from trimoe.arrays import Floats
-from trimoe.cost import CostModel, Task
+from trimoe.cost import NOTHING, CostModel, Task
 from trimoe.cost.layer_ops import ELEMENT_BYTES, LayerOps, Op, head_op, hidden_bytes, layer_ops
-from trimoe.cost.model import Parts
 from trimoe.domains import CPU, GPU
 from trimoe.policies.base.deployment import Deployment
 from trimoe.policies.base.occupancy import PlanLoad
 
-__all__ = ["LayerTasks", "as_parts"]
+__all__ = ["LayerTasks"]
 
 # More micro-batches than this overlap as well as this many, each of several.
 _MOST_GROUPS = 8
@@ -28,7 +27,7 @@ class _Stage(NamedTuple):
     """What one micro-batch occupies; known: before the layer begins; a copy's direction and bytes."""
 
     name: str
-    parts: Parts
+    load: Floats
     known: bool = False
     direction: str = ""
     n_bytes: float = 0.0
@@ -58,8 +57,8 @@ class LayerTasks:
         weights, stages = self._layer(context, moe)
         groups, times = self._groups()
         known = [one for one in stages if one.known]
-        tasks = [Task(one.name, one.parts, after) for one in weights]
-        return tasks + [Task(one.name, _times(one.parts, times), after) for one in known * groups]
+        tasks = [Task(one.name, one.load, after) for one in weights]
+        return tasks + [Task(one.name, one.load * times, after) for one in known * groups]
 
     def attention(
         self,
@@ -80,28 +79,28 @@ class LayerTasks:
         groups, times = self._groups()
         tasks, ends = list[Task](), list[int]()
 
-        def copy(name: str, parts: Parts) -> int:
+        def copy(name: str, load: Floats) -> int:
             nonlocal copied
             if copied is not None:
                 copied += 1
                 return copied - 1
-            tasks.append(Task(name, parts, ahead or after))
+            tasks.append(Task(name, load, ahead or after))
             return first + len(tasks) - 1
 
-        ends += [copy(one.name, one.parts) for one in weights]
+        ends += [copy(one.name, one.load) for one in weights]
         last = after
         for _ in range(groups):
             before, loads = last, list[int]()
             for one in stages:
-                parts = _times(one.parts, times)
+                load = one.load * times
                 if one.known:  # no stage waits for it but the one that uses it
-                    loads.append(copy(one.name, parts))
+                    loads.append(copy(one.name, load))
                     continue
-                tasks.append(Task(one.name, parts, (*before, *loads)))
+                tasks.append(Task(one.name, load, (*before, *loads)))
                 before, loads = (first + len(tasks) - 1,), []
             ends += before
             last = after if self.deployment.pipelined else before
-        return [*tasks, Task("attention end", (), tuple(ends))]
+        return [*tasks, Task("attention end", NOTHING, tuple(ends))]
 
     def experts(
         self, load: PlanLoad, *, first: int, after: tuple[int, ...], fetched: bool = False
@@ -109,28 +108,28 @@ class LayerTasks:
         """The routed experts of the whole batch. fetched: their copies to the GPU are another task's work."""
         tasks, ends = list[Task](), list[int]()
 
-        def put(name: str, parts: Parts, after: tuple[int, ...], priority: int = 0) -> tuple[int, ...]:
-            tasks.append(Task(name, parts, after, priority))
+        def put(name: str, load: Floats, after: tuple[int, ...], priority: int = 0) -> tuple[int, ...]:
+            tasks.append(Task(name, load, after, priority))
             return (first + len(tasks) - 1,)
 
         if not fetched and load.fetch.any():
-            ends += put("fetch", as_parts(load.fetch), after)
+            ends += put("fetch", load.fetch, after)
         far, near = (load.host, load.gpu) if self.deployment.out == "gpu" else (load.gpu, load.host)
         if near.any():
-            ends += put("experts", as_parts(near), after)
+            ends += put("experts", near, after)
         if far.any():  # hidden states go there and come back
             there, back = ("d2h", "h2d") if self.deployment.out == "gpu" else ("h2d", "d2h")
             # Before the weights: this copy is small, and others wait for it.
             sent = put("tokens", self._copy(there, self._hidden_bytes), after, priority=-1)
-            computed = put("experts there", as_parts(far), sent)
+            computed = put("experts there", far, sent)
             ends += put("results", self._copy(back, self._hidden_bytes), computed)
-        return [*tasks, Task("layer end", (), tuple(ends) or after)]
+        return [*tasks, Task("layer end", NOTHING, tuple(ends) or after)]
 
     def deferred(self, load: PlanLoad, *, first: int, after: tuple[int, ...]) -> list[Task]:
         """What a layer left for the next one to add, and its way to where that adds it."""
         if not load.deferred.any():
             return []
-        tasks = [Task("deferred", as_parts(load.deferred), after)]
+        tasks = [Task("deferred", load.deferred, after)]
         if self.deployment.out == "gpu":
             tasks.append(Task("deferred results", self._copy("h2d", self._hidden_bytes), (first,)))
         return tasks
@@ -149,7 +148,7 @@ class LayerTasks:
         if deployment.out != "gpu":
             hidden = hidden_bytes(self.cost.shape, deployment.batch)
             copies.append(_Stage("hidden", self._copy("h2d", hidden), False, "h2d", hidden))
-        tasks = [Task(one.name, one.parts, (ahead or after) if one.known else after) for one in copies]
+        tasks = [Task(one.name, one.load, (ahead or after) if one.known else after) for one in copies]
         waits = (*after, *range(first, first + len(tasks)))
         return [*tasks, Task("head", self._dense("gpu", op), waits)], _bytes_of(copies)
 
@@ -183,7 +182,7 @@ class LayerTasks:
         """The copy of weights, once for all, and the stages of one micro-batch; remembered."""
         key = (context, moe)
         if key not in self._layers:
-            stages = tuple(one for one in self._one_micro_batch(context, moe) if one.parts)
+            stages = tuple(one for one in self._one_micro_batch(context, moe) if one.load.any())
             self._layers[key] = tuple(self._weights(moe)), stages
         return self._layers[key]
 
@@ -239,20 +238,20 @@ class LayerTasks:
             return []
         return [_Stage("dense weights", self._copy("h2d", n_bytes), True, "h2d", n_bytes)]
 
-    def _dense(self, where: str, op: Op) -> Parts:
+    def _dense(self, where: str, op: Op) -> Floats:
         n_bytes = op.weight_bytes + op.kv_bytes
         if where == "ndp":
-            return self.cost.near_parts(op.flops, n_bytes)
-        return self.cost.dense_parts(_DOMAIN[where], op.flops, n_bytes)
+            return self.cost.near_load(op.flops, n_bytes)
+        return self.cost.dense_load(_DOMAIN[where], op.flops, n_bytes)
 
-    def _shared(self, op: Op, share: float) -> Parts:
+    def _shared(self, op: Op, share: float) -> Floats:
         """Attention of the GPU's requests and of the CPU's, side by side."""
         here, there = (Op(part * op.flops, 0.0, part * op.kv_bytes) for part in (1 - share, share))
-        return (*self._dense("gpu", here), *self._dense("cpu", there))
+        return self._dense("gpu", here) + self._dense("cpu", there)
 
-    def _copy(self, direction: str, n_bytes: float) -> Parts:
+    def _copy(self, direction: str, n_bytes: float) -> Floats:
         """Nothing to copy on a machine without a GPU."""
-        return self.cost.transfer_parts(direction, n_bytes) if self.cost.profile.gpu else ()
+        return self.cost.transfer_load(direction, n_bytes) if self.cost.profile.gpu else NOTHING
 
 
 def _bytes_of(stages: Iterable[_Stage]) -> dict[str, float]:
@@ -261,12 +260,3 @@ def _bytes_of(stages: Iterable[_Stage]) -> dict[str, float]:
         if one.direction:
             found[one.direction] += one.n_bytes
     return found
-
-
-def _times(parts: Parts, times: float) -> Parts:
-    return tuple((resource, ns * times) for resource, ns in parts)
-
-
-def as_parts(row: Floats) -> Parts:
-    """A row [resources] of nanoseconds as parts of a task."""
-    return tuple((index, ns) for index, ns in enumerate(row.tolist()) if ns)

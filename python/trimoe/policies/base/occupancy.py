@@ -1,4 +1,4 @@
-"""What plans occupy: nanoseconds by resource, remembered as rows.
+"""What plans occupy: sums of the loads that the cost model has of their experts.
 
 All experts of a layer may start at once and each part queues on its own, so the time that a layer's experts
 take is the largest sum over the resources: `makespan_ns` is exactly what `trimoe.cost.schedule` would say.
@@ -12,7 +12,6 @@ import numpy as np
 
 from trimoe.arrays import Floats, Ints
 from trimoe.cost import CostModel
-from trimoe.cost.model import Parts
 from trimoe.domains import CPU, GPU, SPLIT, STRIPED
 from trimoe.placement import LayerPlan, Move, Prefetch, Residency
 
@@ -21,7 +20,7 @@ __all__ = ["Loads", "PlanLoad"]
 
 @dataclass(frozen=True, eq=False)
 class PlanLoad:
-    """[resources] nanoseconds: of fetching to the GPU, computing there, and computing elsewhere.
+    """Loads, [resources] nanoseconds: of fetching to the GPU, computing there, and computing elsewhere.
 
     deferred: what the next layer has to wait for; not in `total`.
     """
@@ -44,73 +43,50 @@ class PlanLoad:
 
 
 class Loads:
-    """Rows [resources] of experts on domains, for one cost model.
+    """What experts and plans occupy where tokens come in some batches; weights are fetched once for all.
 
     Args:
         cost: of the model on the machine.
-        batches: that an expert's tokens are computed in; weights are fetched once for all.
+        batches: that an expert's tokens are computed in.
     """
 
     def __init__(self, cost: CostModel, batches: int = 1) -> None:
         self.cost, self.batches = cost, batches
-        self._rows: dict[tuple[int, int, int], Floats] = {}
-        self._fetch: dict[int, Floats] = {}
 
     def expert(self, domain: int, tokens: int, layout: int) -> Floats:
         """An expert on a domain; on the GPU without the fetch."""
-        key = (domain, tokens, layout)
-        row = self._rows.get(key)
-        if row is None:
-            each = -(-tokens // self.batches)
-            if domain == SPLIT:
-                parts = self.cost.split_parts(each)
-            else:
-                parts = self.cost.expert_parts(domain, each, layout, resident=domain == GPU)
-            row = self._rows[key] = self.row(parts) * min(self.batches, tokens)
-        return row
+        return self.cost.expert_load(domain, tokens, layout, resident=True, batches=self.batches)
+
+    def brought(self, domain: int, tokens: int, layout: int) -> Floats:
+        """An expert on the CPU or a DIMM, or on the GPU with its fetch."""
+        return self.cost.expert_load(domain, tokens, layout, batches=self.batches)
 
     def fetch(self, layout: int) -> Floats:
         """The copy of an expert to the GPU."""
-        row = self._fetch.get(layout)
-        if row is None:
-            row = self._fetch[layout] = self.row(self.cost.fetch_parts(layout))
-        return row
-
-    def brought(self, domain: int, tokens: int, layout: int) -> Floats:
-        """An expert on the CPU, or on the GPU with its fetch."""
-        if domain != GPU:
-            return self.expert(domain, tokens, layout)
-        return self.expert(GPU, tokens, STRIPED) + self.fetch(layout)
+        return self.cost.fetch_load(layout)
 
     def of_plan(self, plan: LayerPlan, counts: Ints, state: Residency) -> PlanLoad:
         """The whole layer."""
-        n = len(self.cost.resources)
+        n, expert = len(self.cost.resources), self.expert
         fetch, gpu, host, deferred = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
         layouts, domains, tokens = state.layout.tolist(), plan.domain.tolist(), counts.tolist()
         for one in plan.fetch:
             fetch += self.fetch(layouts[one])
         for one, later in plan.deferred:
             tokens[one] -= later
-            deferred += self.expert(CPU, later, layouts[one])
+            deferred += expert(CPU, later, layouts[one])
         for one in plan.order:
             domain = domains[one]
-            row = self.expert(domain, tokens[one], STRIPED if domain in (GPU, SPLIT) else layouts[one])
+            load = expert(domain, tokens[one], STRIPED if domain in (GPU, SPLIT) else layouts[one])
             if domain == GPU:
-                gpu += row
+                gpu += load
             else:
-                host += row
+                host += load
         return PlanLoad(fetch, gpu, host, deferred)
 
-    def of_move(self, move: Move, state: Residency) -> Parts:
+    def of_move(self, move: Move, state: Residency) -> Floats:
         """Background work."""
         layout = int(state.layout[move.expert])
         if isinstance(move, Prefetch):
-            return self.cost.fetch_parts(layout)
-        return self.cost.move_parts(layout, move.target)
-
-    def row(self, parts: Parts) -> Floats:
-        """Parts as a row."""
-        row = np.zeros(len(self.cost.resources))
-        for resource, ns in parts:
-            row[resource] += ns
-        return row
+            return self.cost.fetch_load(layout)
+        return self.cost.move_load(layout, move.target)

@@ -1,4 +1,4 @@
-"""Small things that many policies need: a plan from lists, costs as plain numbers, homes of equal load."""
+"""Small things that many policies need: a plan from lists, homes of equal load."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import numpy.typing as npt
 
 from trimoe.arrays import Floats, Ints
 from trimoe.cost import CostModel
-from trimoe.domains import CPU, GPU, IDLE, STRIPED
+from trimoe.domains import CPU, GPU, IDLE
 from trimoe.placement import Keep, LayerPlan
 from trimoe.policies.base.occupancy import Loads
 
 __all__ = [
     "IdleTime",
-    "Times",
     "balanced_homes",
     "busiest_first",
     "gpu_or_cpu_domain",
@@ -23,31 +22,6 @@ __all__ = [
     "placed",
     "split_makespans",
 ]
-
-
-class Times:
-    """What experts take where nobody disturbs them, remembered as plain numbers (nanoseconds)."""
-
-    def __init__(self, cost: CostModel) -> None:
-        self.cost = cost
-        self._known: dict[tuple[int, int, int], float] = {}
-        self._fetch: dict[int, float] = {}
-
-    def run_ns(self, domain: int, tokens: int, layout: int = STRIPED) -> float:
-        """An expert on a domain; on the GPU without the fetch."""
-        key = (domain, tokens, layout)
-        found = self._known.get(key)
-        if found is None:
-            resident = domain == GPU
-            found = self._known[key] = self.cost.expert_ns(domain, tokens, layout, resident=resident)
-        return found
-
-    def fetch_ns(self, layout: int = STRIPED) -> float:
-        """The copy of an expert to the GPU."""
-        found = self._fetch.get(layout)
-        if found is None:
-            found = self._fetch[layout] = max(ns for _, ns in self.cost.fetch_parts(layout))
-        return found
 
 
 class IdleTime:

@@ -17,11 +17,11 @@ from trimoe.cost import CostModel
 from trimoe.placement import Keep, Move, Residency
 from trimoe.policies.base.deployment import Deployment
 from trimoe.policies.base.options import option
-from trimoe.policies.base.plan_builder import Times
 from trimoe.policies.base.policy import Policy
 from trimoe.policies.base.requirements import need
 from trimoe.policies.base.step import LayerStep
 from trimoe.policies.caches import CACHES, ExpertCache, HitCount
+from trimoe.policies.caches.scores import Used
 from trimoe.policies.deployment.single_batch import OnePassOptions
 
 __all__ = ["Caching", "CachingOptions", "cache_option"]
@@ -66,8 +66,7 @@ class Caching(Policy):
     def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(cost, settings)
         need(cost, self.name, gpu=True)
-        self.times = Times(cost)
-        self.fetch_ns = self.times.fetch_ns()
+        self.fetch_ns = cost.fetch_ns()
         self._asked: dict[int, Asked] = {}
         moe, options = cost.shape.moe, self.options
         self.cache = ExpertCache(
@@ -130,7 +129,7 @@ class Caching(Policy):
             self.cache.seen(step.layer, hits, len(active) - hits, asked.copies * self.cost.expert_bytes)
         self.cache.use(step.layer, self._used(step))
 
-    def _used(self, step: LayerStep) -> Ints | Floats:
+    def _used(self, step: LayerStep) -> Used:
         """What the cache learns from: scores, where it asks for them and they are known."""
         known = step.scores if self.wants_scores else None
         return step.counts if known is None else known

@@ -38,9 +38,10 @@ class Prefetching(Caching):
     def __init__(self, cost: CostModel, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(cost, settings)
         # What a copy occupies beside the way to the GPU, which `idle` pays for.
-        parts = [(resource, ns) for resource, ns in cost.fetch_parts() if resource != cost.resources.h2d]
-        self._shared = np.array([resource for resource, _ in parts])
-        self._reads_ns = np.array([ns for _, ns in parts])
+        reads = cost.fetch_load().copy()
+        reads[cost.resources.h2d] = 0.0
+        self._shared = np.flatnonzero(reads)
+        self._reads_ns = reads[self._shared]
 
     def report(self) -> dict[str, Any]:
         """What the cache knows, and what became of prefetching, in this phase."""
@@ -69,8 +70,8 @@ class Prefetching(Caching):
 
     def miss_ns(self, tokens: int) -> float:
         """What an expert takes longer that the GPU lacks: a fetch, or the CPU where that is faster."""
-        elsewhere = min(self.fetch_ns, self.times.run_ns(CPU, tokens))
-        return max(0.0, elsewhere - self.times.run_ns(GPU, tokens))
+        elsewhere = min(self.fetch_ns, self.cost.expert_ns(CPU, tokens))
+        return max(0.0, elsewhere - self.cost.expert_ns(GPU, tokens, resident=True))
 
     def learn(self, step: LayerStep) -> None:
         """What earlier prefetches saved or cost in the noted step, too."""

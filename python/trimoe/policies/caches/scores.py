@@ -11,12 +11,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from trimoe.arrays import Bools, Floats, Ints
+from trimoe.arrays import Bools, Floats, Ints, Singles
 from trimoe.errors import InputError, nearest
 
 __all__ = ["CACHES", "LayerCache", "make_layer_cache"]
 
-Used = Ints | Floats
+Used = Ints | Floats | Singles
 
 
 class LayerCache(ABC):
@@ -157,7 +157,7 @@ def make_layer_cache(
 
 def _share(used: Used) -> Floats:
     total = float(used.sum())
-    found: Floats = used / total if total > 0 else np.zeros(len(used))
+    found: Floats = np.divide(used, total, dtype=np.float64) if total > 0 else np.zeros(len(used))
     return found
 
 

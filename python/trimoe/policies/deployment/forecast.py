@@ -73,8 +73,8 @@ class Forecast:
                 continue
             else:
                 into = attention
-            for resource, ns in task.parts:
-                into[resource] += ns
+            if task.load.size:
+                into += task.load
         return LayerTime(float((attention + experts).max()), attention, experts)
 
     def _tasks(self, deployment: Deployment, load: PlanLoad) -> list[Task]:

@@ -22,7 +22,7 @@ from trimoe.placement import LayerPlan, Move, Prefetch, Residency
 from trimoe.policies.base.deployment import Deployment, Workload
 from trimoe.policies.base.occupancy import Loads
 from trimoe.policies.base.options import option
-from trimoe.policies.base.plan_builder import IdleTime, Times, gpu_or_cpu_domain, hits_and_misses, placed
+from trimoe.policies.base.plan_builder import IdleTime, gpu_or_cpu_domain, hits_and_misses, placed
 from trimoe.policies.base.policy import Policy, most_popular
 from trimoe.policies.base.requirements import need
 from trimoe.policies.base.step import LayerStep
@@ -51,7 +51,7 @@ class EdgeNdp(Policy):
         super().__init__(cost, settings)
         need(cost, self.name, ndp=True)
         self._loads, self._taker = Loads(cost), gpu_or_cpu_domain(cost)
-        self._fetch_ns = Times(cost).fetch_ns() if self._taker == GPU else 0.0
+        self._fetch_ns = cost.fetch_ns() if self._taker == GPU else 0.0
         self._idle = IdleTime(2 * self._fetch_ns)
         self._hot: dict[int, Floats] = {}  # activations that decide, by layer
         resources = cost.resources

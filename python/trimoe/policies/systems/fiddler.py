@@ -48,15 +48,15 @@ class Fiddler(Caching):
 
     def plan(self, step: LayerStep) -> LayerPlan:
         """Hits run where they are; of the others those are fetched that the objective says."""
-        times, counts, state = self.times, step.counts, step.residency
+        cost, counts, state = self.cost, step.counts, step.residency
         hits, missing = hits_and_misses(counts, state.resident)
         layouts, tokens = state.layout.tolist(), counts.tolist()
-        cpu_ns = [times.run_ns(CPU, tokens[one], layouts[one]) for one in missing]
-        gpu_ns = [max(times.fetch_ns(layouts[one]), times.run_ns(GPU, tokens[one])) for one in missing]
+        cpu_ns = [cost.expert_ns(CPU, tokens[one], layouts[one]) for one in missing]
+        gpu_ns = [cost.expert_ns(GPU, tokens[one], layouts[one]) for one in missing]
         if self.options.objective == "sum":
             fetched = [a for a, cpu, gpu in zip(missing, cpu_ns, gpu_ns, strict=True) if gpu < cpu]
         else:
-            before_ns = sum(times.run_ns(GPU, tokens[one]) for one in hits)
+            before_ns = sum(cost.expert_ns(GPU, tokens[one], resident=True) for one in hits)
             fetched = missing[: fetched_by_max(cpu_ns, gpu_ns, before_ns)]
         chosen = set(fetched)
         rest = [one for one in missing if one not in chosen]

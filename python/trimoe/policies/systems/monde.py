@@ -63,7 +63,7 @@ class MoNDE(Policy):
         self._loads, self._taker = Loads(cost), gpu_or_cpu_domain(cost)
         pcie = cost.profile.pcie
         self.away_gbps = pcie.h2d_gbps if pcie else cost.profile.memory.stream_gbps
-        self.memory_gbps = 1e9 / max(ns for _, ns in cost.near_parts(0.0, 1e9))
+        self.memory_gbps = 1e9 / float(cost.near_load(0.0, 1e9).max())
         self.alpha: dict[str, float] = {}  # by phase; tuned, unless it is given
 
     def deploy(self, work: Workload, phase: str) -> Deployment:

@@ -126,7 +126,7 @@ def test_idle_time_adds_up_but_not_for_ever() -> None:
     counts = drawn(9).astype(int)
     begun = [len(loop.step(counts, idle_ns=3e5)) for _ in range(30)]
     assert sum(begun) > 0 and max(begun) <= 2
-    link_ns = cost_of().move_parts(0, STRIPED)[0][1]
+    link_ns = cost_of().move_load(0, STRIPED)[cost_of().resources.link]
     assert sum(begun) * link_ns <= 60 * 3e5
     rested = Loop(trimoe(prefetch="off"), drawn(1))
     for _ in range(20):

@@ -58,6 +58,17 @@ def lacking(gpu: bool, ndp: bool) -> CostModel:
 SUBSETS = [one for one in itertools.product((True, False), repeat=3) if any(one)]
 
 
+# Resources that few know of: 0 computes as the GPU, 1 as the CPU and the link, 2 as the only DIMM.
+TINY: dict[str, Any] = {"resources": 3, "gpu": 0, "cpu": 1, "link": 1, "dimm": [2], "channel": [2]}
+NO_TIME: dict[str, float] = dict.fromkeys(
+    (
+        *("gpu_ns", "cpu_striped_ns", "cpu_localized_ns", "dimm_ns", "channel_ns"),
+        *("striped_dimm_ns", "striped_channel_ns", "link_ns", "other_dimm_ns"),
+    ),
+    0.0,
+)
+
+
 def planner_for(cost: CostModel, counts: Any, **changes: Any) -> Planner:
     planner = make_planner(cost, **{**SETTINGS, **changes})
     teach(planner, cost, np.asarray(counts))
@@ -296,24 +307,39 @@ def test_bad_input_is_one_line(counts: Any, resident: Any, layout: Any, complain
 
 
 def test_of_equals_the_first_domain_gets_an_expert_that_takes_nothing() -> None:
-    planner = Planner(3, 0, 1, 1, [2], [2], **SETTINGS)
-    planner.set_tokens(1, (0.0,) * 9)
+    planner = Planner(**TINY, **SETTINGS)
+    planner.set_tokens(1, **NO_TIME)
     found = planner.decide(np.ones(2, int), np.zeros(2, bool), np.zeros(2, np.int16))
     assert found is not None and found[0].tolist() == [GPU] * 2 and planner.makespan_ns == 0
 
 
 def test_bad_tables_are_refused() -> None:
-    rest = {name: value for name, value in SETTINGS.items()}
     with pytest.raises(ValueError, match="resources"):
-        Planner(3, 0, 7, 1, [2], [2], **rest)
+        Planner(**TINY | {"cpu": 7}, **SETTINGS)
     with pytest.raises(ValueError, match="channel"):
-        Planner(3, 0, 1, 1, [2], [], **rest)
+        Planner(**TINY | {"channel": []}, **SETTINGS)
     with pytest.raises(ValueError, match="at least one DIMM"):
-        Planner(3, 0, 1, 1, [], [], **rest)
-    planner = Planner(3, 0, 1, 1, [2], [2], **rest)
+        Planner(**TINY | {"dimm": [], "channel": []}, **SETTINGS)
+    planner = Planner(**TINY, **SETTINGS)
     with pytest.raises(ValueError, match="tokens"):
-        planner.set_tokens(0, (1.0,) * 9)
+        planner.set_tokens(0, **NO_TIME)
     with pytest.raises(ValueError, match="resource"):
-        planner.set_base(0, 0, np.zeros(2))
+        planner.set_base(CPU, 0, np.zeros(2))
     with pytest.raises(ValueError, match="DIMM"):
-        planner.set_base(0, 1, np.zeros(3))
+        planner.set_base(CPU, 1, np.zeros(3))
+    with pytest.raises(ValueError, match="the CPU"):
+        planner.set_base(FIRST_DIMM, 0, np.zeros(3))
+    with pytest.raises(TypeError):  # nine times in a row could be swapped, and nobody would know
+        planner.set_tokens(1, *NO_TIME.values())  # type: ignore[misc]
+
+
+def test_base_loads_go_to_the_domain_that_they_are_named_for() -> None:
+    planner = Planner(**TINY, **SETTINGS)
+    planner.set_tokens(1, **NO_TIME)
+    one = (np.ones(1, int), np.zeros(1, bool), np.full(1, STRIPED, np.int16))
+    planner.set_base(GPU, STRIPED, np.array([5.0, 0, 0]))
+    found = planner.decide(*one)
+    assert found is not None and found[0].tolist() == [CPU]
+    planner.set_base(CPU, STRIPED, np.array([0, 9.0, 0]))
+    found = planner.decide(*one)
+    assert found is not None and found[0].tolist() == [GPU] and planner.makespan_ns == 5

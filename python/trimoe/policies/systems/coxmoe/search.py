@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from trimoe.arrays import Floats, Ints
-from trimoe.cost import CostModel
+from trimoe.cost import NOTHING, CostModel
 from trimoe.cost.layer_ops import head_op
 from trimoe.domains import GPU
 from trimoe.errors import InputError
@@ -166,8 +166,8 @@ class _Step:
         self.tokens_each, self._context = when.new_tokens, when.context
         head = head_op(cost.shape, work.batch)
         gpu = cost.profile.gpu is not None
-        parts = cost.dense_parts(GPU, head.flops, head.weight_bytes) if gpu else ()
-        self._head_ns = max((ns for _, ns in parts), default=0.0)
+        load = cost.dense_load(GPU, head.flops, head.weight_bytes) if gpu else NOTHING
+        self._head_ns = float(load.max(initial=0.0))
 
     def attention_ns(self, deployment: Deployment, *, moe: bool) -> float:
         """Of a layer."""

@@ -13,7 +13,6 @@ import numpy as np
 from trimoe.arrays import Floats, Ints
 from trimoe.cost import CostModel, Task, schedule
 from trimoe.cost.layer_ops import hidden_bytes
-from trimoe.cost.model import Parts
 from trimoe.domains import CPU, GPU, STRIPED
 from trimoe.policies.base.deployment import Deployment
 from trimoe.policies.base.layer_tasks import LayerTasks
@@ -49,7 +48,7 @@ def attention_ns(
         return sum(task.duration_ns for task in tasks)
     n = timing.seen(cost)
     if not timing.contention:
-        tasks = [Task(one.name, _first(one.parts, n), one.after) for one in tasks]
+        tasks = [Task(one.name, one.load[:n], one.after) for one in tasks]
     return schedule(tasks, n).makespan_ns
 
 
@@ -92,7 +91,7 @@ class _AfterAttention:
         cost = loads.cost
         n_bytes, n = hidden_bytes(cost.shape, deployment.batch * new_tokens), timing.seen(cost)
         ways = ("d2h", "h2d") if self._on_gpu else ("h2d", "d2h")
-        self._there, self._back = (loads.row(cost.transfer_parts(way, n_bytes))[:n] for way in ways)
+        self._there, self._back = (cost.transfer_load(way, n_bytes)[:n] for way in ways)
 
     def times_ns(self, fetch: Floats, gpu: Floats, cpu: Floats) -> Floats:
         """[N]."""
@@ -117,7 +116,3 @@ def _queue(busy: Floats, ready: Floats, parts: Floats) -> tuple[Floats, Floats]:
     """
     free = np.where(parts > 0, np.maximum(busy, ready[:, None]) + parts, busy)
     return free, np.where(parts > 0, free, ready[:, None]).max(1)
-
-
-def _first(parts: Parts, n: int) -> Parts:
-    return tuple((resource, ns) for resource, ns in parts if resource < n)

@@ -230,6 +230,5 @@ def _deployment(cost: CostModel, choice: FlexGenChoice, phase: str) -> Deploymen
 
 
 def _ns_per_byte(cost: CostModel, direction: str) -> float:
-    parts = {size: cost.transfer_parts(direction, size) for size in (1e9, 2e9)}
-    one, two = (max(ns for _, ns in parts[size]) for size in (1e9, 2e9))
+    one, two = (float(cost.transfer_load(direction, n_bytes).max()) for n_bytes in (1e9, 2e9))
     return (two - one) / 1e9

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trimoe.arrays import Floats, Ints
+from trimoe.arrays import Bools, Floats, Ints
 from trimoe.policies.base.solver import Program
 
 __all__ = ["HermesPlacement", "balanced", "place_layer"]
@@ -30,7 +30,7 @@ class HermesPlacement:
     within its limit of nodes; where it did not, the best that it had found counts.
     """
 
-    hot: Ints
+    hot: Bools
     home: Ints
     ns: float
     bound_ns: float
@@ -75,7 +75,7 @@ def balanced(ns: Floats, loads: Floats) -> Ints:
 
 def _hot(
     gpu_ns: Floats, dimm_ns: Floats, n_dimms: int, slots: int | None, sync_ns: float
-) -> tuple[Ints, float, bool]:
+) -> tuple[Bools, float, bool]:
     n = len(gpu_ns)
     if slots is not None and slots >= n:
         return np.ones(n, np.bool_), 0.0, True

@@ -99,7 +99,7 @@ class Hermes(Policy):
             placed = [place_layer(*self._expected_ns(row), dimms, None) for row in expected]
             return [Residency(experts, layout=np.where(one.hot, STRIPED, one.home)) for one in placed]
         n_bytes = hidden_bytes(self.cost.shape, deployment.batch)
-        sync_ns = max(ns for _, ns in self.cost.transfer_parts("h2d", n_bytes))
+        sync_ns = float(self.cost.transfer_load("h2d", n_bytes).max())
         found = []
         for layer, row in enumerate(expected):
             slots = deployment.slots(layer)
@@ -174,7 +174,7 @@ class Hermes(Policy):
         left_ns = float(step.idle_ns[self.cost.resources.h2d])
         moves: list[Move] = []
         for one in rising:
-            left_ns -= max(ns for _, ns in self.cost.fetch_parts(int(state.layout[one])))
+            left_ns -= self.cost.fetch_ns(int(state.layout[one]))
             if left_ns < 0 or (free <= 0 and not victims):
                 break
             moves.append(Prefetch(layer, one, -1 if free > 0 else victims.pop(0)))
@@ -234,4 +234,4 @@ def _phase(phase: str, batch: int) -> list[Deployment]:
 
 
 def _link_ns(cost: CostModel, source: int, target: int) -> float:
-    return sum(ns for resource, ns in cost.move_parts(source, target) if resource == cost.resources.link)
+    return float(cost.move_load(source, target)[cost.resources.link])

@@ -88,10 +88,10 @@ class HybriMoE(Prefetching):
         tokens = counts.tolist()
 
         def gpu_ns(count: int) -> float:
-            return self.times.run_ns(GPU, count)
+            return self.cost.expert_ns(GPU, count, resident=True)
 
         def cpu_ns(count: int) -> float:
-            return self.times.run_ns(CPU, count)
+            return self.cost.expert_ns(CPU, count)
 
         if self.options.schedule == "released":
             return hss(cached, uncached, tokens, gpu=gpu_ns, cpu=cpu_ns, move=self.fetch_ns)
@@ -182,8 +182,8 @@ class _Target:
         self._counts = np.rint(expected).astype(np.int64)
         self._order = np.array(busiest_first(np.nonzero(self._counts)[0], self._counts), np.int64)
         tokens = self._counts[self._order].tolist()
-        self._gpu_ns = np.array([policy.times.run_ns(GPU, count) for count in tokens])
-        self._cpu_ns = np.array([policy.times.run_ns(CPU, count) for count in tokens])
+        self._gpu_ns = np.array([policy.cost.expert_ns(GPU, count, resident=True) for count in tokens])
+        self._cpu_ns = np.array([policy.cost.expert_ns(CPU, count) for count in tokens])
         self._there = _Residents(state)
         self._look()
 

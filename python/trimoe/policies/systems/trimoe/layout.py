@@ -40,9 +40,9 @@ class ExpectedTimes:
         self._host = np.array([cost.expert_ns(host, one) for one in _NODES]) if alone else None
         home = FIRST_DIMM if self.n_dimms else CPU
         self._home = np.array([cost.expert_ns(home, one, 0) for one in _NODES])
-        parts = dict(cost.host_parts(cost.expert_bytes))
-        self.host_ns = parts[cost.resources.channel(0)]
-        self.host_dimm_ns = parts[cost.resources.dimm(0)] if self.n_dimms else 0.0
+        read = cost.host_load(cost.expert_bytes)
+        self.host_ns = float(read[cost.resources.channel(0)])
+        self.host_dimm_ns = float(read[cost.resources.dimm(0)]) if self.n_dimms else 0.0
 
     def on_dimm(self, expected: Floats) -> Floats:
         """Localized, on its DIMM; where that has no core, on the CPU."""

@@ -16,7 +16,6 @@ from trimoe.cost import CostModel
 from trimoe.domains import STRIPED
 from trimoe.placement import Move, Prefetch, Relayout
 from trimoe.policies.base.ema import DecisionAccuracy, EmaPredictor
-from trimoe.policies.base.occupancy import Loads
 from trimoe.policies.base.step import LayerStep
 from trimoe.policies.systems.trimoe.expected import ExpectedLayer
 from trimoe.policies.systems.trimoe.layout import ExpectedTimes, balanced_line
@@ -25,7 +24,6 @@ from trimoe.policies.systems.trimoe.proposals import Proposal, prefetches, rebal
 __all__ = ["MoveRules", "Moves"]
 
 _MOST_CALLS = 1000
-_TO_GPU = -2  # beside layouts, which begin at -1
 
 
 @dataclass(frozen=True)
@@ -61,15 +59,16 @@ class Moves:
     def __init__(self, cost: CostModel, times: ExpectedTimes, ema: EmaPredictor, rules: MoveRules) -> None:
         self.cost, self.times, self.ema, self.rules = cost, times, ema, rules
         self.accuracy = DecisionAccuracy()
-        self._rows: dict[tuple[int, int], tuple[Floats, Floats]] = {}
-        self._credit_ns = np.zeros(len(cost.resources))
-        pairs = [(0, STRIPED), (0, 1)][: cost.resources.n_dimms]
-        moves = [self._row(*pair)[0] for pair in pairs]
-        fetches = [self._row(layout, _TO_GPU)[0] for layout in (0, STRIPED)] if cost.profile.gpu else []
-        self._most_credit_ns = max((float(row.max()) for row in moves + fetches), default=0.0)
+        res = cost.resources
+        self._credit_ns = np.zeros(len(res))
+        self._places = np.array([res.channel(0), *map(res.dimm, range(res.n_dimms))])
+        pairs = [(0, STRIPED), (0, 1)][: res.n_dimms]
+        moves = [cost.move_load(*pair) for pair in pairs]
+        fetches = [cost.fetch_load(layout) for layout in (0, STRIPED)] if cost.profile.gpu else []
+        self._most_credit_ns = max((float(load.max()) for load in moves + fetches), default=0.0)
         # Where there is nothing to move between, no time is enough.
         never = float("inf")
-        self._least_link_ns = min((float(row[cost.resources.link]) for row in moves), default=never)
+        self._least_link_ns = min((float(load[res.link]) for load in moves), default=never)
         self._least_fetch_ns = float(fetches[-1].max()) if fetches else never
         self._calls = np.zeros(ema.expected.shape, np.int16)
 
@@ -98,12 +97,11 @@ class Moves:
     def _begin(self, layer: ExpectedLayer, proposals: Iterator[Proposal], line: float) -> Iterator[Move]:
         """Proposals as long as they pay and idle time is left."""
         for one in proposals:
-            target = one.move.target if isinstance(one.move, Relayout) else _TO_GPU
-            resources_ns, places_ns = self._row(one.source, target)
-            pays = self.rules.horizon * one.saved_ns > layer.spent_ns(places_ns)
-            if not pays or (resources_ns > self._credit_ns).any():
+            load = self._load(one.move, one.source)
+            pays = self.rules.horizon * one.saved_ns > layer.spent_ns(self._at_places(load, one.source))
+            if not pays or (load > self._credit_ns).any():
                 return
-            self._credit_ns -= resources_ns
+            self._credit_ns -= load
             layer.take(one.move)
             self._bet(one, line)
             yield one.move
@@ -124,14 +122,14 @@ class Moves:
         elif STRIPED in (move.target, one.source):
             self.accuracy.bet(move.layer, move.expert, line, above=move.target == STRIPED)
 
-    def _row(self, source: int, target: int) -> tuple[Floats, Floats]:
-        """What an action occupies: [resources], and [1 + DIMMs], as the loads of a layer."""
-        found = self._rows.get((source, target))
-        if found is None:
-            fetch, res = target == _TO_GPU, self.cost.resources
-            parts = self.cost.fetch_parts(source) if fetch else self.cost.move_parts(source, target)
-            resources_ns, first = Loads(self.cost).row(parts), res.dimm(0)
-            host_ns = resources_ns[res.channel(0)] if source == STRIPED else 0.0
-            places_ns = np.append(host_ns, resources_ns[first : first + res.n_dimms])
-            found = self._rows[source, target] = resources_ns, places_ns
-        return found
+    def _load(self, move: Move, source: int) -> Floats:
+        if isinstance(move, Relayout):
+            return self.cost.move_load(source, move.target)
+        return self.cost.fetch_load(source)
+
+    def _at_places(self, load: Floats, source: int) -> Floats:
+        """[1 + DIMMs], as the loads of a layer: what it occupies the host's memory and each DIMM with."""
+        places_ns: Floats = load[self._places]
+        if source != STRIPED:
+            places_ns[0] = 0.0
+        return places_ns
