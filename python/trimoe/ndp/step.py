@@ -91,8 +91,6 @@ def step_time(
         found = _ndp.step(
             spec, hidden, inter, each, *core, len(counts), tokens, home, dimms, dimms_per_channel
         )
-    except ValueError as error:
-        raise InputError.from_native(error) from None
     except TypeError:
         raise InputError(expected="whole numbers", got="others", hint="lists of ints") from None
     total_ns = found["total_ns"]

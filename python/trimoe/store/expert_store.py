@@ -227,8 +227,7 @@ def _pack_one(layer: ExpertLayer, expert: int, source: ExpertSource, reader: Exp
         with reader.read(source) as (gate, up, down, *biases):
             assert up is not None and down is not None
             layer.pack_expert(expert, gate, up, down, *biases)
-    except ValueError as error:  # a number that the format cannot hold
-        told = InputError.from_native(error)
-        got = f"{told.got} (expert {expert}, {source.up.owner.name})"
-        raise InputError(expected=told.expected, got=got, hint=told.hint) from None
+    except InputError as error:  # a number that the format cannot hold
+        got = f"{error.got} (expert {expert}, {source.up.owner.name})"
+        raise InputError(expected=error.expected, got=got, hint=error.hint) from None
     return source.nbytes

@@ -16,6 +16,7 @@ from support.plan_reference import ReferencePlanner
 from trimoe._assign import Planner
 from trimoe.cost import CostModel
 from trimoe.domains import CPU, FIRST_DIMM, GPU, STRIPED
+from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile, parse_profile
 from trimoe.policies.base.occupancy import Loads
 from trimoe.policies.systems.trimoe.costs import make_planner, teach
@@ -260,7 +261,7 @@ def test_unknown_tokens_are_asked_for() -> None:
 )
 def test_bad_input_is_one_line(counts: Any, resident: Any, layout: Any, complaint: str) -> None:
     planner = planner_for(machine(), [1])
-    with pytest.raises(ValueError, match=complaint) as error:
+    with pytest.raises(InputError, match=complaint) as error:
         planner.decide(np.array(counts), np.array(resident), np.array(layout, np.int16))
     assert "\n" not in str(error.value)
 
@@ -274,16 +275,16 @@ def test_of_equals_the_first_domain_gets_an_expert_that_takes_nothing() -> None:
 
 def test_bad_tables_are_refused() -> None:
     rest = {name: value for name, value in SETTINGS.items()}
-    with pytest.raises(ValueError, match="resources"):
+    with pytest.raises(InputError, match="resources"):
         Planner(3, 0, 7, 1, [2], [2], **rest)
-    with pytest.raises(ValueError, match="channel"):
+    with pytest.raises(InputError, match="channel"):
         Planner(3, 0, 1, 1, [2], [], **rest)
-    with pytest.raises(ValueError, match="at least one DIMM"):
+    with pytest.raises(InputError, match="at least one DIMM"):
         Planner(3, 0, 1, 1, [], [], **rest)
     planner = Planner(3, 0, 1, 1, [2], [2], **rest)
-    with pytest.raises(ValueError, match="tokens"):
+    with pytest.raises(InputError, match="tokens"):
         planner.set_tokens(0, (1.0,) * 9)
-    with pytest.raises(ValueError, match="resource"):
+    with pytest.raises(InputError, match="resource"):
         planner.set_base(0, 0, np.zeros(2))
-    with pytest.raises(ValueError, match="DIMM"):
+    with pytest.raises(InputError, match="DIMM"):
         planner.set_base(0, 1, np.zeros(3))
