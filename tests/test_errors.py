@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
 import pytest
 
-from trimoe.errors import InputError, nearest
+from support.subprocesses import run_python
+from trimoe import _assign, _ndp, _runtime
+from trimoe.errors import FailureError, InputError, nearest
+from trimoe.layer.expert_layer import LayerSpec
+from trimoe.ndp import Fleet
 
 MODELS = ("deepseek-v2", "glm-4.5-air", "gpt-oss-120b", "kimi-k2", "mixtral-8x7b", "qwen3-30b-a3b")
 
@@ -25,34 +34,70 @@ def test_the_nearest_name_is_found(name: str, choice: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("expected", "got", "hint", "better"),
+    ("call", "expected", "got", "hint"),
     [
-        ("a mode out of host, exclusive, concurrent", "conc", "exclusive", "concurrent"),
-        ("activations auto, int8 or bf16", "bf32", "auto", "bf16"),
-        ("weights of fp32, bf16 or int8", "int3", "one of the three", "int8"),
+        (lambda: LayerSpec(1, 64, 64, "int3").native, "weights out of fp32, bf16, ", "int3", "int8"),
         (
-            "TRIMOE_CPU_ISA to name an entry",
-            "avx51",
-            "avx512_bf16, avx512, ref",
-            "avx512, out of avx512_bf16, avx512, ref",
+            lambda: LayerSpec(1, 64, 64, "int4", activations="bf32").native,
+            "activations out of auto, int8, bf16",
+            "bf32",
+            "bf16",
         ),
-        # Not a name out of a list: the hint stays.
-        ("an entry that runs here", "amx (CPUID lacks it)", "avx2, ref", "avx2, ref"),
-        ("int4 groups of 32, 64 or 128", "48", "128", "128"),
-        ("hidden of bf16, fp16 or fp32", "int64", "hidden.to(torch.bfloat16)", "hidden.to(torch.bfloat16)"),
-        ("a number", "abc", "1", "1"),
+        (lambda: LayerSpec(1, 64, 64, "int4", group=48).native, "int4 groups of 32, 64 or 128", "48", "128"),
+        (lambda: _ndp.Device("4800"), "a DRAM speed grade out of 4800B, ", "4800", "4800B"),
+        (lambda: Fleet(1, ranks=3), "1, 2, 4 or 8 ranks", "3", "4"),
+        (
+            lambda: _ndp.closed_form_share("4800B", "conc", 1.0),
+            "a mode out of host, exclusive, concurrent",
+            "conc",
+            "concurrent",
+        ),
+        (lambda: _runtime.Recorder(0), "room for one call or more", "0", "65536"),
+        (lambda: _assign.Clock(1, False).extend([([(7, 1.0)], [], 0)]), "parts of known resources", "7", ""),
     ],
 )
-def test_hints_of_the_native_core_are_put_in_python_s_terms(
-    expected: str, got: str, hint: str, better: str
+def test_native_modules_raise_our_errors(
+    call: Callable[[], object], expected: str, got: str, hint: str
 ) -> None:
-    error = InputError.from_native(ValueError(f"trimoe: expected {expected}; got {got}; try {hint}"))
-    assert (error.expected, error.got, error.hint) == (expected, got, better)
+    """With the fields that the core gave; of a name that is none the hint is the nearest."""
+    with pytest.raises(InputError) as caught:
+        call()
+    error = caught.value
+    assert error.expected.startswith(expected) and (error.got, error.hint) == (got, hint)
+    assert error.exit_code == 2 and str(error).partition("; try ")[2] == hint
 
 
-def test_other_native_errors_are_told_as_they_are() -> None:
-    error = InputError.from_native(ValueError("vector::reserve"))
-    assert (error.got, error.hint) == ("vector::reserve", "`trimoe doctor`")
+def test_bytes_that_are_no_text_are_shown() -> None:
+    """As the environment may have them."""
+    script = "from trimoe.hardware.cpu import selected_isa; selected_isa()"
+    environment = {**os.environb, b"TRIMOE_CPU_ISA": b"am\xff"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert "InputError: expected TRIMOE_CPU_ISA out of " in done.stderr
+    assert "; got am\\xff; try " in done.stderr
+
+
+NO_THREADS = """
+import resource
+from trimoe import _cpu
+from trimoe.errors import TrimoeError
+
+_cpu.probe_bandwidth_gbps(1 << 20, 1, 1)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (4 << 20), used + (4 << 20)))  # less than a stack
+try:
+    _cpu.probe_bandwidth_gbps(1 << 20, 1, 64)
+except TrimoeError as error:
+    print(type(error).__name__, error.exit_code, error)
+"""
+
+
+def test_a_thread_that_the_system_refuses_is_a_failure() -> None:
+    assert run_python(NO_THREADS).startswith("FailureError 1 expected the system to give a thread; got ")
+
+
+def test_a_hint_is_left_out_where_there_is_none() -> None:
+    assert str(FailureError(expected="a", got="b")) == "expected a; got b"
+    assert str(FailureError(expected="a", got="b", hint="c")) == "expected a; got b; try c"
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,12 @@ Costs::Costs(Machine machine)
     : machine_(std::move(machine)), width_((machine_.resources + kLanes - 1) / kLanes * kLanes) {
   const auto exists = [&](int one) { return one >= 0 && one < machine_.resources; };
   check(machine_.resources > 0 && machine_.resources <= kMostResources, "1 to 4096 resources",
-        machine_.resources, "those of the cost model");
+        machine_.resources);
   check(!machine_.dimm.empty(), "at least one DIMM", 0, "a machine with DIMM-NDP");
-  check(machine_.dimm.size() == machine_.channel.size(), "a channel of each DIMM", machine_.channel.size(),
-        "one channel a DIMM");
+  check(machine_.dimm.size() == machine_.channel.size(), "a channel of each DIMM", machine_.channel.size());
   check(exists(machine_.gpu) && exists(machine_.cpu) && exists(machine_.link) &&
             std::ranges::all_of(machine_.dimm, exists) && std::ranges::all_of(machine_.channel, exists),
-        "resources of the machine", "others", "those of the cost model");
+        "resources of the machine", "others");
   options_.assign(base_at(kFirstDimmOption, kStripedLayout), Option{.own = 0, .touched = {}});
   base_.resize(options_.size() * static_cast<size_t>(width_));
 }
@@ -33,7 +32,7 @@ Costs::Costs(Machine machine)
 void Costs::set_base(int option, int layout, std::span<const float> row) {
   check(option == kCpuOption || option == kGpuOption, "the CPU (0) or the GPU (1)", option, "0");
   check(layout >= kStripedLayout && layout < places(), "striped (-1) or a DIMM", layout, "-1");
-  check(std::ssize(row) == machine_.resources, "one number a resource", row.size(), "all resources");
+  check(std::ssize(row) == machine_.resources, "one number a resource", row.size());
   const size_t at = base_at(option, layout);
   std::ranges::copy(row, base_.begin() + static_cast<std::ptrdiff_t>(at * static_cast<size_t>(width_)));
   options_[at] = Option{.own = 0, .touched = {}};
@@ -44,7 +43,7 @@ void Costs::set_base(int option, int layout, std::span<const float> row) {
 
 void Costs::set_tokens(int64_t tokens, const TokenCosts& costs) {
   check(tokens > 0 && tokens < kMostTokens, "1 to 16,777,215 tokens", tokens, "a smaller batch");
-  check(costs.gpu_ns >= 0, "a time", costs.gpu_ns, "0 or more");
+  check(costs.gpu_ns >= 0, "a time of 0 or more", costs.gpu_ns);
   if (tokens >= std::ssize(by_tokens_)) by_tokens_.resize(static_cast<size_t>(tokens) + 1);
   by_tokens_[static_cast<size_t>(tokens)] = costs;
 }

@@ -96,7 +96,7 @@ void Problem::add_expert(const Costs& costs, const LayerView& view, const Choice
 
 bool Problem::fill(const Costs& costs, const LayerView& view, const Choices& choices) {
   check(view.counts.size() == view.resident.size() && view.counts.size() == view.layout.size(),
-        "counts, residency and layout of the same experts", view.counts.size(), "arrays [E]");
+        "counts, residency and layout of the same experts", view.counts.size());
   experts_.clear();
   for (size_t at = 0; at < view.counts.size(); ++at) {
     if (view.counts[at] <= 0) continue;

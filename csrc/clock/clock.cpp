@@ -94,9 +94,9 @@ void Clock::check_tasks(std::span<const TaskSpec> tasks) const {
   for (const TaskSpec& task : tasks) {
     for (const auto& [resource, ns] : task.parts)
       check(resource >= 0 && resource < resources && ns >= 0 && std::isfinite(ns),
-            "parts of known resources that take a time", resource, "the machine's resources");
+            "parts of known resources that take a time", resource);
     for (const int before : task.after)
-      check(before >= 0 && before < total, "tasks that are there to wait for", before, "their numbers");
+      check(before >= 0 && before < total, "tasks that are there to wait for", before);
   }
 }
 

@@ -21,8 +21,8 @@ constexpr int64_t kMaxCount = (int64_t{1} << kHandleCountBits) - 1;
 
 int64_t draw_nonce() {
   uint64_t bits = 0;
-  check(::getrandom(&bits, sizeof bits, 0) == sizeof bits, "random numbers from the system (getrandom)",
-        "none", "a system that has them");
+  check<Failure>(::getrandom(&bits, sizeof bits, 0) == sizeof bits,
+                 "random numbers from the system (getrandom)", "none");
   // Not 0, so that no small number is a handle.
   return static_cast<int64_t>(bits >> (kHandleCountBits + 1) | 1);
 }
@@ -100,8 +100,8 @@ std::string Wiring::codes() const {
 int64_t register_layer(std::shared_ptr<Layer> layer) {
   Registry& all = registry();
   const std::unique_lock lock(all.mutex);
-  check(all.count < kMaxCount, "at most 2^24 - 1 expert layers in the life of a process", "one more",
-        "a new process");
+  check<Failure>(all.count < kMaxCount, "at most 2^24 - 1 expert layers in the life of a process", "one more",
+                 "a new process");
   if (all.generation != fork_generation()) {
     all.nonce = draw_nonce();
     all.generation = fork_generation();

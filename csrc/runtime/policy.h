@@ -43,11 +43,10 @@ class FixedPlan final : public Policy {
 };
 
 // A policy that is not native has failed; `cause` is its own exception, for whoever knows what that is.
-class PolicyError : public Error {
+class PolicyError : public Failure {
  public:
   PolicyError(const std::string& what_came, std::shared_ptr<void> error)
-      : Error("a plan from the layer's policy", what_came, "the policy's own error"),
-        cause(std::move(error)) {}
+      : Failure("a plan from the layer's policy", what_came), cause(std::move(error)) {}
   const std::shared_ptr<void> cause;
 };
 

@@ -1,12 +1,5 @@
 from typing import Any
 
-class DimmError(ValueError):
-    """A DIMM failed: its number, the code, and those of all that failed in the same step."""
-
-    dimm: int
-    code: str
-    failures: dict[int, str]
-
 class Device:
     def __init__(self, spec: str, ranks: int = 1) -> None: ...
     def earliest(self, command: str, rank: int = 0, group: int = 0, bank: int = 0) -> int: ...

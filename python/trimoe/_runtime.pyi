@@ -1,13 +1,13 @@
 """Who besides the CPU runs experts of a layer of the op, who decides, and what calls took.
 
 layer: the op's handle (`ExpertLayer.handle`); codes: those of `trimoe.domains`. A call that is under way
-keeps what it began with. ValueError with a line for a handle that is closed (but of `detach`, which does
-nothing then) and for arguments that make no sense.
+keeps what it began with. InputError for a handle that is closed (but of `detach`, which does nothing then)
+and for arguments that make no sense.
 
 A call of the op with `plan=None` asks the layer's policy, and without one the CPU runs all. What fails
-natively is the op's RuntimeError: of a DIMM with a `trimoe._ndp.DimmError` as its cause. What a Python policy
-raises reaches the caller of the op as it is; but of the bare `torch.ops.trimoe.moe_forward` in inference
-mode, as the cause of its RuntimeError.
+natively is the op's RuntimeError: of a DIMM with a `trimoe.errors.NdpError` as its cause. What a Python
+policy raises reaches the caller of the op as it is; but of the bare `torch.ops.trimoe.moe_forward` in
+inference mode, as the cause of its RuntimeError.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,14 +1,15 @@
-"""The one family of exceptions: each says what was expected, what came, and what to try."""
+"""The one family of exceptions: what was expected, what came and, where anything helps, what to try.
+
+The native modules raise them too (csrc/bindings/errors_py.h), with the same fields.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-__all__ = ["FailureError", "InputError", "TrimoeError", "nearest"]
+__all__ = ["FailureError", "InputError", "NdpError", "TrimoeError", "nearest"]
 
 _COMPARED = 64  # letters of a name that are looked at: comparing is quadratic
-_LIST = re.compile(r"(?:[\w.-]+(?:, | or ))+[\w.-]+$")
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
@@ -25,19 +26,20 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 
 class TrimoeError(Exception):
-    """Base of all errors that trimoe raises on purpose; one line, with a hint.
+    """Base of all errors that trimoe raises on purpose; one line.
 
     Args:
         expected: what the caller should have given or what should have happened.
         got: what came instead.
-        hint: what to try next.
+        hint: what to try next; empty where nothing is known to help.
     """
 
     exit_code = 1
 
-    def __init__(self, *, expected: str, got: str, hint: str) -> None:
+    def __init__(self, *, expected: str, got: str, hint: str = "") -> None:
         self.expected, self.got, self.hint = map(_one_line, (expected, got, hint))
-        super().__init__(f"expected {self.expected}; got {self.got}; try {self.hint}")
+        line = f"expected {self.expected}; got {self.got}"
+        super().__init__(f"{line}; try {self.hint}" if self.hint else line)
 
 
 class InputError(TrimoeError):
@@ -45,30 +47,24 @@ class InputError(TrimoeError):
 
     exit_code = 2
 
-    @classmethod
-    def from_native(cls, error: ValueError) -> InputError:
-        """The native core's error, which comes as one line of text in the form of all trimoe errors."""
-        parts = re.fullmatch("trimoe: expected (.*); got (.*); try (.*)", str(error), re.DOTALL)
-        expected, got, hint = parts.groups() if parts else ("a valid argument", str(error), "`trimoe doctor`")
-        return cls(expected=expected, got=got, hint=_nearest_listed(expected, got, hint))
-
 
 class FailureError(TrimoeError):
-    """The input is fine but the work failed: disk full, out of memory. Exit code 1."""
-
-    exit_code = 1
+    """The input is fine but the work failed: disk full, a device gone, a policy with a bug. Exit code 1."""
 
 
-def _nearest_listed(expected: str, got: str, hint: str) -> str:
-    """The hint; where it is a list of names, or one out of a list, and one word came, the nearest first."""
-    listed = _LIST.search(expected) or _LIST.search(hint)
-    names = re.split(", | or ", listed.group()) if listed else []
-    are_names = all(re.search("[A-Za-z]", name) for name in names) and re.fullmatch(r"[\w.-]+", got)
-    if not (names and are_names):
-        return hint
-    if hint.split(", ") == names:
-        return f"{nearest(got, names)}, out of {hint}"
-    return nearest(got, names) if hint in names or hint.startswith("one of the ") else hint
+class NdpError(FailureError):
+    """A DIMM failed. Its weights are where they were: the experts can run elsewhere.
+
+    Args:
+        dimm: its number; `code`, which is what came: BAD_CRC, BUF_OVERFLOW, TIMEOUT, ECC, ... (docs/ndp.md).
+        failures: the codes of all that failed in the same step, by number.
+    """
+
+    def __init__(
+        self, *, expected: str, got: str, hint: str = "", dimm: int, failures: Mapping[int, str]
+    ) -> None:
+        super().__init__(expected=expected, got=got, hint=hint)
+        self.dimm, self.code, self.failures = dimm, self.got, dict(failures)
 
 
 def _one_line(text: str) -> str:

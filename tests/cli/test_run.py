@@ -22,6 +22,9 @@ import typer
 from trimoe.cli.app import app
 from trimoe.cli.main import main
 from trimoe.errors import FailureError, InputError
+from trimoe.layer.expert_layer import LayerSpec
+from trimoe.ndp import Fleet
+from trimoe.placement.rules import must
 
 @app.command()
 def fail(how: str) -> None:
@@ -29,6 +32,16 @@ def fail(how: str) -> None:
         raise InputError(expected="a\\n model", got="[b] ", hint="c")
     if how == "failure":
         raise FailureError(expected="a", got="b", hint="c")
+    if how == "no hint":
+        raise FailureError(expected="a", got="b")
+    if how == "native":
+        LayerSpec(1, 64, 64, "int3").native
+    if how == "dimm":
+        fleet = Fleet(1)
+        fleet.kill(0)
+        fleet.reset(0)
+    if how == "policy":
+        must("a rule", False)
     if how == "memory":
         raise MemoryError
     if how == "disk":
@@ -100,6 +113,24 @@ def test_bad_arguments_are_one_line_with_a_hint(arguments: list[str], names: lis
     [
         ("input", 2, "trimoe: error: expected a model; got [b]; try c\n"),
         ("failure", 1, "trimoe: error: expected a; got b; try c\n"),
+        ("no hint", 1, "trimoe: error: expected a; got b\n"),
+        (
+            "native",
+            2,
+            "trimoe: error: expected weights out of fp32, bf16, int8, int4, fp8, mxfp4; got int3; try int8\n",
+        ),
+        (
+            "dimm",
+            1,
+            "trimoe: error: expected DIMM 0 to finish RESET; got TIMEOUT; "
+            "try another domain for its experts (plan entry 0), or reset()\n",
+        ),
+        (
+            "policy",
+            1,
+            "trimoe: error: expected decisions with a rule; got one that breaks this; "
+            "try another --system: this one has a bug\n",
+        ),
         (
             "bug",
             1,

@@ -8,6 +8,7 @@ import torch
 from support.cases import FORMATS, Case, Problem, make_problem, pack, rel_error
 from support.packed import Matrix, decode, read
 from trimoe import _cpu
+from trimoe.errors import InputError
 from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
 from trimoe.layer.op import forward_on
 from trimoe.layer.source import source_of
@@ -122,7 +123,7 @@ def test_weights_that_are_no_numbers_are_errors(name: str, part: str, value: flo
     case = Case("nan", hidden=70, inter=40, experts=1, topk=1)
     parts = make_problem(case).parts
     parts[part][0, 33, 38] = value
-    with pytest.raises(ValueError, match=f"finite weights.*NaN or infinity in {part}, rows 32 to"):
+    with pytest.raises(InputError, match=f"finite weights.*NaN or infinity in {part}, rows 32 to"):
         pack(case.spec(name), parts)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from trimoe.errors import InputError
+
 AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "avx512_vnni")
 FLAGS = ("avx2", "fma", "f16c", "avx_vnni", *AVX512, "amx_tile", "amx_bf16", "amx_int8")
 PREFERENCE = ("amx", "avx512", "avx512_bf16", "avx2", "ref")
@@ -48,9 +50,7 @@ class FakeCpu:
 
     def selected_isa(self) -> str:
         if self.chosen not in PREFERENCE:
-            raise ValueError(
-                f"trimoe: expected a known entry; got {self.chosen}; try {', '.join(PREFERENCE)}"
-            )
+            raise InputError(expected="a known entry", got=self.chosen, hint="amx")
         return self.chosen
 
     def probe_bandwidth_gbps(self, size: int, repeats: int, threads: int) -> list[float]:

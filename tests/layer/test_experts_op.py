@@ -257,7 +257,7 @@ def test_the_packed_layer_goes_with_its_parameters() -> None:
     assert _cpu.layer_sizes(handle) == (EXPERTS, HIDDEN)
     del module
     gc.collect()
-    with pytest.raises(ValueError, match="open ExpertLayer"):
+    with pytest.raises(InputError, match="open ExpertLayer"):
         _cpu.layer_sizes(handle)
 
 

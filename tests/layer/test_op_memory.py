@@ -113,7 +113,7 @@ def test_what_is_no_matrix_in_memory_is_an_error(tensor: torch.Tensor, got: str)
 def test_forward_on_bounds_the_experts_per_token(topk: int) -> None:
     p = make_problem(CASE)
     ids, weights = p.ids[:, :1].expand(-1, topk), p.weights[:, :1].expand(-1, topk)
-    with pytest.raises(ValueError, match="at most 65536 experts per token; got"):
+    with pytest.raises(InputError, match="at most 65536 experts per token; got"):
         forward_on("ref", p.hidden, ids, weights, p.layer.handle)
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from trimoe import _ndp
+from trimoe.errors import InputError
 from trimoe.ndp import DramSpec, specs
 
 COLUMNS = ("RD", "WR")
@@ -186,9 +187,9 @@ def test_what_a_controller_cannot_take() -> None:
         lambda: _ndp.Controller("4800B", *options._replace(drain_from=3)),
         lambda: _ndp.Controller("4800B", *options._replace(ranks=9)),
     ):
-        with pytest.raises(ValueError, match=r"trimoe: expected .*; got .*; try "):
+        with pytest.raises(InputError, match=r"^expected .*; got "):
             call()
     for _ in range(2):
         controller.push(0, 0, 0, 0, False, 0, 0)
-    with pytest.raises(ValueError, match="room in the queue"):
+    with pytest.raises(InputError, match="room in the queue"):
         controller.push(0, 0, 0, 0, False, 0, 0)

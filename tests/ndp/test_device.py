@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from trimoe import _ndp
+from trimoe.errors import InputError
 from trimoe.ndp import DramSpec, specs
 from trimoe.ndp.checks.commands import BUS_CLOCKS, COMMANDS, PLACES, pair_clocks
 
@@ -110,11 +111,11 @@ def test_any_stream_of_commands_as_the_simple_model_has_it(seed: int, spec: Dram
         at = device.earliest(command, *target)
         assert at == history.earliest(command, target), (command, target)
         if not history.fits(command, target):
-            with pytest.raises(ValueError, match=r"expected a.*row"):
+            with pytest.raises(InputError, match=r"expected a.*row"):
                 device.issue(command, max(at, now), *target)
             continue
         if at > 0:
-            with pytest.raises(ValueError, match="no earlier than the timing rules allow"):
+            with pytest.raises(InputError, match="no earlier than the timing rules allow"):
                 device.issue(command, at - 1, *target)
         now = max(at, now) + choose.choice((0, 0, 1, 30))
         device.issue(command, now, *target)
@@ -132,5 +133,5 @@ def test_what_is_not_there_is_refused() -> None:
         lambda: device.issue("ACT", 0, 0, 0, 0, 65536),
         lambda: device.earliest("NOP"),
     ):
-        with pytest.raises(ValueError, match=r"trimoe: expected .*; got .*; try "):
+        with pytest.raises(InputError, match=r"^expected .*; got .*; try "):
             call()

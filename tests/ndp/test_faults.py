@@ -20,7 +20,7 @@ from support.ndp_fleet import (
     problem,
     weights_of,
 )
-from trimoe.errors import InputError
+from trimoe.errors import FailureError, InputError
 from trimoe.ndp import Fleet, NdpError, Opcode
 
 CASE = Case(hidden=64, inter=96, tokens=2)
@@ -205,7 +205,8 @@ def test_experts_of_two_dead_dimms_move_to_the_others() -> None:
     fleet.kill(2)
     with pytest.raises(NdpError) as caught:
         outcome(fleet, list(enumerate(experts)), threads=4)
-    assert caught.value.dimm == 1 and fleet.failures() == {1: "TIMEOUT", 2: "TIMEOUT"}
+    assert caught.value.dimm == 1 and caught.value.failures == {1: "TIMEOUT", 2: "TIMEOUT"}
+    assert fleet.failures() == caught.value.failures and caught.value.exit_code == 1
     assert fleet.evacuate(1) == 2 and fleet.evacuate(2) == 2
     assert {fleet.where(expert).dimm for expert in range(8)} == {0, 3}
     check(fleet, experts)
@@ -213,7 +214,7 @@ def test_experts_of_two_dead_dimms_move_to_the_others() -> None:
     fleet.kill(0)
     assert fleet.evacuate(0) == 4
     fleet.kill(3)
-    with pytest.raises(InputError, match="another DIMM that answers and has room"):
+    with pytest.raises(FailureError, match="another DIMM that answers and has room"):
         fleet.evacuate(3)
     check(fleet, experts)
 
@@ -299,7 +300,7 @@ def test_rates_are_those_that_were_asked_for() -> None:
 def test_a_fault_that_makes_no_sense_is_refused() -> None:
     fleet, _ = ready()
     for arguments, told in (
-        ((0, 5, "rust"), "a fault none, corrupt, timeout, death or ecc; got rust"),
+        ((0, 5, "rust"), "a fault out of none, corrupt, timeout, death, ecc; got rust"),
         ((0, 5, "ecc", 1.5), "a share of the command's time"),
         ((0, 0, "ecc"), "a command that has not started"),
         ((9, 5, "ecc"), "a DIMM of the machine"),

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from trimoe._ndp import RefreshLedger
+from trimoe.errors import InputError
 from trimoe.ndp import specs
 
 OWNERS = ("host", "ndp")
@@ -37,7 +38,7 @@ def test_random_sequences_match_a_list_of_due_clocks(spec, first_due: int, seed:
         else:
             allowed, kind = len(waiting) <= 8 or who == owner, "transfer"
         if not allowed:
-            with pytest.raises(ValueError, match=r"expected .*; got .*; try "):
+            with pytest.raises(InputError, match=r"expected .*; got .*; try "):
                 getattr(ledger, kind)(who, clock)
             refused[kind] += 1
         else:
@@ -78,10 +79,10 @@ def test_who_keeps_the_rule_forgets_no_refresh(seed: int) -> None:
 
 def test_only_the_owner_refreshes() -> None:
     ledger = RefreshLedger("4800B")
-    with pytest.raises(ValueError, match="by the owner of the rank; got ndp"):
+    with pytest.raises(InputError, match="by the owner of the rank; got ndp"):
         ledger.issue("ndp", 10_000)
     ledger.transfer("ndp", 10_000)
-    with pytest.raises(ValueError, match="by the owner of the rank; got host"):
+    with pytest.raises(InputError, match="by the owner of the rank; got host"):
         ledger.issue("host", 10_000)
     ledger.issue("ndp", 10_000)
     assert (ledger.issued("host"), ledger.issued("ndp")) == (0, 1)
@@ -92,7 +93,7 @@ def test_eight_may_be_handed_over_and_nine_not() -> None:
     ledger = RefreshLedger("4800B")
     ledger.transfer("ndp", 9 * interval - 1)
     assert ledger.debt(9 * interval - 1) == 8
-    with pytest.raises(ValueError, match="at most 8 refreshes behind; got 9"):
+    with pytest.raises(InputError, match="at most 8 refreshes behind; got 9"):
         ledger.transfer("host", 9 * interval)
     ledger.issue("ndp", 9 * interval)
     ledger.transfer("host", 9 * interval)
@@ -110,13 +111,13 @@ def test_eight_may_be_handed_over_and_nine_not() -> None:
     ],
 )
 def test_bad_input_is_refused(call) -> None:
-    with pytest.raises(ValueError, match=r"expected .*; got .*; try "):
+    with pytest.raises(InputError, match=r"expected .*; got .*; try "):
         call()
 
 
 def test_clocks_never_go_back() -> None:
     ledger = RefreshLedger("4800B")
     ledger.transfer("ndp", 20_000)
-    with pytest.raises(ValueError, match="clocks in order"):
+    with pytest.raises(InputError, match="clocks in order"):
         ledger.issue("ndp", 19_999)
     assert ledger.issued("ndp") == 0

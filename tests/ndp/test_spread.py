@@ -98,8 +98,8 @@ def test_one_dead_dimm_of_many_leaves_the_others_working(layout: str) -> None:
 def test_an_unknown_layout_and_too_few_dimms_are_refused() -> None:
     source = problem(CASES[0])
     for call in (lambda: placed(source, "spread"), lambda: placed(source, "split").relayout(0, "")):
-        with pytest.raises(InputError, match="a layout: localized, striped or split; got"):
+        with pytest.raises(InputError, match="a layout out of localized, striped, split; got"):
             call()
     for layout in ("striped", "split"):
-        with pytest.raises(InputError, match="two DIMMs that answer"):
+        with pytest.raises(InputError, match="a fleet of two DIMMs or more; got 1"):
             placed(source, layout, dimms=1, dimm=0)

@@ -14,6 +14,7 @@ from support.codes import DIMMS, codes_of, forward, key, lay
 from support.subprocesses import run_python
 from trimoe import _runtime
 from trimoe.domains import CPU, FIRST_DIMM, GPU, IDLE, SPLIT
+from trimoe.errors import InputError
 from trimoe.hf.stored_experts import StoredExperts
 from trimoe.layer.op import load_op, moe_forward
 from trimoe.ndp import Fleet, NdpError
@@ -122,7 +123,10 @@ def test_a_code_that_nobody_has_is_one_line() -> None:
         (lambda h: _runtime.attach_stand_in(h, [7, 7]), "that the layer has no domain for; got 7"),
         (lambda h: _runtime.attach_stand_in(h, [9, FIRST_DIMM]), "that the layer has no domain for; got 2"),
         (lambda h: _runtime.attach_fleet(h, Fleet(1).native, "host"), "no domain for; got -2"),
-        (lambda h: _runtime.attach_fleet(h, Fleet(1).native, "gpu"), '"host" or "core"; got gpu'),
+        (
+            lambda h: _runtime.attach_fleet(h, Fleet(1).native, "gpu"),
+            "an arithmetic out of host, core; got gpu",
+        ),
         (lambda h: _runtime.attach_stand_in(h + 1, [1]), "the handle of an open ExpertLayer"),
         (lambda h: _runtime.codes(7), "the handle of an open ExpertLayer"),
         (lambda h: _runtime.set_policy(7, None), "the handle of an open ExpertLayer"),
@@ -133,7 +137,7 @@ def test_what_cannot_be_attached_is_refused(call: Any, message: str) -> None:
     problem = make_problem(CASES[0], "bf16")
     handle, fleet = problem.layer.handle, Fleet(2)
     place_layer(fleet, problem.layer, [0] * problem.case.experts, arithmetic="host")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         call(handle)
     assert _runtime.codes(handle) == [SPLIT, CPU, 2, 3]
     assert torch.equal(forward(problem, [2] * problem.case.experts), forward(problem))

@@ -14,7 +14,7 @@ from support import deciders
 from support.deciders import DIMMS, EXPERTS, LAYERS, TIGHT, decided, passes
 from trimoe import _ndp, _runtime
 from trimoe.domains import CPU, FIRST_DIMM, GPU, SPLIT, STRIPED
-from trimoe.errors import InputError
+from trimoe.errors import InputError, NdpError
 from trimoe.hf.stored_experts import stored_experts
 from trimoe.layer.expert_layer import ExpertLayer
 from trimoe.ndp import Fleet
@@ -300,7 +300,7 @@ def test_another_error_is_not_the_dimm_s(model: Any, plain: torch.Tensor) -> Non
         warnings.simplefilter("error", DimmWarning)
         with pytest.raises((RuntimeError, InputError)) as caught:
             module(hidden, torch.zeros(3, 4, dtype=torch.long), torch.ones(3, 4))
-        assert not isinstance(caught.value.__cause__, _ndp.DimmError)
+        assert not isinstance(caught.value.__cause__, NdpError)
 
         def raising(_: Any) -> Any:
             raise RuntimeError("of the policy")

@@ -14,6 +14,7 @@ from support.cases import Case, Problem, make_problem
 from support.codes import DIMMS, forward, lay
 from trimoe import _runtime
 from trimoe.domains import CPU, FIRST_DIMM, GPU, IDLE
+from trimoe.errors import InputError
 from trimoe.hf.stored_experts import StoredExperts
 
 CASE = Case("policy", tokens=9, hidden=96, inter=80, experts=8, topk=2, routing="skip")
@@ -147,7 +148,7 @@ def test_an_answer_that_is_no_plan_is_one_line(problem: Problem, answer: Any, me
         forward(problem)
     assert error.value.__cause__ is None
     if isinstance(answer, np.ndarray):
-        with pytest.raises(ValueError, match="shape"):
+        with pytest.raises(InputError, match="shape"):
             _runtime.set_policy(problem.layer.handle, answer)
 
 

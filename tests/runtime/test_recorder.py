@@ -12,6 +12,7 @@ from support.cases import Case, make_problem
 from support.codes import DIMMS, forward, lay
 from trimoe import _runtime
 from trimoe.domains import CPU, FIRST_DIMM, GPU, IDLE, SPLIT
+from trimoe.errors import InputError
 
 CASE = Case("recorder", tokens=9, hidden=96, inter=80, experts=8, topk=2)
 LAYOUTS = ["split", "localized", "striped", "localized"] * 2
@@ -76,7 +77,7 @@ def test_one_recorder_for_many_layers_forgets_the_oldest() -> None:
     assert [one["layer"] for one in records] == [problem.layer.handle for problem in order[2:]]
     assert dropped == 2
     assert [one["begun_ns"] for one in records] == sorted(one["begun_ns"] for one in records)
-    with pytest.raises(ValueError, match="room for one call or more; got 0"):
+    with pytest.raises(InputError, match="room for one call or more; got 0"):
         _runtime.Recorder(0)
     _runtime.set_recorder(first.layer.handle, None)
     forward(first)

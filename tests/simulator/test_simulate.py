@@ -17,7 +17,7 @@ from trimoe.cost import CostModel
 from trimoe.domains import CPU
 from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile
-from trimoe.placement import LayerPlan
+from trimoe.placement import LayerPlan, PlacementError
 from trimoe.policies import Deployment, LayerStep, Workload, make_policy
 from trimoe.simulator.routing import RoutingSpec, generated_routing
 from trimoe.simulator.simulate import SimulationOptions, simulate
@@ -131,8 +131,9 @@ def test_what_cannot_be_simulated_is_named(phases: Any, options: Any, message: s
 
 
 def test_deployments_that_cannot_be_are_refused() -> None:
-    with pytest.raises(InputError, match="a deployment for 8 requests; got one for 9"):
+    with pytest.raises(PlacementError, match="a deployment for 8 requests; got one for 9") as error:
         run(TinyPolicy(simple.cost(), Deployment(9, 9)), WORK)
+    assert error.value.exit_code == 1
     small = simple.cost(gpu={"memory_bytes": 1 << 20})
     with pytest.raises(InputError, match="of GPU memory of simple"):
         run(TinyPolicy(small, replace(ALL_THERE, batch=8000)), replace(WORK, batch=8000))

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load, save
 
 from support.quantised import FP8_CONFIG, MXFP4_CONFIG, to_fp8, to_mxfp4
+from trimoe.errors import InputError
 from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
 from trimoe.layer.source import source_of
 
@@ -118,7 +119,7 @@ def plain_contents(tensors: Tensors, layout: str, specs: Mapping[int, LayerSpec]
             sources = _sources(tensors, f"model.layers.{index}.mlp.experts", expert, layout)
             try:
                 layer.pack_expert(expert, *sources)
-            except ValueError:
+            except InputError:
                 return None
         found[index] = bytes(layer.memory)
         layer.close()

@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-#include "common/error.h"
+#include "common/names.h"
 #include "packed/activation.h"
 
 namespace trimoe {
@@ -13,9 +13,7 @@ namespace trimoe {
 inline Activation activation_named(const std::string& name) {
   static constexpr std::array<std::string_view, 5> kNames = {"silu", "gelu", "gelu_tanh", "relu2",
                                                              "swiglu_oai"};
-  for (size_t i = 0; i < kNames.size(); ++i)
-    if (name == kNames[i]) return static_cast<Activation>(i);
-  throw Error("activation silu, gelu, gelu_tanh, relu2 or swiglu_oai", name, "one of the five");
+  return static_cast<Activation>(index_of(kNames, name, "an activation"));
 }
 
 }  // namespace trimoe

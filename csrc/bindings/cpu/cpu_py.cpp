@@ -1,5 +1,6 @@
 // trimoe._cpu: the control API of the CPU domain. Off the hot path: the op itself is moe_forward.cpp.
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 
@@ -10,7 +11,7 @@
 #include "bindings/cpu/keep_py.h"
 #include "bindings/cpu/source_py.h"
 #include "bindings/errors_py.h"
-#include "common/error.h"
+#include "common/names.h"
 #include "common/numa.h"
 #include "common/own_threads.h"
 #include "cpu/dispatch/kernel_table.h"
@@ -29,9 +30,7 @@ namespace {
 std::shared_ptr<Layer> layer_of(int64_t handle) { return runtime::find_layer(handle).packed; }
 
 Format format_named(const std::string& name) {
-  for (int i = 0; i < kFormats; ++i)
-    if (name == kFormatFacts[static_cast<size_t>(i)].name) return static_cast<Format>(i);
-  throw Error("weights of fp32, bf16, int8, int4, fp8 or mxfp4", name, "one of the six");
+  return static_cast<Format>(index_of(kFormatFacts, name, "weights", &FormatFacts::name));
 }
 
 py::dict features_dict() {
@@ -75,8 +74,8 @@ py::list table_list() {
 LayerShape make_shape(int64_t experts, int64_t hidden, int64_t inter, const std::string& weights,
                       int32_t group, const std::string& activations, const std::string& activation,
                       bool gated, bool bias, float alpha, float limit) {
-  check(activations == "auto" || activations == "int8" || activations == "bf16",
-        "activations auto, int8 or bf16", activations, "auto");
+  constexpr std::array<std::string_view, 3> kActivations = {"auto", "int8", "bf16"};
+  index_of(kActivations, activations, "activations");
   const Format format = format_named(weights);
   const bool integer = format == Format::kInt8 || format == Format::kInt4;
   LayerShape shape;

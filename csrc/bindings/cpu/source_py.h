@@ -10,7 +10,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include "common/error.h"
+#include "common/names.h"
 #include "cpu/ffn/route.h"
 #include "packed/pack/pack.h"
 
@@ -19,9 +19,7 @@ namespace trimoe::cpu {
 namespace py = pybind11;
 
 inline SourceType source_type_named(const std::string& name) {
-  for (size_t i = 0; i < kSourceTypeNames.size(); ++i)
-    if (name == kSourceTypeNames[i]) return static_cast<SourceType>(i);
-  throw Error("a source of fp32, bf16, fp16, fp8, mxfp4 or e8m0", name, "one of the six");
+  return static_cast<SourceType>(index_of(kSourceTypeNames, name, "a source's type"));
 }
 
 // Where the elements lie, whatever they are; a vector has one column.

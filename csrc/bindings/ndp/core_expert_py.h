@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include "bindings/cpu/activation_py.h"
+#include "common/names.h"
 #include "ndp/core/core.h"
 
 namespace trimoe::ndp {
@@ -14,9 +15,7 @@ struct CoreExpertShape {
 };
 
 inline Number number_named(const std::string& name) {
-  for (size_t i = 0; i < kNumberNames.size(); ++i)
-    if (name == kNumberNames[i]) return static_cast<Number>(i);
-  throw Error("weights of bf16, fp16, int8 or int4", name, "one of the four");
+  return static_cast<Number>(index_of(kNumberNames, name, "weights"));
 }
 
 inline CoreExpertShape make_core_shape(int64_t hidden, int64_t inter, const std::string& number,

@@ -105,7 +105,7 @@ py::bytes read(PyFleet& self, int dimm, uint64_t address, int64_t bytes) {
 }
 
 void inject(PyFleet& self, int dimm, int64_t command, const std::string& fault, double at) {
-  const auto kind = index_of(kFaultNames, fault, "a fault none, corrupt, timeout, death or ecc");
+  const auto kind = index_of(kFaultNames, fault, "a fault");
   check(at >= 0 && at <= 1, "a share of the command's time", at, "0.5");
   self.fleet->with_dimm(dimm, [&](Dimm& one) {
     check(command >= one.faults().commands(), "a command that has not started", command,

@@ -1,8 +1,10 @@
 // The DRAM of trimoe._ndp: speed grades, devices, bandwidth, latency.
+#include <ranges>
+
 #include <pybind11/stl.h>
 
 #include "bindings/ndp/ndp_py.h"
-#include "common/error.h"
+#include "common/names.h"
 #include "ndp/dram/measure.h"
 
 namespace trimoe::ndp {
@@ -42,9 +44,8 @@ py::dict spec_dict(const DramSpec& spec) {
 }
 
 Command command_named(const std::string& name) {
-  for (int i = 0; i < kCommands; ++i)
-    if (name == name_of(static_cast<Command>(i))) return static_cast<Command>(i);
-  throw Error("a command out of ACT, RD, WR, PRE, PREA, REF", name, "ACT");
+  return static_cast<Command>(index_of(std::views::iota(0, kCommands), name, "a command",
+                                       [](int one) { return name_of(static_cast<Command>(one)); }));
 }
 
 // A device by the names of its commands.

@@ -46,8 +46,7 @@ double run(const PyFleet& self, const std::vector<std::tuple<int64_t, py::object
     const int64_t hidden = self.fleet->hidden_of(expert), tokens = in.size * in.itemsize / (2 * hidden);
     check(in.size * in.itemsize == tokens * hidden * 2 && to.size * to.itemsize == tokens * hidden * 4,
           "bf16 [tokens, H] and as many fp32 for the results",
-          std::to_string(in.size * in.itemsize) + " and " + std::to_string(to.size * to.itemsize) + " bytes",
-          "2 bytes for each value, and 4");
+          std::to_string(in.size * in.itemsize) + " and " + std::to_string(to.size * to.itemsize) + " bytes");
     list.push_back({expert, static_cast<const Bf16*>(in.ptr), tokens, static_cast<float*>(to.ptr), dimm});
   }
   const py::gil_scoped_release unlocked;
@@ -55,7 +54,7 @@ double run(const PyFleet& self, const std::vector<std::tuple<int64_t, py::object
 }
 
 Layout layout_named(const std::string& name) {
-  return static_cast<Layout>(index_of(kLayoutNames, name, "a layout: localized, striped or split"));
+  return static_cast<Layout>(index_of(kLayoutNames, name, "a layout"));
 }
 
 }  // namespace

@@ -7,7 +7,7 @@
 
 #include "bindings/cpu/buffer_py.h"
 #include "bindings/ndp/ndp_py.h"
-#include "common/error.h"
+#include "common/names.h"
 #include "ndp/system/fleet.h"
 
 namespace trimoe::ndp {
@@ -19,12 +19,5 @@ struct PyFleet {
 };
 
 void bind_dimm(py::class_<PyFleet>& fleet);
-
-inline size_t index_of(std::span<const std::string_view> names, const std::string& name,
-                       const char* expected) {
-  for (size_t i = 0; i < names.size(); ++i)
-    if (names[i] == name) return i;
-  throw Error(expected, name, std::string(names[0]));
-}
 
 }  // namespace trimoe::ndp

@@ -13,8 +13,6 @@ PYBIND11_MODULE(_ndp, m) {
   trimoe::ndp::bind_sharing(m);
   trimoe::translate_errors();
   // Later, so that it is asked before.
-  m.attr("DimmError") = pybind11::reinterpret_steal<pybind11::object>(
-      PyErr_NewException("trimoe._ndp.DimmError", PyExc_ValueError, nullptr));
   pybind11::register_local_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);

@@ -1,15 +1,16 @@
 // Host and NDP on one DIMM, for trimoe._ndp.
+#include <array>
+
 #include "bindings/ndp/ndp_py.h"
-#include "common/error.h"
+#include "common/names.h"
 #include "ndp/sharing/sharing.h"
 
 namespace trimoe::ndp {
 namespace {
 
 Owner owner_named(const std::string& name) {
-  for (const Owner owner : {Owner::kHost, Owner::kNdp})
-    if (name == name_of(owner)) return owner;
-  throw Error("an owner out of host, ndp", name, "host");
+  constexpr std::array kOwners = {Owner::kHost, Owner::kNdp};
+  return kOwners[index_of(kOwners, name, "an owner", [](Owner owner) { return name_of(owner); })];
 }
 
 py::dict result_dict(const SharingResult& found) {

@@ -31,7 +31,7 @@ struct Region {
       }
     };
     const bool accepted = torch_parallel_for(0, workers, 1, range, this) == 0;
-    if (!accepted && !failure) failure = std::make_exception_ptr(Error("torch's threads", "none", "fewer"));
+    if (!accepted && !failure) failure = std::make_exception_ptr(Failure("torch's threads", "none"));
   }
 };
 

@@ -11,9 +11,7 @@
 namespace trimoe {
 
 inline void ok(AOTITorchError error, const char* call) {
-  check(
-      error == 0, "torch to accept a call", [&] { return std::string(call) + " failed"; },
-      "the message torch printed above");
+  check<Failure>(error == 0, "torch to accept a call", [&] { return std::string(call) + " failed"; });
 }
 
 struct DeleteTensor {

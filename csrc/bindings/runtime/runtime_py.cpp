@@ -7,6 +7,7 @@
 #include "bindings/ndp/dimm_error_py.h"
 #include "bindings/ndp/ndp_fleet_py.h"
 #include "bindings/runtime/policy_py.h"
+#include "common/names.h"
 #include "runtime/failure.h"
 #include "runtime/fleet_domain.h"
 #include "runtime/layer.h"
@@ -43,7 +44,7 @@ void set_cause(const std::exception_ptr& failure) noexcept {
 }
 
 void attach_fleet(int64_t layer, const ndp::PyFleet& fleet, const std::string& arithmetic) {
-  const size_t who = ndp::index_of(kArithmeticNames, arithmetic, "arithmetic \"host\" or \"core\"");
+  const size_t who = index_of(kArithmeticNames, arithmetic, "an arithmetic");
   const auto domain = std::make_shared<FleetDomain>(layer, fleet.fleet, static_cast<Arithmetic>(who));
   attach(layer, domain->codes(), domain);
 }

@@ -1,6 +1,7 @@
 #include "cpu/dispatch/kernel_table.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "common/env.h"
 #include "common/error.h"
@@ -91,15 +92,14 @@ const std::vector<TableEntry>& kernel_table() {
 }
 
 const TableEntry& entry_named(const std::string& isa, const char* what) {
-  std::string names;
+  std::vector<std::string> usable;
   for (const TableEntry& entry : kernel_table())
-    if (entry.supported()) names += (names.empty() ? "" : ", ") + std::string(entry.isa);
+    if (entry.supported()) usable.emplace_back(entry.isa);
   const auto entry = std::ranges::find_if(kernel_table(), [&](const TableEntry& e) { return isa == e.isa; });
-  if (entry == kernel_table().end())
-    throw Error(std::string(what) + " to name an entry of the kernel table", isa, names);
+  if (entry == kernel_table().end()) throw UnknownName(what, isa, std::move(usable));
   if (!entry->supported())
     throw Error(std::string(what) + " to name an entry that this machine can run",
-                isa + " (" + entry->reason() + ")", names);
+                isa + " (" + entry->reason() + ")", usable.front());
   return *entry;
 }
 

@@ -35,14 +35,14 @@ constexpr const char* name_of(Status status) {
 }
 
 // A DIMM that failed: whoever catches it can run the expert elsewhere, its weights are where they were.
-class DimmError : public Error {
+class DimmError : public Failure {
  public:
   DimmError(int number, Status how, const std::string& during)
       : DimmError(number, how, during, {{number, how}}) {}
   // all: of the same step, this one among them.
   DimmError(int number, Status how, const std::string& during, std::map<int, Status> all)
-      : Error("DIMM " + std::to_string(number) + " to finish " + during, name_of(how),
-              "another domain for its experts (plan entry 0), or reset()"),
+      : Failure("DIMM " + std::to_string(number) + " to finish " + during, name_of(how),
+                "another domain for its experts (plan entry 0), or reset()"),
         dimm(number),
         status(how),
         failures(std::move(all)) {}

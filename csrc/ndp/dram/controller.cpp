@@ -35,7 +35,7 @@ Controller::Controller(const DramSpec& spec, int ranks, const ControllerOptions&
 
 void Controller::push(const Request& request) {
   check(has_room(request.write), "room in the queue", waiting_[request.write].size(), "has_room() before");
-  check(request.arrival <= now_, "a request that has arrived", request.arrival, "the clock that it is");
+  check(request.arrival <= now_, "a request that has arrived", request.arrival);
   seen_ = std::max(seen_, request.arrival + 1);
   waiting_[request.write].push(request, device_.bank_index(request.place), seen_);
 }

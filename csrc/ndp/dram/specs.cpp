@@ -1,6 +1,4 @@
-#include <string>
-
-#include "common/error.h"
+#include "common/names.h"
 #include "ndp/dram/spec.h"
 
 namespace trimoe::ndp {
@@ -84,12 +82,7 @@ constexpr DramSpec kSpecs[] = {
 std::span<const DramSpec> dram_specs() { return kSpecs; }
 
 const DramSpec& dram_spec(std::string_view name) {
-  std::string known;
-  for (const DramSpec& spec : kSpecs) {
-    if (spec.name == name) return spec;
-    known.append(known.empty() ? "" : ", ").append(spec.name);
-  }
-  throw Error("a DRAM speed grade out of " + known, std::string(name), std::string(kSpecs[0].name));
+  return kSpecs[index_of(kSpecs, name, "a DRAM speed grade", &DramSpec::name)];
 }
 
 }  // namespace trimoe::ndp

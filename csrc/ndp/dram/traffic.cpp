@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "common/error.h"
+#include "common/names.h"
 
 namespace trimoe::ndp {
 namespace {
@@ -30,12 +30,7 @@ int base_of(Part part, const DramGeometry& geometry, int ranks) {
 }  // namespace
 
 Pattern pattern_named(std::string_view name) {
-  std::string known;
-  for (size_t i = 0; i < std::size(kPatternNames); ++i) {
-    if (kPatternNames[i] == name) return static_cast<Pattern>(i);
-    known.append(i ? ", " : "").append(kPatternNames[i]);
-  }
-  throw Error("a pattern out of " + known, std::string(name), "stream");
+  return static_cast<Pattern>(index_of(kPatternNames, name, "a pattern"));
 }
 
 Traffic::Traffic(const DramSpec& spec, int ranks, Pattern pattern, uint64_t seed)

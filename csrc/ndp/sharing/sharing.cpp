@@ -4,7 +4,7 @@
 #include <cmath>
 #include <string>
 
-#include "common/error.h"
+#include "common/names.h"
 
 namespace trimoe::ndp {
 namespace {
@@ -167,11 +167,7 @@ void set_counts(const Simulation& simulation, SharingResult& result) {
 
 }  // namespace
 
-Mode mode_named(std::string_view name) {
-  for (size_t i = 0; i < kModeNames.size(); ++i)
-    if (kModeNames[i] == name) return static_cast<Mode>(i);
-  throw Error("a mode out of host, exclusive, concurrent", std::string(name), "exclusive");
-}
+Mode mode_named(std::string_view name) { return static_cast<Mode>(index_of(kModeNames, name, "a mode")); }
 
 SharingResult simulate_sharing(const DramSpec& spec, const SharingCase& one,
                                std::vector<RankCommand>* trace) {

@@ -104,7 +104,9 @@ Fleet::Resident Fleet::lay(const ExpertShape& shape, Number number, Layout layou
                            const std::shared_ptr<const std::byte>& data) {
   Resident resident{shape, number, layout, {}, data ? data : zeroed_lines(shape.expert_bytes())};
   const std::vector<int> on = layout == Layout::kLocalized ? std::vector<int>{home} : alive();
-  check(layout == Layout::kLocalized || on.size() >= 2, "two DIMMs that answer", "fewer", "a fleet of more");
+  check(layout == Layout::kLocalized || size() >= 2, "a fleet of two DIMMs or more", size(), "16");
+  check<Failure>(layout == Layout::kLocalized || on.size() >= 2, "two DIMMs that answer", on.size(),
+                 "localized experts, or reset()");
   if (layout != Layout::kSplit) {
     resident.held.push_back(
         {home, free_slot(home), {shape, number, spread(resident.whole, !data, shape.expert_bytes(), on)}});

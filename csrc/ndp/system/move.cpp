@@ -168,7 +168,7 @@ Fleet::Resident Fleet::settle(const Resident& resident, const std::vector<int>& 
       if (error.status == Status::kEcc) throw;  // what cannot be read is no better for the next
     }
   }
-  throw Error("another DIMM that answers and has room", "none", "the CPU for its experts");
+  throw Failure("another DIMM that answers and has room", "none", "the CPU for its experts");
 }
 
 // A copy in that layout, its slots configured; the old one is still there. Memory of a DIMM whose core is

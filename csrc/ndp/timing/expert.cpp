@@ -45,10 +45,11 @@ void check_core(const CoreConfig& core) {
 }
 
 void check_case(const DramSpec& spec, const CoreConfig& core, const ExpertCase& one) {
-  check(one.hidden >= 1 && one.inter >= 1 && one.tokens >= 1, "a hidden and intermediate size and tokens",
-        std::min({one.hidden, one.inter, one.tokens}), "positive numbers");
+  check(one.hidden >= 1 && one.inter >= 1 && one.tokens >= 1,
+        "a hidden and intermediate size and tokens of 1 or more",
+        std::min({one.hidden, one.inter, one.tokens}));
   check(std::max({one.hidden, one.inter, one.tokens}) <= int64_t{1} << 30, "sizes of at most 2^30",
-        std::max({one.hidden, one.inter, one.tokens}), "the sizes of one expert");
+        std::max({one.hidden, one.inter, one.tokens}));
   check_core(core);
   check(tokens_in_buffer(core, one) >= 1, "a buffer that holds one token", core.buffer_bytes,
         "a larger buffer, or more ranks");

@@ -114,16 +114,13 @@ void check_matrix(const SourceView& view, const char* expected, int64_t rows, in
           view.scale.cols == ceil_div(cols, view.block_cols),
       "one scale per block of weights", [&] { return shape_of(view.scale); },
       "weight_block_size of the config");
-  check(
-      is_float(view.scale.type) || view.scale.type == SourceType::kE8m0, "scales of fp32, bf16, fp16 or e8m0",
-      [&] { return name_of(view.scale.type); }, "one of the four");
+  check(is_float(view.scale.type) || view.scale.type == SourceType::kE8m0,
+        "scales of fp32, bf16, fp16 or e8m0", [&] { return name_of(view.scale.type); });
 }
 
 void check_bias(const SourceView& view, const char* expected, int64_t rows) {
   check_array(view, expected, rows, 1);
-  check(
-      is_float(view.type), "biases of fp32, bf16 or fp16", [&] { return name_of(view.type); },
-      "one of the three");
+  check(is_float(view.type), "biases of fp32, bf16 or fp16", [&] { return name_of(view.type); });
 }
 
 }  // namespace

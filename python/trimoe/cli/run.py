@@ -8,7 +8,6 @@ subcommand) or `TRIMOE_DEBUG=1`.
 from __future__ import annotations
 
 import os
-import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ import typer
 from trimoe.cli.app import command_tree
 from trimoe.cli.interrupts import STOPS, Stops
 from trimoe.cli.streams import discard_stdout, prepare_streams, say
-from trimoe.errors import FailureError, InputError, TrimoeError, nearest
+from trimoe.errors import FailureError, InputError, TrimoeError
 
 __all__ = ["run"]
 
@@ -114,8 +113,6 @@ def _as_trimoe_error(error: BaseException) -> TrimoeError | None:
         return error
     if isinstance(error, _UsageError):
         return _as_input_error(error)
-    if isinstance(error, ValueError) and str(error).startswith("trimoe: expected "):  # of the native core
-        return InputError.from_native(error)
     if isinstance(error, MemoryError):
         hint = "a smaller model or batch; `trimoe doctor` shows what is available"
         return FailureError(expected="enough memory", got="none left", hint=hint)
@@ -129,7 +126,4 @@ def _as_input_error(usage_error: Any) -> InputError:
     context = usage_error.ctx
     path = context.command_path if context else "trimoe"
     message, hint = usage_error.format_message().rstrip("."), f"`{path} --help`"
-    unknown = re.match("No such command '(.*?)'", message, re.DOTALL)
-    if unknown:
-        hint = f"`{path} {nearest(unknown[1], context.command.commands)}`, or {hint}"
     return InputError(expected="arguments that the command knows", got=message, hint=hint)

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from trimoe.cli.streams import only_results
-from trimoe.errors import InputError
+from trimoe.errors import InputError, nearest
 
 __all__ = ["prepare"]
 
@@ -20,14 +20,32 @@ _MOST = 2**32 - 1
 
 def prepare(command: Any) -> None:
     """Prepares a click command and those below it."""
-    for one in getattr(command, "commands", {}).values():
-        prepare(one)
+    if hasattr(command, "commands"):
+        command.get_command = _known(command.commands)
+        for one in command.commands.values():
+            prepare(one)
     for parameter in command.params:
         if "--json" in parameter.opts:
             command.callback = _guarded(command.callback, parameter.name)
         _hide_older_names(parameter)
     if command.callback is not None:
         command.callback = _checked(command.callback, {one.name: _label(one) for one in command.params})
+
+
+def _known(commands: Mapping[str, Any]) -> Callable[[Any, str], Any]:
+    """A group's `get_command`: of a name that is none, the error says which one is written most like it."""
+
+    def get_command(context: Any, name: str) -> Any:
+        if name not in commands and not context.resilient_parsing and not name.startswith("-"):
+            path = context.command_path
+            raise InputError(
+                expected=f"a command out of {', '.join(commands)}",
+                got=name,
+                hint=f"`{path} {nearest(name, commands)}`, or `{path} --help`",
+            )
+        return commands.get(name)
+
+    return get_command
 
 
 def _label(parameter: Any) -> str:

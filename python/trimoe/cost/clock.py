@@ -78,7 +78,7 @@ class Clock:
         """
         try:
             first = self._native.extend([(task.load, task.after, task.priority) for task in tasks])
-        except ValueError:
+        except InputError:
             _check(tasks, self._n_resources, len(self.tasks) + len(tasks))  # says it with the task's name
             raise
         self.tasks.extend(tasks)

@@ -10,7 +10,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from trimoe.errors import FailureError, InputError
+from trimoe.errors import FailureError
 
 __all__ = [
     "CpuFeatures",
@@ -129,10 +129,7 @@ def selected_isa() -> str:
     Raises:
         InputError: `TRIMOE_CPU_ISA` names an entry that is unknown or cannot run here.
     """
-    try:
-        return str(native().selected_isa())
-    except ValueError as error:
-        raise InputError.from_native(error) from error
+    return str(native().selected_isa())
 
 
 def explain(cpu: CpuFeatures, table: tuple[Isa, ...]) -> tuple[InstructionSet, ...]:

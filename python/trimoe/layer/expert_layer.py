@@ -46,10 +46,7 @@ class LayerSpec:
     @functools.cached_property
     def native(self) -> _cpu.LayerShape:
         """The native shape; raises InputError when a value is out of range."""
-        try:
-            return _cpu.LayerShape(**asdict(self))
-        except ValueError as error:
-            raise InputError.from_native(error) from None
+        return _cpu.LayerShape(**asdict(self))
 
     @property
     def layer_bytes(self) -> int:
@@ -137,11 +134,8 @@ class ExpertLayer:
             layer.pack_expert(expert, *(None if one is None else one[expert] for one in parts.values()))
 
         with ThreadPoolExecutor(threads or usable_threads(), "trimoe-pack") as executor:
-            try:
-                for _ in executor.map(pack, range(experts)):
-                    pass
-            except ValueError as error:
-                raise InputError.from_native(error) from None
+            for _ in executor.map(pack, range(experts)):
+                pass
         return layer
 
     def pack_expert(
@@ -157,8 +151,8 @@ class ExpertLayer:
         """Packs gate and up [I, H], down [H, I] and biases [I], [I], [H] of one expert, or None for each.
 
         Each is a CPU tensor, or a `StridedView`, which may have scales (`source_of(tensor, scale, block)`).
-        Releases the GIL; different experts may be packed by different threads. ValueError for a part that is
-        missing or of another shape, InputError for what is no tensor.
+        Releases the GIL; different experts may be packed by different threads. InputError for a part that is
+        missing or of another shape, and for what is no tensor.
         """
         parts = (gate, up, down, gate_bias, up_bias, down_bias)
         sources = [one if one is None or isinstance(one, StridedView) else source_of(one) for one in parts]

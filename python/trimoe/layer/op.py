@@ -88,7 +88,7 @@ def forward_on(
     """`moe_forward` on a named entry of the kernel table, with threads of its own.
 
     For checks, not for speed: every entry this machine supports can be compared with "ref" in one
-    process. Same arguments and result as `moe_forward`; ValueError for an entry that cannot run.
+    process. Same arguments and result as `moe_forward`; InputError for an entry that cannot run.
     """
     out = torch.empty(hidden.shape, dtype=hidden.dtype)
     ids = view_of(topk_ids, _ID_NAMES[topk_ids.dtype])

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-from trimoe import _cpu, _ndp
+from trimoe import _cpu
+from trimoe.errors import InputError, NdpError
 
 __all__ = ["add_kernels", "check_arguments", "check_places", "check_sizes", "raise_cause"]
 
@@ -31,8 +32,8 @@ def check_arguments(
     check_places(tensors if plan is None else tensors | {"plan": plan})
     try:
         experts, width = _cpu.layer_sizes(int(layer))
-    except ValueError as error:
-        raise RuntimeError(str(error)) from None
+    except InputError as error:
+        raise RuntimeError(f"trimoe: {error}") from None
     check_sizes(hidden, topk_ids, topk_weights, width)
     if plan is not None:
         got = f"{_shape(plan)} of {_dtype(plan)}"
@@ -148,7 +149,7 @@ _kept: list[Any] = []  # a library that is freed takes its kernels back
 def raise_cause(error: RuntimeError) -> None:
     """Raises what a layer's policy raised, as it was, where that is the cause of the op's error."""
     cause = error.__cause__
-    if cause is not None and not isinstance(cause, _ndp.DimmError):
+    if cause is not None and not isinstance(cause, NdpError):
         error.__cause__ = None
         raise cause from cause.__cause__
 

@@ -4,11 +4,12 @@ The DRAM of one sub-channel (`bandwidth`, `latency`), one expert FFN in time (`e
 one DIMM (`contention`), DIMMs that do it all by command (`Fleet`). Checked by `validate`.
 """
 
+from trimoe.errors import NdpError
 from trimoe.ndp.core import expert_ffn
 from trimoe.ndp.descriptor import Descriptor, Flag, Opcode, expert_config
 from trimoe.ndp.dram import Bandwidth, DramSpec, Latency, bandwidth, latency, patterns, spec, specs
 from trimoe.ndp.expert import ExpertTime, RelayoutTime, expert_time, relayout_time, ridge_tokens
-from trimoe.ndp.fleet import LAYOUTS, Completion, Fleet, Location, NdpError
+from trimoe.ndp.fleet import LAYOUTS, Completion, Fleet, Location
 from trimoe.ndp.sharing import SHARING_MODES, Contention, contention, contention_sweep
 from trimoe.ndp.step import StepTime, draw_counts, step_time
 from trimoe.ndp.sweep import ExpertSweep, sweep_expert

@@ -7,7 +7,6 @@ fixed (docs/ndp.md). What it costs in time is `trimoe.ndp.expert_time`.
 from __future__ import annotations
 
 from trimoe import _ndp
-from trimoe.errors import InputError
 
 __all__ = ["expert_ffn"]
 
@@ -55,8 +54,5 @@ def expert_ffn(
     Raises:
         InputError: a value out of range, or bytes of another size than these values ask for.
     """
-    try:
-        shape = _ndp.CoreShape(hidden, inter, number, group, activation, gated, bias, alpha, limit)
-        return _ndp.core_ffn(weights, activations, shape, ranks, scale, onto)
-    except ValueError as error:
-        raise InputError.from_native(error) from None
+    shape = _ndp.CoreShape(hidden, inter, number, group, activation, gated, bias, alpha, limit)
+    return _ndp.core_ffn(weights, activations, shape, ranks, scale, onto)

@@ -121,12 +121,9 @@ def bandwidth(
     Raises:
         InputError: a value out of range.
     """
-    try:
-        case = (spec, pattern, read_pct, ranks, bursts)
-        found = _ndp.bandwidth(*case, refresh, refresh_apart, seed)
-        without = _ndp.bandwidth(*case, False, refresh_apart, seed) if refresh else found
-    except ValueError as error:
-        raise InputError.from_native(error) from None
+    case = (spec, pattern, read_pct, ranks, bursts)
+    found = _ndp.bandwidth(*case, refresh, refresh_apart, seed)
+    without = _ndp.bandwidth(*case, False, refresh_apart, seed) if refresh else found
     gbps = found["bandwidth_gbps"]
     return Bandwidth(
         spec=spec,
@@ -155,9 +152,6 @@ def latency(
             got=str(background_gbps),
             hint="0 for as much as fits",
         )
-    try:
-        hit_ns, conflict_ns = _ndp.idle_latency_ns(spec)
-        gbps, loaded_ns = _ndp.loaded_latency(spec, background_gbps, probes, refresh, seed)
-    except ValueError as error:
-        raise InputError.from_native(error) from None
+    hit_ns, conflict_ns = _ndp.idle_latency_ns(spec)
+    gbps, loaded_ns = _ndp.loaded_latency(spec, background_gbps, probes, refresh, seed)
     return Latency(spec, hit_ns, conflict_ns, background_gbps, gbps, loaded_ns)

@@ -119,10 +119,7 @@ def check_traffic(hidden: int, inter: int, tokens: int, dtype: str) -> None:
 @functools.lru_cache(maxsize=1024)
 def stream_shares(spec: str, mode: str, host_gbps: float) -> tuple[float, float]:
     """What the host leaves of one rank's stream: simulated, and by formula."""
-    try:
-        closed_form = _ndp.closed_form_share(spec, mode, host_gbps)
-    except ValueError as error:
-        raise InputError.from_native(error) from None
+    closed_form = _ndp.closed_form_share(spec, mode, host_gbps)
     found = contention(spec, mode, ranks=1, host_gbps=host_gbps).in_step_share if host_gbps else 1.0
     return min(found, 1.0), closed_form
 
@@ -171,23 +168,20 @@ def expert_time(
         )
     check_traffic(hidden, inter, tokens, dtype)
     share, closed_form_share = stream_shares(spec, mode, host_gbps)
-    try:
-        found = _ndp.expert(
-            spec,
-            hidden,
-            inter,
-            tokens,
-            weight_bytes_each=each,
-            ranks=ranks,
-            tflops=tflops,
-            buffer_bytes=buffer_bytes(buffer_kib),
-            striped_over=dimms if layout == "striped" else 1,
-            link_gbps=link_gbps,
-            stream_share=share,
-            closed_form_share=closed_form_share,
-        )
-    except ValueError as error:
-        raise InputError.from_native(error) from None
+    found = _ndp.expert(
+        spec,
+        hidden,
+        inter,
+        tokens,
+        weight_bytes_each=each,
+        ranks=ranks,
+        tflops=tflops,
+        buffer_bytes=buffer_bytes(buffer_kib),
+        striped_over=dimms if layout == "striped" else 1,
+        link_gbps=link_gbps,
+        stream_share=share,
+        closed_form_share=closed_form_share,
+    )
     return ExpertTime(**found, stream_share=share)
 
 
@@ -209,25 +203,19 @@ def relayout_time(
     """
     each = weight_bytes_each(dtype)
     check_traffic(hidden, inter, 1, dtype)
-    try:
-        found = _ndp.relayout(
-            spec,
-            hidden,
-            inter,
-            weight_bytes_each=each,
-            ranks=ranks,
-            dimms=dimms,
-            link_gbps=link_gbps,
-            migrate=migrate,
-        )
-    except ValueError as error:
-        raise InputError.from_native(error) from None
+    found = _ndp.relayout(
+        spec,
+        hidden,
+        inter,
+        weight_bytes_each=each,
+        ranks=ranks,
+        dimms=dimms,
+        link_gbps=link_gbps,
+        migrate=migrate,
+    )
     return RelayoutTime(**found)
 
 
 def ridge_tokens(*, spec: str = "4800B", dtype: str = "bf16", ranks: int = 4, tflops: float = 0.5) -> float:
     """Tokens of one pass from which the core is slower than the stream, by formula (L*)."""
-    try:
-        return _ndp.ridge_tokens(spec, weight_bytes_each=weight_bytes_each(dtype), ranks=ranks, tflops=tflops)
-    except ValueError as error:
-        raise InputError.from_native(error) from None
+    return _ndp.ridge_tokens(spec, weight_bytes_each=weight_bytes_each(dtype), ranks=ranks, tflops=tflops)

@@ -6,34 +6,22 @@ NDP core (`trimoe.ndp.core`); what takes a DIMM how long is the emulator's to sa
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from trimoe import _ndp
-from trimoe.errors import FailureError, InputError
+from trimoe.errors import InputError
 from trimoe.ndp.descriptor import Descriptor
 from trimoe.ndp.expert import stream_shares
 
-__all__ = ["LAYOUTS", "Completion", "Fleet", "Location", "NdpError"]
+__all__ = ["LAYOUTS", "Completion", "Fleet", "Location"]
 
 # Whole on one DIMM; its bytes spread over all; cut along I, so that every DIMM computes a part.
 LAYOUTS = ("localized", "striped", "split")
 # Expert, rows of bf16 [T, H], room for fp32 [T, H]; then, where a striped expert is to run elsewhere than at
 # its slot, on which DIMM.
 Job: TypeAlias = "tuple[int, Any, Any] | tuple[int, Any, Any, int]"
-
-
-class NdpError(FailureError):
-    """A DIMM failed. Its weights are where they were: the experts can run elsewhere.
-
-    dimm: its number; code: BAD_CRC, BUF_OVERFLOW, TIMEOUT, ECC, ... as in docs/ndp.md.
-    """
-
-    def __init__(self, dimm: int, code: str, *, expected: str, hint: str) -> None:
-        self.dimm, self.code = dimm, code
-        super().__init__(expected=expected, got=code, hint=hint)
 
 
 @dataclass(frozen=True)
@@ -74,7 +62,8 @@ class Fleet:
             each DIMM meanwhile, which slows the streams as `contention` finds.
 
     Raises:
-        InputError: an argument out of range, everywhere; NdpError: a DIMM failed.
+        InputError: an argument out of range, everywhere; NdpError: a DIMM failed; FailureError: too few of
+            them answer.
     """
 
     def __init__(
@@ -93,10 +82,9 @@ class Fleet:
     ) -> None:
         self.dimms = dimms
         share, _ = stream_shares(spec, mode, host_gbps)
-        with _errors():
-            self.native = _ndp.Fleet(
-                dimms, spec, ranks, tflops, buffer_kib << 10, link_gbps, timeout_us * 1e3, ring, mode, share
-            )
+        self.native = _ndp.Fleet(
+            dimms, spec, ranks, tflops, buffer_kib << 10, link_gbps, timeout_us * 1e3, ring, mode, share
+        )
 
     # Experts.
 
@@ -123,60 +111,50 @@ class Fleet:
         names it from then on. number: "bf16", "fp16" (packed as bf16 is), "int8" or "int4" with its group.
         dimm: that has it, or its slot.
         """
-        with _errors():
-            shape = _ndp.CoreShape(hidden, inter, number, group, activation, gated, bias, alpha, limit)
-            self.native.place(expert, shape, data, dimm, layout)
+        shape = _ndp.CoreShape(hidden, inter, number, group, activation, gated, bias, alpha, limit)
+        self.native.place(expert, shape, data, dimm, layout)
 
     def remove(self, expert: int) -> None:
         """Takes an expert from its DIMM."""
-        with _errors():
-            self.native.remove(expert)
+        self.native.remove(expert)
 
     def where(self, expert: int) -> Location:
         """Where an expert lies now."""
-        with _errors():
-            return Location(*self.native.where(expert))
+        return Location(*self.native.where(expert))
 
     def bytes_of(self, expert: int) -> bytes:
         """Its packed bytes, as they lie on the DIMMs now."""
-        with _errors():
-            return self.native.bytes_of(expert)
+        return self.native.bytes_of(expert)
 
     def run(self, jobs: Iterable[Job], *, threads: int = 1) -> float:
         """Runs experts where they lie, the DIMMs at once; returns the emulated nanoseconds.
 
         A DIMM gathers a striped expert over the link; of a split one every DIMM computes its part.
         """
-        with _errors():
-            return self.native.run([(*job, -1)[:4] for job in jobs], threads)
+        return self.native.run([(*job, -1)[:4] for job in jobs], threads)
 
     def migrate(self, expert: int, to: int) -> float:
         """Moves an expert to another DIMM over the link; emulated ns. It stays where it was on NdpError."""
-        with _errors():
-            return self.native.migrate(expert, to)
+        return self.native.migrate(expert, to)
 
     def relayout(self, expert: int, layout: str, *, dimm: int = -1) -> float:
         """Lays an expert out anew, one of `LAYOUTS`; emulated ns. As `migrate`.
 
         dimm: that has it afterwards, or its slot; -1, that has the slot now.
         """
-        with _errors():
-            return self.native.relayout(expert, layout, dimm)
+        return self.native.relayout(expert, layout, dimm)
 
     def evacuate(self, dimm: int) -> int:
         """Has the host copy all experts of a DIMM to the others, in turns; how many they were."""
-        with _errors():
-            return self.native.evacuate(dimm)
+        return self.native.evacuate(dimm)
 
     def reset(self, dimm: int) -> None:
         """Brings a DIMM that hangs back, with its experts; NdpError for one that is dead."""
-        with _errors():
-            self.native.reset(dimm)
+        self.native.reset(dimm)
 
     def failures(self) -> dict[int, str]:
         """DIMMs whose last run failed, and the code; `reset` and a run that goes well clear it."""
-        with _errors():
-            return self.native.failures()
+        return self.native.failures()
 
     def stats(self) -> dict[str, Any]:
         """What the fleet did since the start; `dimms`: the counters of each.
@@ -199,41 +177,34 @@ class Fleet:
         STATUS, IRQ, ABORT and RESET are complete at once, and the result is theirs.
         """
         raw = descriptor.pack() if isinstance(descriptor, Descriptor) else descriptor
-        with _errors():
-            return self.native.submit(dimm, raw, payload, out)
+        return self.native.submit(dimm, raw, payload, out)
 
     def advance(self, dimm: int, to_ns: float | None = None) -> float:
         """Moves a DIMM's time on, or (None) to the end of all that it was given; returns its time."""
-        with _errors():
-            if to_ns is None:
-                return self.native.run_dimm(dimm)
-            return self.native.advance(dimm, to_ns)
+        if to_ns is None:
+            return self.native.run_dimm(dimm)
+        return self.native.advance(dimm, to_ns)
 
     def poll(self, dimm: int) -> Completion | None:
         """The oldest completion that was not polled yet."""
-        with _errors():
-            ended = self.native.poll(dimm)
+        ended = self.native.poll(dimm)
         return None if ended is None else Completion(**ended)
 
     def interrupt(self, dimm: int) -> bool:
         """Whether a completion with the IRQ flag waits to be acknowledged."""
-        with _errors():
-            return self.native.interrupt(dimm)
+        return self.native.interrupt(dimm)
 
     def allocate(self, dimm: int, nbytes: int) -> int:
         """The address of so many zeroed bytes in a DIMM; `write` and `read` are the host's access."""
-        with _errors():
-            return self.native.allocate(dimm, nbytes)
+        return self.native.allocate(dimm, nbytes)
 
     def write(self, dimm: int, address: int, data: Any) -> None:
         """Puts bytes into memory that was allocated."""
-        with _errors():
-            self.native.write(dimm, address, data)
+        self.native.write(dimm, address, data)
 
     def read(self, dimm: int, address: int, nbytes: int) -> bytes:
         """The bytes there."""
-        with _errors():
-            return self.native.read(dimm, address, nbytes)
+        return self.native.read(dimm, address, nbytes)
 
     # What goes wrong, on purpose.
 
@@ -243,8 +214,7 @@ class Fleet:
         command: its number in the order in which the DIMM starts what its ring has, from 0; `stats` says how
         many it has `started`. at: share of the command's time that has passed by then.
         """
-        with _errors():
-            self.native.inject(dimm, command, fault, at)
+        self.native.inject(dimm, command, fault, at)
 
     def seed_faults(
         self, seed: int, *, corrupt: float = 0, timeout: float = 0, death: float = 0, ecc: float = 0
@@ -252,32 +222,13 @@ class Fleet:
         """Draws faults for all DIMMs from a seed, 0 to 2^32 - 1; the rates are per command."""
         if not 0 <= seed < 1 << 32:
             raise InputError(expected="a seed of 0 to 2^32 - 1", got=str(seed), hint="0")
-        with _errors():
-            for dimm in range(self.dimms):
-                self.native.seed_faults(dimm, seed * self.dimms + dimm, corrupt, timeout, death, ecc)
+        for dimm in range(self.dimms):
+            self.native.seed_faults(dimm, seed * self.dimms + dimm, corrupt, timeout, death, ecc)
 
     def kill(self, dimm: int, at_ns: float = 0.0) -> None:
         """From that time on the DIMM does not answer; its memory can still be read by the host."""
-        with _errors():
-            self.native.kill(dimm, at_ns)
+        self.native.kill(dimm, at_ns)
 
     def poison(self, dimm: int, address: int) -> None:
         """Has memory at an address be uncorrectable until what lies there has left."""
-        with _errors():
-            self.native.poison(dimm, address)
-
-
-@contextlib.contextmanager
-def _errors() -> Iterator[None]:
-    try:
-        yield
-    except TypeError as error:  # as pybind11 says it, over many lines
-        line = str(error).splitlines()[0]
-        raise InputError(
-            expected="arguments of the types that are documented", got=line, hint="them"
-        ) from None
-    except _ndp.DimmError as error:
-        told = InputError.from_native(error)
-        raise NdpError(error.dimm, error.code, expected=told.expected, hint=told.hint) from None
-    except ValueError as error:
-        raise InputError.from_native(error) from None
+        self.native.poison(dimm, address)

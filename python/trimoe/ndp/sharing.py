@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trimoe import _ndp
-from trimoe.errors import InputError
 
 __all__ = ["SHARING_MODES", "Contention", "contention", "contention_sweep"]
 
@@ -108,24 +107,21 @@ def contention(
     Raises:
         InputError: a value out of range.
     """
-    try:
-        found = _ndp.sharing(
-            spec,
-            mode,
-            pattern,
-            ranks,
-            host_gbps,
-            write_pct,
-            max_window_ns,
-            duration_ns,
-            row_hit_cap,
-            ndp_window,
-            host_outstanding,
-            postpone,
-            seed,
-        )
-    except ValueError as error:
-        raise InputError.from_native(error) from None
+    found = _ndp.sharing(
+        spec,
+        mode,
+        pattern,
+        ranks,
+        host_gbps,
+        write_pct,
+        max_window_ns,
+        duration_ns,
+        row_hit_cap,
+        ndp_window,
+        host_outstanding,
+        postpone,
+        seed,
+    )
     if not found.pop("host_reads"):
         found.update({key: None for key in found if key.startswith("latency")})
     if mode == "host":

@@ -101,8 +101,6 @@ def step_time(
             dimms=dimms,
             dimms_per_channel=dimms_per_channel,
         )
-    except ValueError as error:
-        raise InputError.from_native(error) from None
     except TypeError:
         raise InputError(expected="whole numbers", got="others", hint="lists of ints") from None
     total_ns = found["total_ns"]

@@ -72,10 +72,7 @@ def trace(
     check_output(path, ".json", ".json.gz")
     if bursts > MAX_BURSTS:
         raise InputError(expected="1000 to 10^6 bursts of a timeline", got=str(bursts), hint="2000")
-    try:
-        found = _ndp.bandwidth(spec, pattern, read_pct, ranks, bursts, refresh, 1000, seed, traced=True)
-    except ValueError as error:
-        raise InputError.from_native(error) from None
+    found = _ndp.bandwidth(spec, pattern, read_pct, ranks, bursts, refresh, 1000, seed, traced=True)
     with _text_file(path) as file:
         events = _write(file, _Timeline(spec_named(spec), ranks), found["trace"])
     return Trace(str(path), events, found["commands"], path.stat().st_size)

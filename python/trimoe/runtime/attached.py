@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from trimoe import _ndp, _runtime
+from trimoe import _runtime
 from trimoe.arrays import Floats
 from trimoe.domains import GPU
-from trimoe.errors import InputError
+from trimoe.errors import InputError, NdpError
 from trimoe.hf.stored_experts import StoredExperts, undecided_experts
 from trimoe.layer.op import moe_forward
 from trimoe.policies import Foresight, NoForesight, Policy, Workload, deployed
@@ -145,7 +145,7 @@ class Attached:
             result = moe_forward(hidden, topk_ids, topk_weights, handle)
         except RuntimeError as error:
             cause = error.__cause__
-            if self.homes is None or not isinstance(cause, _ndp.DimmError):
+            if self.homes is None or not isinstance(cause, NdpError):
                 raise
             self.homes.failed.update(cause.failures)
             self.driver.use.reruns += 1

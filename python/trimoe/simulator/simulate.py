@@ -12,6 +12,7 @@ from trimoe.errors import InputError
 from trimoe.executor.engine import Engine
 from trimoe.executor.model_clock import ModelClock
 from trimoe.human import human_number
+from trimoe.placement import PlacementError
 from trimoe.policies import Policy, Workload
 from trimoe.policies.base.deployment import check_fits
 from trimoe.simulator.foresight import DrawnForesight
@@ -94,10 +95,8 @@ def simulate(
         deployment = policy.deploy(work, phase)
         check_fits(policy.cost, deployment, work, phase)
         if deployment.batch > work.batch:
-            raise InputError(
-                expected=f"a deployment for {work.batch} requests",
-                got=f"one for {deployment.batch}",
-                hint="the policy is at fault",
+            raise PlacementError(
+                expected=f"a deployment for {work.batch} requests", got=f"one for {deployment.batch}"
             )
         residencies = policy.begin(phase, deployment, routing.calibration)
         new_tokens = work.input if phase == "prefill" else 1

@@ -132,8 +132,9 @@ class PackedCache:
 
     def _drop(self, file: BinaryIO, folder: int, got: str) -> None:
         removed = remove_packed(file.fileno(), self.path.name, folder)
-        hint = "nothing: it was removed, the experts are packed again"
-        if not removed:
+        if removed:
+            got, hint = f"{got} (removed, the experts are packed again)", ""
+        else:
             hint = "removing it (the model runs, the experts are packed again)"
         self._warn(f"a whole packed cache in {self.path}", got, hint)
         self._refused = not removed
@@ -141,7 +142,7 @@ class PackedCache:
     def _warn(self, expected: str, got: str, hint: str) -> None:
         """Says it; nothing is written to where that was refused."""
         self._refused = True
-        _log.warning("trimoe: expected %s; got %s; try %s", expected, got, hint)
+        _log.warning("trimoe: %s", FailureError(expected=expected, got=got, hint=hint))
 
     def _write(self, layers: Iterable[tuple[int, ExpertLayer]]) -> bool:
         """Whether the file is there afterwards."""

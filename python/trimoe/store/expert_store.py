@@ -228,10 +228,9 @@ def _pack_one(layer: ExpertLayer, expert: int, source: ExpertSource, reader: Exp
     try:
         with reader.read(source) as parts:
             layer.pack_expert(expert, *parts)
-    except ValueError as error:  # a number that the format cannot hold
-        told = InputError.from_native(error)
-        got = f"{told.got} (expert {expert}, {source.up.name})"
-        raise InputError(expected=told.expected, got=got, hint=told.hint) from None
+    except InputError as error:  # a number that the format cannot hold
+        got = f"{error.got} (expert {expert}, {source.up.name})"
+        raise InputError(expected=error.expected, got=got, hint=error.hint) from None
     return _bytes_of(source)
 
 

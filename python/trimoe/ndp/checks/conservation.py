@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trimoe import _ndp
+from trimoe.errors import InputError
 from trimoe.ndp.checks.check import Check, exactly
 from trimoe.ndp.descriptor import Descriptor, Opcode
 from trimoe.ndp.dram import DramSpec, bandwidth, patterns
@@ -122,7 +123,7 @@ def _foreign_in_ledger(spec: DramSpec) -> int:
             try:
                 while ledger.debt(clock):
                     ledger.issue(who, clock)
-            except ValueError:
+            except InputError:
                 pass
             foreign += (ledger.issued(who) - before) * (who != owner)
     return foreign

@@ -65,7 +65,7 @@ def parse_options(system: str, kind: type[OptionsT], settings: Mapping[str, str]
             raise InputError(
                 expected=f"an option of {system} ({', '.join(fields) or 'none'})",
                 got=name,
-                hint=f"{system}.{nearest(name, fields)}" if fields else "none for this system",
+                hint=f"{system}.{nearest(name, fields)}" if fields else "",
             )
         values[name] = _value(f"{system}.{name}", fields[name], str(text))
     return kind(**values)

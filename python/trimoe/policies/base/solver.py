@@ -14,7 +14,7 @@ import numpy as np
 
 from trimoe.arrays import Floats
 from trimoe.descriptors import silenced
-from trimoe.errors import InputError
+from trimoe.errors import FailureError, InputError
 
 __all__ = ["Program", "Solution"]
 
@@ -76,7 +76,8 @@ class Program:
         which a point is good enough.
 
         Raises:
-            InputError: HiGHS is not installed, or the program has no bound.
+            InputError: HiGHS is not installed.
+            FailureError: the program has no bound: the policy that made it has a bug.
         """
         highs = load_highs()
         solver = highs.Highs()
@@ -89,9 +90,7 @@ class Program:
         solver.run()
         status, kinds, info = solver.getModelStatus(), highs.HighsModelStatus, solver.getInfo()
         if status in (kinds.kUnbounded, kinds.kUnboundedOrInfeasible):
-            raise InputError(
-                expected="a program with a bound", got="one without", hint="the policy is at fault"
-            )
+            raise FailureError(expected="a program with a bound from the policy", got="one without")
         if info.primal_solution_status != highs.SolutionStatus.kSolutionStatusFeasible:
             return None
         objective = float(info.objective_function_value)

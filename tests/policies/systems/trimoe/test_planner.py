@@ -15,6 +15,7 @@ from trimoe._assign import Planner
 from trimoe.checkpoint.model_shape import load_model_shape
 from trimoe.cost import CostModel
 from trimoe.domains import CPU, FIRST_DIMM, GPU, IDLE, STRIPED
+from trimoe.errors import InputError
 from trimoe.hardware.profile import load_profile, parse_profile
 from trimoe.policies.base.occupancy import Loads
 from trimoe.policies.systems.trimoe.costs import make_planner, teach
@@ -301,7 +302,7 @@ def test_unknown_tokens_are_asked_for() -> None:
 )
 def test_bad_input_is_one_line(counts: Any, resident: Any, layout: Any, complaint: str) -> None:
     planner = planner_for(machine(), [1])
-    with pytest.raises(ValueError, match=complaint) as error:
+    with pytest.raises(InputError, match=complaint) as error:
         planner.decide(np.array(counts), np.array(resident), np.array(layout, np.int16))
     assert "\n" not in str(error.value)
 
@@ -314,20 +315,20 @@ def test_of_equals_the_first_domain_gets_an_expert_that_takes_nothing() -> None:
 
 
 def test_bad_tables_are_refused() -> None:
-    with pytest.raises(ValueError, match="resources"):
+    with pytest.raises(InputError, match="resources"):
         Planner(**TINY | {"cpu": 7}, **SETTINGS)
-    with pytest.raises(ValueError, match="channel"):
+    with pytest.raises(InputError, match="channel"):
         Planner(**TINY | {"channel": []}, **SETTINGS)
-    with pytest.raises(ValueError, match="at least one DIMM"):
+    with pytest.raises(InputError, match="at least one DIMM"):
         Planner(**TINY | {"dimm": [], "channel": []}, **SETTINGS)
     planner = Planner(**TINY, **SETTINGS)
-    with pytest.raises(ValueError, match="tokens"):
+    with pytest.raises(InputError, match="tokens"):
         planner.set_tokens(0, **NO_TIME)
-    with pytest.raises(ValueError, match="resource"):
+    with pytest.raises(InputError, match="resource"):
         planner.set_base(CPU, 0, np.zeros(2))
-    with pytest.raises(ValueError, match="DIMM"):
+    with pytest.raises(InputError, match="DIMM"):
         planner.set_base(CPU, 1, np.zeros(3))
-    with pytest.raises(ValueError, match="the CPU"):
+    with pytest.raises(InputError, match="the CPU"):
         planner.set_base(FIRST_DIMM, 0, np.zeros(3))
     with pytest.raises(TypeError):  # nine times in a row could be swapped, and nobody would know
         planner.set_tokens(1, *NO_TIME.values())  # type: ignore[misc]
