@@ -21,8 +21,8 @@ FOLDERS = r"(?:csrc|python|tests|bench|cmake|docs|examples|locks|third_party)"
 # As text has them; `<isa>` stands for a name to fill in, `{h,cpp}` for both.
 PATH = re.compile(rf"(?<![\w/.-]){FOLDERS}/[\w./{{}},*<>-]*[\w/}}>*]")
 MODULE = re.compile(r"`(trimoe(?:\.\w+)+)(?:`|\()")
-# Options and keys that are written like modules.
-NO_MODULES = {"trimoe.trace", "trimoe.search"}
+# A metadata key that is written like a module.
+NO_MODULES = {"trimoe.trace"}
 
 
 def expand(path: str) -> Iterator[str]:

@@ -130,7 +130,7 @@ class ModelClock:
 
     @property
     def now_ns(self) -> float:
-        """When the last router has spoken."""
+        """The time of the last routing."""
         return self.clock.now_ns
 
     def free_at_ns(self) -> Floats:

@@ -45,7 +45,8 @@ OutputOption = Annotated[
 ProfileSetOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--profile-set", help="FIGURE=VALUE of the profile, such as ndp.tflops=0.25, repeat for several."
+        "--profile-set",
+        help="Changed figure of the profile, such as ndp.tflops=0.25, repeat for several.",
     ),
 ]
 StepsOption = Annotated[
@@ -53,7 +54,7 @@ StepsOption = Annotated[
     typer.Option(
         "--steps",
         min=1,
-        help="Decode steps to simulate, spread over the output; the others are taken to be like them.",
+        help="Decode steps to simulate, sampled evenly over the output; they stand for the others.",
     ),
 ]
 TraceOption = Annotated[

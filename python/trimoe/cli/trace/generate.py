@@ -59,7 +59,8 @@ def generate(
     ] = None,
     seed: SeedOption = 0,
     model_seed: Annotated[
-        int, typer.Option(min=0, help="Seed for what stays the same for a model, whatever its requests.")
+        int,
+        typer.Option(min=0, help="Seed of the model's own part of popularity, whatever its requests."),
     ] = 0,
     json_output: JsonOption = False,
 ) -> None:
