@@ -1,4 +1,4 @@
-"""What a simulated phase took, and what the machine did meanwhile."""
+"""The times of a simulated phase, and what the machine did meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recorded trace token by token: a workload's requests are requests of the trace, with their own tastes."""
+"""A recorded trace token by token: a workload's requests are requests of the trace, with their preferences."""
 
 from __future__ import annotations
 

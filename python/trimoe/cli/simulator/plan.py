@@ -1,4 +1,4 @@
-"""`trimoe plan`: the system and the batch for a machine, its memory, and what one part more would bring."""
+"""`trimoe plan`: the system and the batch for a machine, its memory, and what one more part would bring."""
 
 from __future__ import annotations
 

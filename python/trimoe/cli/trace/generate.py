@@ -1,4 +1,4 @@
-"""`trimoe trace generate`: routing as skewed, as moving and as linked as asked for."""
+"""`trimoe trace generate`: routing with a given skew, drift and correlation of layers."""
 
 from __future__ import annotations
 

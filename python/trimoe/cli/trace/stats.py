@@ -1,4 +1,4 @@
-"""`trimoe trace stats`: what a trace is like."""
+"""`trimoe trace stats`: skew, drift and predictability of a trace."""
 
 from __future__ import annotations
 
