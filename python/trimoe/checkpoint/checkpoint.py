@@ -72,11 +72,11 @@ class Checkpoint:
         return name in self._shard_of
 
     def entry(self, name: str) -> TensorEntry:
-        """What the header says about a tensor; InputError if there is none of that name."""
+        """What the header says about a tensor; InputError for an unknown name."""
         return self._shard(name).tensors[name]
 
     def tensor(self, name: str) -> TensorView:
-        """A tensor's view; it stays valid after `close`. InputError if there is none of that name."""
+        """A tensor's view; it stays valid after `close`. InputError for an unknown name."""
         return self._shard(name).view(name)
 
     def fingerprint(self) -> str:

@@ -46,7 +46,7 @@ class Clock:
     resource idles while a part waits for it.
 
     Args:
-        n_resources: that there are.
+        n_resources: number of resources.
         keep: whether to remember every interval, for timelines.
 
     Attributes:

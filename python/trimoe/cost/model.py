@@ -60,7 +60,7 @@ class CostModel:
         self._known: dict[tuple[int, int, int, bool], Parts] = {}
 
     def expert_ns(self, domain: int, tokens: int, layout: int = STRIPED, *, resident: bool = False) -> float:
-        """What one expert takes on a domain that nobody disturbs; 0 without tokens.
+        """What one expert takes on an otherwise idle domain; 0 without tokens.
 
         resident: the GPU has it, and nothing is fetched. InputError for a domain that cannot have it.
         """
