@@ -79,7 +79,7 @@ PYBIND11_MODULE(_assign, m) {
   m.attr("CPU") = kCpuDomain;
   m.attr("GPU") = kGpuDomain;
   m.attr("FIRST_DIMM") = kFirstDimmDomain;
-  bind_clock(m);
+  clock::bind_clock(m);
   py::class_<Planner>(m, "Planner")
       .def(py::init([](int resources, int gpu, int cpu, int link, std::vector<int> dimm,
                        std::vector<int> channel, bool with_cpu, int striped_on_dimm_up_to, bool greedy,

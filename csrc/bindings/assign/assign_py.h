@@ -3,10 +3,12 @@
 
 #include <pybind11/pybind11.h>
 
-namespace trimoe::assign {
+namespace trimoe {
 
 namespace py = pybind11;
 
+namespace clock {
 void bind_clock(py::module_& m);
+}  // namespace clock
 
-}  // namespace trimoe::assign
+}  // namespace trimoe

@@ -8,7 +8,7 @@
 #include "bindings/assign/assign_py.h"
 #include "clock/clock.h"
 
-namespace trimoe::assign {
+namespace trimoe::clock {
 namespace {
 
 // (parts, after, priority) of each, as the fields of trimoe.cost.Task.
@@ -51,4 +51,4 @@ void bind_clock(py::module_& m) {
       .def_property_readonly("intervals", &intervals);
 }
 
-}  // namespace trimoe::assign
+}  // namespace trimoe::clock
