@@ -93,9 +93,9 @@ def claims(results: Results) -> list[Claim]:
     why = {
         "prefill": "kTransformers' prefill computes its experts on the CPU whatever the prompt's length; the "
         "gain grows with the prompt, and of the published average we know the lengths only roughly.",
-        "decode": "At batch 1 a decode step moves more bytes by prefetching than it saves here: generated "
-        "routing has no tastes of single requests (docs/traces.md), so a cache cannot gain from them, and a "
-        "fetch of an int4 expert takes longer than computing it on these ten cores.",
+        "decode": "At batch 1 a decode step moves more bytes by prefetching than it saves here: in "
+        "generated routing single requests have no preferences (docs/traces.md) that caches can use, "
+        "and a fetch of an int4 expert takes longer than computing it on these ten cores.",
     }
     return [
         Claim(

@@ -1,8 +1,9 @@
-"""Claims as a page: a table of verdicts, then each claim with its sweep, and a plot of all."""
+"""Claims as a page: a summary, a table of verdicts, then each claim with its sweep; and a plot of all."""
 
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,20 +16,35 @@ __all__ = ["plot_claims", "write_report"]
 _ROW_INCHES = 0.36
 _HEAD = """# Reproduction of published figures
 
-Written by `make reproduce`. Every figure of ours is simulated on the cost model (docs/cost.md,
-docs/simulator.md), none is measured, and no constant was fitted to a claim. What papers do not state is
-swept, and the range is shown.
+Papers about MoE systems claim speedups. This page simulates those systems on one cost model
+([cost.md](cost.md), [simulator.md](simulator.md)) and sets every claim beside what comes out. **Everything
+here is simulated**, nothing is measured, and no constant was fitted to a claim. Where a paper does not state
+a setting, it is swept, and the range is shown.
 
-**Verdicts** follow one rule. *Reproduced*: half of the sweep's settings or more lie within the published
-range (10 % around a single figure). *In part of the sweep*: some do. *Sign only*: none does, but all are
-gains. *Not reproduced*: otherwise.
+## In short
+
+"""
+_MIDDLE = """
+The verdicts follow one rule. *Reproduced*: at least half of the sweep's settings lie within the published
+range (10 % around a single figure). *Reproduced in part of the sweep*: some do. *Sign only*: none does, but
+all of them are gains. *Not reproduced*: otherwise.
+
+The first claim of each paper; the paper's name leads to all of its claims, their sweeps, and why a claim does
+not come out:
+
+"""
+_GUIDE = """
+Read [What to know before reading](#what-to-know-before-reading) for what the systems have in common and what
+"off" means, and [All claims](#all-claims) for every verdict. `make reproduce` wrote this page, its picture
+and `reproduction.json`.
 
 """
 
 
 def write_report(claims: Sequence[Claim], path: Path, notes: str) -> None:
     """The page; `notes` stands before the details."""
-    lines = [_HEAD, "| paper | claim | published | ours: lowest / median / highest | settings | verdict |"]
+    lines = [_HEAD + _summary(claims), "## All claims", ""]
+    lines.append("| paper | claim | published | ours: lowest / median / highest | settings | verdict |")
     lines.append("|---|---|---|---|---|---|")
     for one in claims:
         cells = (one.paper, one.name, _published(one), _ours(one), str(len(one.settings)), one.verdict)
@@ -41,6 +57,24 @@ def write_report(claims: Sequence[Claim], path: Path, notes: str) -> None:
             lines += _details(one)
         lines += _sweep(own)
     path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+
+
+def _summary(claims: Sequence[Claim]) -> str:
+    """At most one page: how many claims have which verdict, and the first claim of each paper."""
+    first: dict[str, Claim] = {}
+    for one in claims:
+        first.setdefault(one.paper, one)
+    verdicts = Counter(one.verdict for one in claims)
+    counted = "; ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
+    total = f"{len(claims)} claims of {len(first)} papers: {counted}."
+    rows = [
+        "| paper | claim | published | ours: lowest / median / highest | verdict |",
+        "|---|---|---|---|---|",
+    ]
+    for paper, one in first.items():
+        link = f"[{paper}](#{paper.lower().replace(' ', '-')})"
+        rows.append(f"| {' | '.join((link, one.name, _published(one), _ours(one), one.verdict))} |")
+    return "\n".join([total, _MIDDLE + "\n".join(rows), _GUIDE])
 
 
 def _details(one: Claim) -> list[str]:

@@ -251,7 +251,7 @@ def claims(results: Results) -> list[Claim]:
             "overhead of moves",
             "less than 3.3 % of the time.",
             (0.0, 3.3),
-            "what work waited at most for prefetches and relayouts that had begun, of all time.",
+            "upper bound on the share of the time that other work waited for moves under way.",
             tuple(_of_trimoe(results, "moves_pct")),
             unit="%",
             no_gain=None,

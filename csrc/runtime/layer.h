@@ -47,7 +47,7 @@ int64_t register_layer(std::shared_ptr<Layer> layer);
 // Calls that run go on; the domains are let go of with the last. Nothing for a layer that is closed.
 void unregister_layer(int64_t handle);
 
-// These throw Error for a handle that is none of an open layer.
+// These throw Error for a handle of no open layer.
 OpenLayer find_layer(int64_t handle);
 // Throws Error for a code that the layer has a domain for.
 void attach(int64_t handle, std::vector<int32_t> codes, std::shared_ptr<Domain> domain);

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all. Needs no torch."""
+"""Writes files atomically: they are there whole or not at all. Needs no torch."""
 
 from __future__ import annotations
 

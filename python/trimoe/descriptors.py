@@ -1,4 +1,4 @@
-"""A file descriptor that leads elsewhere for a while: for what native code writes past Python's streams."""
+"""Redirects a file descriptor for a while: for output that native code writes past Python's streams."""
 
 from __future__ import annotations
 

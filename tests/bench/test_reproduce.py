@@ -70,6 +70,26 @@ def test_the_page_has_every_claim_and_its_settings(tmp_path: Path) -> None:
     assert (tmp_path / "page.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_the_page_begins_with_a_summary(tmp_path: Path) -> None:
+    first = claim((2.0, 3.0), 2.0, 2.5)
+    claims = [
+        first,
+        claim((2.0, 3.0), 1.1, 1.2),
+        claim(None, 1.2),
+        replace(first, paper="Its rival", settings=()),
+    ]
+    write_report(claims, tmp_path / "page.md", "Notes.")
+    summary, _, rest = (tmp_path / "page.md").read_text().partition("\n## All claims\n")
+    counted = ("1 reproduced", "1 sign only, smaller here", "1 no published figure", "1 not simulated")
+    assert f"4 claims of 2 papers: {'; '.join(counted)}.\n" in summary
+    lines = [line for line in summary.splitlines() if line.startswith("| [")]
+    assert lines == [
+        "| [A paper](#a-paper) | a claim | 2.00x to 3.00x | 2.00x / 2.25x / 2.50x | reproduced |",
+        "| [Its rival](#its-rival) | a claim | 2.00x to 3.00x | - | not simulated |",
+    ]
+    assert "\n## A paper\n" in rest and "\n## Its rival\n" in rest and len(summary.split()) < 500
+
+
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
 def test_every_run_is_named_once_by_a_command(part: object) -> None:
     cases = list(dict.fromkeys(part.cases()))

@@ -18,7 +18,7 @@ def _compile(source: str, folder: Path) -> subprocess.CompletedProcess[str]:
     file.write_text(source)
     compiler = shutil.which("c++") or shutil.which("g++")
     assert compiler, "a C++ compiler built this package"
-    command = [compiler, "-std=c++20", "-fsyntax-only", f"-I{INCLUDE}", f"-I{HEADER.parents[1]}", str(file)]
+    command = [compiler, "-std=c++20", "-fsyntax-only", f"-I{INCLUDE}", f"-I{HEADER.parents[2]}", str(file)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

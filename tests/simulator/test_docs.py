@@ -36,7 +36,7 @@ def test_the_keys_are_those_of_the_results() -> None:
     work = Workload(8, 40, 3)
     found = run(TinyPolicy(simple.cost(), Deployment(8, 8)), work).as_dict()
     phase = found["phases"]["decode"]
-    table = TEXT.split("## The figures")[1].split("## What one part")[0]
+    table = TEXT.split("## The figures")[1].split("## What one more part")[0]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     named = {word.split(".")[-1] for row in rows for word in re.findall(r"`([\w.*]+)`", row)}
     known = set(phase) | set(phase["bytes"]) | {"tokens_per_s", "routing", "policy_options", "experts_*"}

@@ -79,7 +79,7 @@ struct GemmArgs {
   int64_t k_begin, k_end;  // k tiles to multiply: all, or in turn parts of whole groups (Kernel::blocks_k)
   int64_t group_lines;     // lines of one column tile that share a scale
   int panels;              // 1..kMaxPanels
-  float* c;                // between the parts of k it holds what the kernel likes
+  float* c;                // its contents are private to the kernel while k is split
   int64_t c_stride;
   FetchCursor* next;  // what later calls will read, fetched meanwhile; never null
 };
@@ -140,7 +140,7 @@ struct Kernel {
   void (*accumulate)(const AccumulateArgs& args);
   void (*store)(const StoreArgs& args);
   int few_rows = 6;       // up to here memory is the limit: several panels at once, in as many streams
-  bool blocks_k = false;  // so fast that rows of A must not come from beyond the second-level cache
+  bool blocks_k = false;  // needs A blocked to the second-level cache: k is split
   // Called on a thread before its first gemm and after its last one; null: nothing to do.
   void (*enter)() = nullptr;
   void (*leave)() = nullptr;

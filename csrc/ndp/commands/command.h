@@ -52,7 +52,7 @@ struct NdpCommand {
   bool is_immediate = false;  // does not wait in the ring
 };
 
-// Null for an opcode that there is none of.
+// Null for an unknown opcode.
 const NdpCommand* find_command(uint8_t opcode);
 
 inline Outcome refused(Status status) { return {status, 0, {}, {}}; }

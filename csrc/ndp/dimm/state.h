@@ -75,7 +75,7 @@ static_assert(sizeof(StatusReport) == 64);
 
 struct DimmState;
 
-// The other DIMMs, as the link reaches them; null for a number that there is none of.
+// The other DIMMs, as the link reaches them; null for an unknown number.
 class Peers {
  public:
   virtual ~Peers() = default;

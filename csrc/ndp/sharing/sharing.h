@@ -24,7 +24,7 @@ struct SharingCase {
 };
 
 struct SharingResult {
-  double rank_gbps;         // of one rank that nobody disturbs
+  double rank_gbps;         // of one undisturbed rank
   double shared_rank_gbps;  // what the NDP gets of the rank that the host uses
   double ndp_gbps;          // and of all ranks, none of which waits for another
   double undisturbed_gbps;

@@ -70,7 +70,7 @@ class Fleet final : public Peers {
   // Where steps can run while their caller does something else.
   Worker& worker() { return worker_; }
 
-  // Calls use(Dimm&) while nothing else happens to the fleet. Throws Error for a DIMM that there is none of.
+  // Calls use(Dimm&) while nothing else happens to the fleet. Throws Error for an unknown DIMM.
   template <typename Use>
   auto with_dimm(int index, const Use& use) {
     const Lock lock(*this);

@@ -5,7 +5,7 @@
 
 namespace trimoe::ndp {
 
-// What nobody can measure yet: parameters, with the figures that papers use.
+// Unknown until such hardware exists: parameters, with the figures that papers use.
 struct CoreConfig {
   double tflops = 0.5;                        // of the whole DIMM; a multiply-add counts as two
   int64_t buffer_bytes = int64_t{256} << 10;  // activations and partial sums

@@ -92,7 +92,7 @@ class Checkpoint:
         return name in self._shard_of
 
     def entry(self, name: str) -> TensorEntry:
-        """What the header says about a tensor; InputError if there is none of that name."""
+        """What the header says about a tensor; InputError for an unknown name."""
         return self._shard(name).tensors[name]
 
     def tensor(self, name: str) -> StridedView:

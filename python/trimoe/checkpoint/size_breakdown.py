@@ -37,8 +37,8 @@ class WeightParts:
     Attributes:
         part_bytes: bytes by part, for every key of `PARTS`.
         dtype_bytes: bytes by dtype, largest first.
-        idle_embedding_bytes: the input embedding less one row, where the output matrix is another tensor: a
-            token reads one row of it. 0 where both are one tensor, which the output then reads in full.
+        idle_embedding_bytes: embedding bytes that a token does not read: all rows of the input embedding but
+            one. 0 if it is tied to the output matrix, which is read in full.
     """
 
     part_bytes: dict[str, int]

@@ -60,13 +60,13 @@ def _trimoe(
       trimoe pack PATH --format int4    its experts converted ahead of the next start
       trimoe cache list                 packed experts kept on disk, and how to remove them
       trimoe bench layer --json         the speed of one layer against the machine's limits
-      trimoe ndp validate               the DIMM emulator against what is known
-      trimoe trace stats                which experts tokens chose, and how well that is foreseen
-      trimoe simulate --system trimoe   what a system would do on a machine that one need not have
+      trimoe ndp validate               the DIMM emulator against formulas and published figures
+      trimoe trace stats                which experts tokens chose, and how predictable that is
+      trimoe simulate --system trimoe   how fast a system would be on hardware you don't own
       trimoe compare --batch 512        many systems on the same requests
       trimoe policy bench               how long a policy takes to decide
       trimoe policy gap                 a system's decisions against the best there are
-      trimoe plan --model deepseek-v2   the best of them, its memory, and what more hardware would bring
+      trimoe plan --model deepseek-v2   the best of them, its memory, and the gain of more hardware
     """
     if version:
         typer.echo(f"trimoe {trimoe.__version__}")

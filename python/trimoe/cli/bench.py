@@ -180,11 +180,11 @@ def dispatch(
     steps: Annotated[int, typer.Option(min=1, max=10**6, help="Steps of all layers to time.")] = 8,
     json_output: JsonOption = False,
 ) -> None:
-    """Time the call itself, and systems that decide before it.
+    """Time the overhead of an empty call, and of policies.
 
-    From the router's output to the work. The call is of a layer with nothing to compute. Systems drive 48
-    layers of 128 experts, as those of Qwen3-30B-A3B but narrow, int4; the machine is a stand-in for the
-    profile.
+    An empty call has nothing to compute. A policy's overhead is the time from the router's output to the
+    first work that is submitted, over 48 layers of 128 experts like those of Qwen3-30B-A3B (but narrow, in
+    int4); domains of the profile that this machine lacks are stand-ins.
 
     \b
     Examples:

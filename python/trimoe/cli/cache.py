@@ -73,14 +73,14 @@ def rm(
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Remove all packed experts.")] = False,
     older_than: Annotated[
-        str | None, typer.Option(help="Remove what was not used for so long: 12h, 30d, 8w.")
+        str | None, typer.Option(help="Remove files that were not used for this long: 12h, 30d, 8w.")
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Remove packed experts from the cache.
 
-    Models that run with them are not disturbed, and nothing is asked. The next start of a model packs its
-    experts again. Other files in the folder stay.
+    There is no confirmation. Running models are not disturbed; the next start of a model packs its experts
+    again. Other files in the folder stay.
 
     \b
     Examples:
@@ -135,7 +135,7 @@ def verify(
 ) -> None:
     """Compare every byte of packed experts with its checksum.
 
-    Each start compares some of them only.
+    Each start of a model compares only some of them.
 
     \b
     Examples:

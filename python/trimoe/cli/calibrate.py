@@ -38,8 +38,8 @@ def calibrate(
 
     Costs are worked out from such profiles (--hardware this-machine). Experts of every weight format are
     timed on the real op, caches cold, and memory bandwidth beside them. Some measurements are held out:
-    how far the profile's predictions are off there is printed and kept in the file. Other work on the
-    machine spoils the figures.
+    the profile's error on them is printed and kept in the file. Other work on the machine distorts the
+    figures.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""What a shell may complete the value of an option to; asked only when someone presses Tab."""
+"""Completions of option values, computed only when someone presses Tab."""
 
 from __future__ import annotations
 

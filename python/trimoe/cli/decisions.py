@@ -45,19 +45,19 @@ RunHardwareOption = Annotated[
     str | None,
     typer.Option(
         "--hardware",
-        help="Profile of the machine that --policy decides for; what this machine lacks of it is a stand-in.",
+        help="Profile of the machine that --policy decides for; domains missing here are stand-ins.",
         autocompletion=profiles,
     ),
 ]
 TimelineOption = Annotated[
     Path | None,
     typer.Option(
-        "--profile", help="Timeline of the run to write, FILE.perfetto for https://ui.perfetto.dev."
+        "--profile", help="Write a timeline of the run to FILE.perfetto, for https://ui.perfetto.dev."
     ),
 ]
 RoutingOption = Annotated[
     Path | None,
-    typer.Option("--routing", help="Recorded trace whose experts tokens go to, in place of the router's."),
+    typer.Option("--routing", help="Recorded trace whose choice of experts replaces the router's."),
 ]
 
 

@@ -36,7 +36,7 @@ def doctor(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="Model whose fit to tell: one whose sizes trimoe knows, or a checkpoint folder.",
+            help="Model to check against this machine: one whose sizes trimoe knows, or a checkpoint folder.",
             show_default=False,
             autocompletion=models,
         ),
@@ -47,8 +47,8 @@ def doctor(
 ) -> None:
     """Show what this machine has and what trimoe uses of it.
 
-    Instruction sets are shown with the reason why each is used or not. With MODEL also whether that fits
-    into memory, in which format, and what bounds its speed.
+    Each instruction set is shown with the reason why it is used or not. With MODEL, also whether the model
+    fits into memory, in which format, and what bounds its speed.
 
     \b
     Examples:

@@ -37,7 +37,7 @@ ACTIVATIONS_OPTION: Any = typer.Option(
 
 
 def check_format(packing: Packing) -> None:
-    """InputError, in terms of the options, for a format that there is not."""
+    """InputError, in terms of the options, for an unknown format."""
     from trimoe.layer.expert_layer import WEIGHT_FORMATS, LayerSpec
 
     check_choice("--format", packing.weights, ("auto", *WEIGHT_FORMATS))

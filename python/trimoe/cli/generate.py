@@ -56,7 +56,7 @@ def generate(
     dtype: Annotated[
         str,
         typer.Option(
-            help="Type of all weights but the experts': auto (the checkpoint's), float32 or bfloat16.",
+            help="Type of all weights except the experts': auto (the checkpoint's), float32 or bfloat16.",
             autocompletion=of("auto", "float32", "bfloat16"),
         ),
     ] = "auto",
@@ -65,14 +65,18 @@ def generate(
     activations: Annotated[str, ACTIVATIONS_OPTION] = "auto",
     cache: CacheOption = True,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Check every byte of experts packed before; else some of them.")
+        bool,
+        typer.Option(
+            "--verify",
+            help="Check every byte of cached packed experts, not only some blocks.",
+        ),
     ] = False,
     measure: MeasureOption = True,
     ndp_dimms: NdpDimmsOption = 0,
     ndp_arithmetic: Annotated[
         str,
         typer.Option(
-            help="Who computes for the emulated DIMMs: host (the same bits as without) or core.",
+            help="Arithmetic of emulated DIMMs: host (the CPU's, same bits as without) or core (emulated).",
             autocompletion=of("host", "core"),
         ),
     ] = "host",
@@ -83,7 +87,7 @@ def generate(
     timeline: TimelineOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Continue a prompt with a model; tell speed, domains and memory.
+    """Continue a prompt; report speed, domains and memory.
 
     \b
     Examples:

@@ -32,7 +32,7 @@ def inspect(
 ) -> None:
     """Show a checkpoint's experts, formats and bytes.
 
-    And where trimoe would put them. Reads headers alone, loads no weights.
+    Also says where trimoe would put them. Reads only the headers, no weights.
 
     \b
     Examples:

@@ -98,7 +98,7 @@ NdpDimmsOption = Annotated[
         "--ndp-dimms",
         min=0,
         max=256,
-        help="Emulated DIMM-NDPs beside the CPU, and no GPU; 0: none are emulated.",
+        help="Number of emulated DIMM-NDPs, in place of a GPU; 0: none.",
     ),
 ]
 ModelOption = Annotated[
@@ -121,7 +121,7 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="SYSTEM.OPTION=VALUE to decide by, repeat for several; `trimoe policy options` lists them.",
+        help="Option of a system, SYSTEM.OPTION=VALUE, repeat for several; see `trimoe policy options`.",
     ),
 ]
 WEIGHTS_HELP = "Format of the experts' weights: bf16, int8, int4, ...; a DIMM's core reads these and fp16."
@@ -167,7 +167,7 @@ ShapeOption = Annotated[
 PRESETS = ("uniform", "trimoe", "qwen3-30b", "mixtral-8x7b")
 SKEW_HELP = "How uneven the routing is, in terms of --shape: spread or exponent; 0 is uniform."
 DRIFT_HELP = "Share of an expert's popularity that stays from one step to the next, 0 to 1."
-STATIC_HELP = "Share of the skew that is the model's own and never moves, which calibration foresees; 0 to 1."
+STATIC_HELP = "Share of the skew that is the model's own and never drifts (calibration sees it), 0 to 1."
 
 # Text that a model writes.
 ModelFolderArgument = Annotated[
@@ -180,16 +180,14 @@ CheckpointArgument = Annotated[
     Path, typer.Argument(help="Folder of a Hugging Face checkpoint (safetensors).")
 ]
 MaxNewTokensOption = Annotated[
-    int, typer.Option("--max-new-tokens", min=1, help="Most tokens to generate for a prompt.")
+    int, typer.Option("--max-new-tokens", min=1, help="Maximum number of tokens to generate for a prompt.")
 ]
 TemperatureOption = Annotated[
     float,
-    typer.Option(
-        "--temperature", min=0.0, help="Randomness of the choice of tokens; 0 always takes the likeliest."
-    ),
+    typer.Option("--temperature", min=0.0, help="Sampling temperature; 0 always takes the likeliest token."),
 ]
 CandidatesOption = Annotated[
-    int, typer.Option("--top-k", min=1, help="Choose among this many of the likeliest tokens.")
+    int, typer.Option("--top-k", min=1, help="Sample from this many of the likeliest tokens.")
 ]
 
 

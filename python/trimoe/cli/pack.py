@@ -32,9 +32,9 @@ def pack(
 ) -> None:
     """Convert a checkpoint's experts ahead of the next start.
 
-    Without --output they go into the packed cache: `trimoe generate MODEL` and `trimoe.load(MODEL)` with
-    the same format find them there. With --output a folder is written that both take in place of MODEL,
-    which it needs no longer. Interrupted or out of space, it leaves nothing behind.
+    Without --output they go into the packed cache, where `trimoe generate MODEL` and `trimoe.load(MODEL)`
+    with the same format find them. With --output, a self-contained folder is written that both take in place
+    of MODEL. If interrupted or out of space, nothing is left behind.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Signs of life on standard error: a bar in a terminal; elsewhere a line now and then, if work takes long."""
+"""Progress on standard error: a bar in a terminal; elsewhere a line now and then, if work takes long."""
 
 from __future__ import annotations
 

@@ -50,14 +50,14 @@ class Clock:
     lowest number goes next. No resource idles while a part waits for it.
 
     Args:
-        n_resources: that there are.
+        n_resources: number of resources.
         keep: whether to remember every interval, for timelines.
 
     Attributes:
         now_ns: of the last event. tasks: all, by number. start_ns, end_ns: [tasks], -1 where it is not yet.
         busy_ns: [resources], how long each was occupied so far, the whole part that it has now included.
-        behind_ns: what tasks waited at most for others of a higher priority number that had begun already:
-            over all tasks, the longest such wait of any of its parts.
+        behind_ns: worst-case priority inversion: the sum, over all tasks, of the longest time that a part
+            of the task waited for a part of lower priority that had begun already.
         intervals: [resources], of (start_ns, end_ns, task) in order of time; empty unless kept.
     """
 

@@ -1,4 +1,4 @@
-"""One phase of a system: layer by layer, the loop asks the policy when the router has spoken."""
+"""One phase of a system: layer by layer, the loop asks the policy after routing."""
 
 from __future__ import annotations
 

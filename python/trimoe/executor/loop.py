@@ -1,4 +1,4 @@
-"""The one loop: asks the policy about a layer, holds its decisions to the rules, has them carried out.
+"""The one loop: asks the policy about a layer, checks its decisions against the rules, has them carried out.
 
 Behind it is a back end: the cost core's clock (`trimoe.executor.model_clock`), or a machine's domains. The
 loop is the same, so that a policy that works in the simulator works on a machine without a line more.

@@ -111,7 +111,7 @@ class ModelClock:
             self._copied = self.clock.extend(self.tasks.copies(context, moe=next_moe, after=self._before))
 
     def route(self, layer: int) -> None:
-        """On to the moment when the router of a MoE layer has spoken."""
+        """Runs to the routing of a MoE layer."""
         if self.deployment.stream_ahead:
             self._stream_layer(layer)  # at the latest now
             self._stream_layer((layer + 1) % len(self.residencies))
@@ -130,7 +130,7 @@ class ModelClock:
 
     @property
     def now_ns(self) -> float:
-        """When the last router has spoken."""
+        """The time of the last routing."""
         return self.clock.now_ns
 
     def free_at_ns(self) -> Floats:

@@ -1,4 +1,4 @@
-"""Who else wants the CPUs: what makes a measurement say too little."""
+"""Other load on the CPUs, which makes measurements too low."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be told about torch without importing it, which would take seconds."""
+"""Facts about torch without importing it, which would take seconds."""
 
 from __future__ import annotations
 

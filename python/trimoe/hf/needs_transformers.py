@@ -1,4 +1,4 @@
-"""To be imported before transformers: says in one line why there are no models here, if there are none.
+"""Imported before transformers: where that is missing, an error of one line says what to install.
 
 Everything but models works without transformers: the op, `ExpertLayer`, the simulator, the DIMM emulator.
 """

@@ -1,4 +1,4 @@
-"""What a router thinks of all experts, from its logits: softmax or sigmoid, as the model does.
+"""A router's probabilities of all experts, from its logits: softmax or sigmoid, as the model does.
 
 A router of transformers returns logits [T, C], and weights and ids of the chosen experts [T, K]. Whatever the
 weights were normalised or scaled by, a token's are in the ratio of the probabilities of the experts it chose:

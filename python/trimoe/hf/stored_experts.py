@@ -1,4 +1,4 @@
-"""What stands in a loaded model where the experts were: a module without parameters."""
+"""The module without parameters that takes the experts' place in a loaded model."""
 
 from __future__ import annotations
 

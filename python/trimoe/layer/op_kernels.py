@@ -1,4 +1,4 @@
-"""What torch runs of our ops beside their kernels: shapes alone, refusals, derivatives.
+"""What torch runs of our ops beside their kernels: shapes of fake tensors, argument checks, derivatives.
 
 The native kernel (csrc/bindings/op/moe_forward.cpp) refuses with the same words as `check_arguments`; sizes
 may be symbolic here, and what only data can tell (the domains of a plan) is its to refuse.

@@ -1,4 +1,4 @@
-"""What a policy costs on the way from the router's output to the work: one call after the other, no model."""
+"""A policy's overhead from the router's output to the first submitted work, call by call, without a model."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def specs() -> tuple[DramSpec, ...]:
 
 
 def spec(name: str) -> DramSpec:
-    """The speed grade of that name; InputError where there is none."""
+    """The speed grade of that name; InputError for an unknown one."""
     for one in specs():
         if one.name == name:
             return one

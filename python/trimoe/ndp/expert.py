@@ -90,7 +90,7 @@ class RelayoutTime:
 
 
 def weight_bytes_each(dtype: str) -> float:
-    """Of one weight of that type; InputError for one that is none of `WEIGHT_BYTES`."""
+    """Of one weight of that type; InputError for one that `WEIGHT_BYTES` lacks."""
     if dtype not in WEIGHT_BYTES:
         raise InputError(
             expected=f"dtype {', '.join(WEIGHT_BYTES)}", got=dtype, hint=nearest(dtype, WEIGHT_BYTES)

@@ -86,7 +86,7 @@ def contention(
     postpone: int = 0,
     seed: int = 1,
 ) -> Contention:
-    """Simulates one sub-channel of the shared rank, and one that nobody disturbs for the other ranks.
+    """Simulates one sub-channel of the shared rank, and an undisturbed one for the other ranks.
 
     Args:
         spec: name of a speed grade.

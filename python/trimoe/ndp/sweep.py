@@ -1,4 +1,4 @@
-"""One expert over what nobody can measure yet: rate of the core, ranks, DIMM link. All are assumptions."""
+"""One expert over rates of the core, ranks and DIMM links, which are all assumptions."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def validation_steps(only: Iterable[str] = ()) -> list[Step]:
     """What there is to run, grade by grade; `only`: some of PARTS, none for all.
 
     Raises:
-        InputError: a part that there is not.
+        InputError: an unknown part.
     """
     parts = tuple(only) or PARTS
     for part in parts:

@@ -22,9 +22,9 @@ class LayerPlan:
     """Where each expert of a layer runs in this step.
 
     domain: [E] int32, codes of `trimoe.domains`; what the op takes.
-    order: active experts, in the order in which each domain takes its own.
-    fetch: experts that are copied to the GPU for this step, in order; no active one need be (a system that
-    streams whole layers fetches before it knows). One that a prefetch is bringing already is waited for.
+    order: active experts, in the order in which their domains run them.
+    fetch: experts that are copied to the GPU for this step, in order; may include inactive experts (a system
+    that streams whole layers fetches before routing). The step waits for a prefetch that is under way.
     keep: which of those stay.
     deferred: (expert, tokens) on the CPU, each expert once: of its tokens so many are computed while the next
     layer runs, and added there. Approximate; such a system flags it.

@@ -1,4 +1,4 @@
-"""A model's experts on emulated DIMMs: where a residency has them, there they lie."""
+"""Keeps a model's experts on emulated DIMMs where the residencies place them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A machine's foresight: what a layer's hidden states tell of later layers, by those layers' own routers.
+"""Predicts later layers' experts on a machine: their own routers are given this layer's hidden states.
 
 Hidden states change little from one layer to the next, thanks to residual connections: given what this
 layer's router got, a later one foretells much of what it will choose. HybriMoE (2504.05897) and Fate

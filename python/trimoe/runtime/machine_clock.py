@@ -1,4 +1,4 @@
-"""The back end of a machine: decisions are timed by the cost core, and what they say is really done."""
+"""The executor's back end on a machine: decisions are timed by the cost model and carried out."""
 
 from __future__ import annotations
 

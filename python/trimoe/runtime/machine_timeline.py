@@ -1,4 +1,4 @@
-"""What was predicted and what happened, as timelines beside each other."""
+"""The predicted and the real timeline of a run, side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a layer's router thought and chose, token by token, for policies that ask."""
+"""A router's scores and choices, token by token, for policies that ask for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One layer's experts, each a task of its own: what the simulator puts on its clock as sums, to look at."""
+"""One layer's experts, each a task of its own, for pictures: the simulator clocks their sums."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Foresight in the simulator: what a layer's hidden states tell of later layers, drawn at an accuracy."""
+"""Predictions of later layers' experts in the simulator, drawn with a given accuracy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which system and which batch give the most on a machine, and what else was tried."""
+"""Searches for the system and the batch with the highest throughput on a machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a simulated phase took, and what the machine did meanwhile."""
+"""The times of a simulated phase, and what the machine did meanwhile."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["PhaseResult", "phase_result"]
 class PhaseResult:
     """One phase of a workload.
 
-    total_ns: of all rounds and steps; simulated_steps: that were put on the clock, the others are taken to be
-    like them. rounds: batches one after the other, where not all requests fit at once. tokens: that the phase
-    is for (prompts', or generated ones). expert_share: of the time, from router to the end of the experts.
+    total_ns: of all rounds and steps; simulated_steps: that were simulated, the others are taken to be like
+    them. rounds: batches one after the other, where not all requests fit at once. tokens: of the prompts, or
+    generated. expert_share: share of the time from routing to the end of the experts.
     utilisation: busy share by resource, over all time; DIMMs and channels on average. expert_utilisation: the
     same of what the experts occupy (streams ahead left out), over the experts' time. makespan_ns: mean by MoE
-    layer. moves_pct: of the time, what work waited at most for prefetches and relayouts. bytes: moved.
-    policy: what it reports itself.
+    layer. moves_pct: upper bound on the share of the time that work waited for prefetches and relayouts.
+    bytes: moved. policy: the statistics that it reports.
     """
 
     phase: str

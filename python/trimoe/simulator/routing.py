@@ -105,8 +105,8 @@ def trace_routing(trace: Trace, shape: ModelShape, work: Workload, seed: int = 0
     """Routing as in a trace of this model, for the workload's batch.
 
     Half of the trace's requests are the calibration set. The others, if the trace is a recorded one, are the
-    workload's, token by token, each as often as it takes. Of a generated one, whose requests have no tastes
-    of their own, their popularity is drawn from, step by step, for as many requests as the workload has.
+    workload's, token by token, each as often as it takes. In a generated one requests have no preferences of
+    their own: counts are drawn from their popularity, step by step, for as many requests as the workload has.
 
     Raises:
         InputError: the trace is of another model, or has no decode steps or only one request.

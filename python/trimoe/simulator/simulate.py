@@ -27,10 +27,10 @@ PHASES = ("prefill", "decode")
 
 @dataclass(frozen=True)
 class SimulationOptions:
-    """phases: to simulate. steps: decode steps that are put on the clock, spread over the contexts.
+    """phases: to simulate. steps: decode steps that are simulated, sampled evenly over the context lengths.
 
-    foresight: how likely a layer's hidden states tell each of a token's experts in the next layer; its power
-    for the layers after. keep: whether timelines are kept.
+    foresight: probability, 0 to 1, that the prediction of one of a token's experts in the next layer is
+    right; it decays geometrically with the layer distance. keep: whether timelines are kept.
     """
 
     phases: tuple[str, ...] = PHASES

@@ -1,4 +1,4 @@
-"""The same machine with one part more: which figures of its profile that changes, each an assumption."""
+"""The same machine with one more part: which figures of its profile change, each by an assumption."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens of experts alone, not whose tokens they are: what policies see, much faster than a trace.
+"""Token counts by expert, without single tokens: all that most policies see, much faster than a trace.
 
 The popularity is the generator's (docs/traces.md); counts are binomial around it, and add up as they must.
 """

@@ -1,4 +1,4 @@
-"""How popularity moves from step to step, and how well simple predictors foresee it."""
+"""How popularity moves from step to step, and how well simple predictors predict it."""
 
 from __future__ import annotations
 

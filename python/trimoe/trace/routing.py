@@ -73,7 +73,7 @@ class Trace:
 
     ids: [L, N, K] int16, experts 0 to E - 1, or NO_EXPERT. weights: [L, N, K] float32, the router's.
     step: [N] int32, ascending from 0 without gaps. request: [N] int32, the request that a token belongs to.
-    scores: [L, N, E] float32, what the router thinks of every expert, those that were not chosen included;
+    scores: [L, N, E] float32, the router's probability of every expert, those that were not chosen included;
     each is 0 to 1, and of a softmax router a token's add up to 1; None where nobody recorded them.
     Raises InputError where these do not fit together.
     """

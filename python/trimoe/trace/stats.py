@@ -1,4 +1,4 @@
-"""What a trace is like: skew, drift, predictability, classes, layers; and the closest generator."""
+"""Statistics of a trace: skew, drift, predictability, classes, layers; and the closest generator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recorded trace token by token: a workload's requests are requests of the trace, with their own tastes."""
+"""A recorded trace token by token: a workload's requests are those of the trace, with their preferences."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Tokens:
         return found
 
     def scores(self, layer: int) -> npt.NDArray[np.float32] | None:
-        """[T, E], what the router thinks of all; None where the trace has none."""
+        """[T, E], the router's probabilities; None where the trace has none."""
         return None if self.trace.scores is None else self.trace.scores[layer][self.rows]
 
     def of(self, n_requests: int) -> Tokens:

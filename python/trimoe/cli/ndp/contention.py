@@ -1,4 +1,4 @@
-"""`trimoe ndp contention`: what host and NDP leave each other of a DIMM."""
+"""`trimoe ndp contention`: bandwidth and latency of host and NDP on one DIMM."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def contention(
         typer.Option(
             min=1,
             max=10**6,
-            help="Bursts of the core that may pass a request of the host, where both are served.",
+            help="Bursts of the core that may overtake a waiting host request, where both are served.",
         ),
     ] = 16,
     host_outstanding: Annotated[
         int,
-        typer.Option(min=1, max=10**6, help="Requests that the host may have waiting in each sub-channel."),
+        typer.Option(min=1, max=10**6, help="Outstanding requests of the host in each sub-channel."),
     ] = 1024,
     duration_us: Annotated[
         float, typer.Option(min=20, max=100_000, help="Microseconds to simulate for each point.")

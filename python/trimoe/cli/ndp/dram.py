@@ -45,7 +45,8 @@ def bench(
 ) -> None:
     """Simulate the bandwidth of one DDR5 sub-channel.
 
-    It has 32 bits, a DIMM has two of them; queues are always full. mix is the stream with reads and writes.
+    A sub-channel has 32 bits, a DIMM has two of them. Queues are always full. mix is a stream of reads and
+    writes.
 
     \b
     Examples:
@@ -88,7 +89,8 @@ def latency(
 ) -> None:
     """Simulate the latency of one DDR5 sub-channel.
 
-    From the controller to the end of the data, with rows that are open, in the way, or anywhere.
+    From the arrival at the controller to the end of the data: for an open row, for a row that conflicts with
+    an open one, and for random rows.
 
     \b
     Examples:

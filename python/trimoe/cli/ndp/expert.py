@@ -39,7 +39,8 @@ def expert(
     ] = "localized",
     dimms: Annotated[int, typer.Option(min=1, max=4096, help=STRIPED_DIMMS_HELP)] = 16,
     link_gbps: Annotated[
-        float, typer.Option(min=1e-3, max=1e6, help="GB/s at which data of the other DIMMs reaches this one.")
+        float,
+        typer.Option(min=1e-3, max=1e6, help="GB/s of the link from the other DIMMs to this one."),
     ] = 25.0,
     mode: Annotated[
         str,
@@ -49,13 +50,14 @@ def expert(
         ),
     ] = "exclusive",
     host_gbps: Annotated[
-        float, typer.Option(min=0, help="GB/s that the host reads of a rank meanwhile.")
+        float,
+        typer.Option(min=0, help="GB/s that the host reads from a rank while the core works."),
     ] = 0.0,
     json_output: JsonOption = False,
 ) -> None:
     """Simulate one expert on one DIMM-NDP.
 
-    Core and link are assumptions; the DRAM below is checked.
+    Core and link are assumptions; the DRAM model is validated.
 
     \b
     Examples:

@@ -24,7 +24,7 @@ __all__ = [
     "ndp_app",
 ]
 
-ndp_app = typer.Typer(no_args_is_help=True, help="Emulate DIMMs with near-data processing, in time.")
+ndp_app = typer.Typer(no_args_is_help=True, help="Emulate DIMMs with near-data processing (NDP).")
 
 SpecOption = Annotated[
     str,
@@ -36,11 +36,9 @@ SpecOption = Annotated[
 ]
 PATTERNS = ("stream", "random", "random-single-bank", "single-bank-group", "row-major")
 RefreshOption = Annotated[
-    bool, typer.Option("--refresh/--no-refresh", help="Refresh the DRAM, as it must be, or never.")
+    bool, typer.Option("--refresh/--no-refresh", help="Simulate the refreshes that DRAM needs, or none.")
 ]
-RanksOption = Annotated[
-    int, typer.Option("--ranks", min=1, max=8, help="Ranks of the DIMM, which hold data apart.")
-]
+RanksOption = Annotated[int, typer.Option("--ranks", min=1, max=8, help="Number of ranks on the DIMM.")]
 BurstsOption = Annotated[
     int, typer.Option("--bursts", min=1000, max=10**8, help="Bursts of 64 bytes to simulate.")
 ]

@@ -38,10 +38,11 @@ def step(
     ] = 0.0,
     seed: SeedOption = 0,
     dimms: Annotated[
-        int, typer.Option(min=1, max=4096, help="DIMMs with a core; expert e lies on DIMM e modulo this.")
+        int,
+        typer.Option(min=1, max=4096, help="DIMMs with a core; expert e lies on DIMM e modulo DIMMs."),
     ] = 16,
     dimms_per_channel: Annotated[
-        int, typer.Option(min=1, max=4096, help="DIMMs of one memory channel, which take turns.")
+        int, typer.Option(min=1, max=4096, help="DIMMs on one memory channel, which take turns on it.")
     ] = 2,
     hidden: HiddenOption = 5120,
     inter: InterOption = 1536,
@@ -54,8 +55,8 @@ def step(
 ) -> None:
     """Simulate all experts of one decode step on DIMM-NDPs.
 
-    The routing is drawn by --seed. host_ns is what the simulation took on this machine; every other time
-    is simulated.
+    --seed draws the routing. host_ns is the real time that the simulation took; every other time is
+    simulated.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`trimoe ndp sweep`: one expert over what nobody can measure yet."""
+"""`trimoe ndp sweep`: one expert over core rates, ranks and links, which are all assumptions."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def sweep(
     dimms: Annotated[int, typer.Option(min=2, max=4096, help=STRIPED_DIMMS_HELP)] = 16,
     json_output: JsonOption = False,
 ) -> None:
-    """Simulate one expert over what nobody can measure yet.
+    """Simulate one expert over assumed core speeds, ranks and links.
 
-    Speeds of the core, ranks, links and 1 to 16 tokens: all of them assumptions.
+    For 1 to 16 tokens. No such hardware exists to be measured.
 
     \b
     Examples:

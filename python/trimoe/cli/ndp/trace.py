@@ -41,8 +41,8 @@ def trace(
 ) -> None:
     """Write the DRAM commands of one sub-channel as a timeline.
 
-    It is simulated; https://ui.perfetto.dev shows the file. A process is a rank, a thread one of its
-    banks; the data bus is a process of its own. Interrupted or out of space, it leaves nothing behind.
+    The commands are simulated; https://ui.perfetto.dev shows the file. Each rank is a process, each of its
+    banks a thread; the data bus is a process of its own. If interrupted or out of space, no file is left.
 
     \b
     Examples:

@@ -45,7 +45,7 @@ def bench(
     calibration: Annotated[
         float,
         typer.Option(
-            min=0, max=1, help="Correlation of popularity with the one that experts are placed by, 0 to 1."
+            min=0, max=1, help="Correlation of popularity with the one that experts were placed by, 0 to 1."
         ),
     ] = 0.9,
     hardware: HardwareOption = "h100-8470-ndp16",
@@ -59,9 +59,9 @@ def bench(
 ) -> None:
     """Time a policy's decisions about one layer.
 
-    Counts are drawn; everything in Python is included. The model is deepseek-v3 with these sizes; every
-    expert gets at least one token. Experts are placed by another popularity than the one that counts are
-    drawn from. Decisions go round the layers, each timed alone, after one round that is not timed.
+    Token counts are random; the time includes Python. The model is deepseek-v3 with these sizes, and every
+    expert gets at least one token. Experts were placed by another popularity than that of the counts.
+    Decisions cycle through the layers, each timed alone, after one warm-up round.
 
     \b
     Examples:

@@ -32,7 +32,10 @@ def gap(
     experts_max: Annotated[
         int | None,
         typer.Option(
-            min=2, max=1024, help="Most experts that a layer has.", show_default="12, or 256 with --large"
+            min=2,
+            max=1024,
+            help="Maximum number of experts in a layer.",
+            show_default="12, or 256 with --large",
         ),
     ] = None,
     dimms: Annotated[
@@ -58,10 +61,10 @@ def gap(
 ) -> None:
     """Compare a policy's placements with the best there are.
 
-    Layers are drawn; the optimum is the least makespan of any placement. Gaps are in percent of the
+    Layers are random; the optimum is the smallest makespan of any placement. Each gap is in percent of the
     optimum over everything that the machine offers, and again of the optimum over the ways of running
-    experts (CPU, resident on the GPU, fetched, DIMM) that the policy uses at all. What a policy fetches
-    for later steps counts as made in this one. Needs pip install 'trimoe[solve]'.
+    experts (CPU, resident on the GPU, fetched, DIMM) that the policy uses at all. Fetches for later steps
+    count in the step that makes them. Needs pip install 'trimoe[solve]'.
 
     \b
     Examples:

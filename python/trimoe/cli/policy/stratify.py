@@ -45,9 +45,9 @@ def stratify(
     seed: SeedOption = 0,
     json_output: JsonOption = False,
 ) -> None:
-    """Preload experts by a few requests, and count who finds theirs.
+    """Preload experts from the routing of a few requests.
 
-    The few are well chosen: one or more from each cluster of similar texts. Texts are compared by their
+    The few are chosen from clusters of similar texts, at least one from each. Texts are compared by their
     byte trigrams (a model's mean token embedding would be better). Hit rates are of the requests that
     were not probed.
 

@@ -1,4 +1,4 @@
-"""`trimoe simulate`, `compare` and `plan`: what systems would do on machines that one need not have."""
+"""`trimoe simulate`, `compare` and `plan`: systems on hardware that you don't own."""
 
 from trimoe.cli.simulator.compare import compare
 from trimoe.cli.simulator.plan import plan

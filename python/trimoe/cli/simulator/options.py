@@ -45,7 +45,8 @@ OutputOption = Annotated[
 ProfileSetOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--profile-set", help="FIGURE=VALUE of the profile, such as ndp.tflops=0.25, repeat for several."
+        "--profile-set",
+        help="Changed figure of the profile, such as ndp.tflops=0.25, repeat for several.",
     ),
 ]
 StepsOption = Annotated[
@@ -53,7 +54,7 @@ StepsOption = Annotated[
     typer.Option(
         "--steps",
         min=1,
-        help="Decode steps to simulate, spread over the output; the others are taken to be like them.",
+        help="Decode steps to simulate, sampled evenly over the output; they stand for the others.",
     ),
 ]
 TraceOption = Annotated[
@@ -132,7 +133,7 @@ class Given:
 
 
 def systems_of(text: str) -> tuple[str, ...]:
-    """The systems that `--systems` names, each once; InputError for one that there is not."""
+    """The systems that `--systems` names, each once; InputError for an unknown one."""
     from trimoe.policies import policy_names, policy_type
 
     names = policy_names() if text == "all" else tuple(dict.fromkeys(one.strip() for one in text.split(",")))
@@ -142,7 +143,7 @@ def systems_of(text: str) -> tuple[str, ...]:
 
 
 def settings_of(texts: Sequence[str] | None) -> dict[str, dict[str, str]]:
-    """What `--set` says, by system and option; InputError for a system that there is not."""
+    """What `--set` says, by system and option; InputError for an unknown system."""
     from trimoe.policies import parse_settings, policy_type
 
     found = parse_settings(texts or ())
@@ -152,7 +153,7 @@ def settings_of(texts: Sequence[str] | None) -> dict[str, dict[str, str]]:
 
 
 def profile_of(hardware: str, ndp_dimms: int, settings: Sequence[str] | None) -> Profile:
-    """The machine as `--ndp-dimms` and `--profile-set` have it; InputError for one that there is not."""
+    """The machine as `--ndp-dimms` and `--profile-set` change it; InputError for an unknown one."""
     from trimoe.hardware.profile import load_profile
 
     profile = load_profile(hardware)

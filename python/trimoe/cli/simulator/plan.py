@@ -1,4 +1,4 @@
-"""`trimoe plan`: the system and the batch for a machine, its memory, and what one part more would bring."""
+"""`trimoe plan`: the system and the batch for a machine, its memory, and what one more part would bring."""
 
 from __future__ import annotations
 
@@ -76,7 +76,11 @@ def plan(
     profile_settings: ProfileSetOption = None,
     steps: StepsOption = 16,
     search_steps: Annotated[
-        int, typer.Option(min=1, help="Decode steps to simulate while searching, as --steps for the result.")
+        int,
+        typer.Option(
+            min=1,
+            help="Decode steps to simulate for each candidate; --steps is for the result.",
+        ),
     ] = 4,
     trace: TraceOption = None,
     preset: PresetOption = "auto",
@@ -89,9 +93,9 @@ def plan(
 ) -> None:
     """Pick the system and the batch with the highest throughput.
 
-    All is simulated. What memory holds is listed; then the same machine with one GPU, one DIMM with a
-    core on every channel, or one CPU socket more, each planned anew: at the best batch and the next
-    larger one. What a part changes is assumed and listed.
+    Everything is simulated. The result lists what each memory holds, and what one more GPU, one more DIMM
+    with a core on every channel, or one more CPU socket would bring, at the best batch and the next larger
+    one. What such a part changes is an assumption, and listed.
 
     \b
     Examples:

@@ -89,16 +89,20 @@ def simulate(
     seed: SeedOption = 0,
     foresight: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Share of the next layer's experts that a layer foretells, 0 to 1."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="Probability that an expert of the next layer is predicted right, 0 to 1.",
+        ),
     ] = 0.8,
     timeline: Annotated[
         Path | None,
-        typer.Option(help="Timeline of the last phase to write, FILE.json for https://ui.perfetto.dev."),
+        typer.Option(help="Write a timeline of the last phase to FILE.json, for https://ui.perfetto.dev."),
     ] = None,
     plot: Annotated[Path | None, typer.Option("--plot", "--gantt", help=PLOT_HELP)] = None,
     plot_layer: Annotated[
         int,
-        typer.Option("--plot-layer", "--gantt-layer", min=0, help="Layer with experts that --plot shows."),
+        typer.Option("--plot-layer", "--gantt-layer", min=0, help="MoE layer that --plot shows."),
     ] = 0,
     plot_step: Annotated[
         int,

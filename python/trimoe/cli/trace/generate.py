@@ -1,4 +1,4 @@
-"""`trimoe trace generate`: routing as skewed, as moving and as linked as asked for."""
+"""`trimoe trace generate`: routing with a given skew, drift and correlation of layers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ def generate(
     ] = None,
     seed: SeedOption = 0,
     model_seed: Annotated[
-        int, typer.Option(min=0, help="Seed for what stays the same for a model, whatever its requests.")
+        int,
+        typer.Option(min=0, help="Seed of the model's own part of popularity, whatever its requests."),
     ] = 0,
     json_output: JsonOption = False,
 ) -> None:

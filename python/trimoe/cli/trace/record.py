@@ -39,7 +39,7 @@ def record(
     scores: Annotated[
         bool,
         typer.Option(
-            help="Also keep what the router thinks of every expert: most of the file, about 1.5 bytes for "
+            help="Also keep the router's probability of every expert: most of the file, about 1.5 bytes for "
             "each expert, layer and token."
         ),
     ] = True,
@@ -51,9 +51,9 @@ def record(
 ) -> None:
     """Record which experts a model's tokens choose.
 
-    Runs a model on some prompts and writes the choice of each token in each layer. Requests run one after
-    the other, request r with --seed plus r, and are kept as one batch that began together: step 0 has all
-    prompts, each step after that one new token of every request. Ctrl-C leaves no file.
+    Runs a model on some prompts and writes the experts of each token in each layer. Requests run one after
+    the other (request r with seed --seed + r) and are stored as one batch that began together: step 0 has
+    all prompts, each later step one new token of every request. Ctrl-C leaves no file.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`trimoe trace stats`: what a trace is like."""
+"""`trimoe trace stats`: skew, drift and predictability of a trace."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ def stats(
         float, typer.Option(help="Share of a layer's experts that are its hot set, 0 to 1.")
     ] = 0.1,
     window: Annotated[
-        int, typer.Option(min=1, help="Steps together that hot sets and drift are measured on.")
+        int, typer.Option(min=1, help="Steps in each window that hot sets and drift are measured on.")
     ] = 1,
     ema_alpha: Annotated[
         float, typer.Option(help="Weight of the last step in the average that predicts hot sets, 0 to 1.")
     ] = 0.3,
     hot_above: Annotated[
-        float, typer.Option(help="Hot are experts with at least so many times the mean tokens of a step.")
+        float, typer.Option(help="Experts with at least this many times the mean tokens of a step are hot.")
     ] = 4.0,
     cold_below: Annotated[
-        float, typer.Option(help="Cold are experts with at most so many times the mean tokens of a step.")
+        float, typer.Option(help="Experts with at most this many times the mean tokens of a step are cold.")
     ] = 0.5,
     plot: PlotOption = None,
     json_output: JsonOption = False,

@@ -58,7 +58,7 @@ class Deployment:
     that GPU memory holds; the rest lies in host memory and is streamed where the GPU needs it.
     expert_slots: routed experts that GPU memory holds in every MoE layer; slots_of: where layers differ, one
     number for each. expert_fetches: of a layer's others, how many every step fetches, where that is fixed.
-    stream_ahead: fetches of a layer begin before its router has spoken, while earlier layers compute.
+    stream_ahead: fetches of a layer begin before its routing, while earlier layers compute.
     pipelined: micro-batches overlap each other's transfers, CPU and GPU work.
     attention_on_cpu: with attention on the GPU, the share of the requests whose attention the CPU computes
     meanwhile, beside their part of the cache in host memory; at most 1 - kv_on_gpu.

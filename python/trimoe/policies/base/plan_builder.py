@@ -1,4 +1,4 @@
-"""Small things that many policies need: a plan from lists, homes of equal load."""
+"""Helpers that many policies share: a plan from lists, homes of equal load."""
 
 from __future__ import annotations
 

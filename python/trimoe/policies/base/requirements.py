@@ -1,4 +1,4 @@
-"""What a system cannot do without: one line for whoever runs it on another machine."""
+"""The parts of a machine that a system requires, and the error where one is missing."""
 
 from __future__ import annotations
 

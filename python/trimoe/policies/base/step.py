@@ -1,4 +1,4 @@
-"""What a policy is asked and told: one layer's router has chosen, and later, what that took."""
+"""What a policy gets: a layer's step after routing, and later what the layer took."""
 
 from __future__ import annotations
 

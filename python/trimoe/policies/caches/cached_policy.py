@@ -30,7 +30,7 @@ __all__ = ["Caching", "CachingOptions", "cache_option"]
 def cache_option(default: str) -> str:
     """The option that names the cache."""
     found: str = option(
-        default, "what stays in GPU memory; none: what lies there first", choices=(*CACHES, "none")
+        default, "cache of experts in GPU memory; none: the first residents stay", choices=(*CACHES, "none")
     )
     return found
 
@@ -40,7 +40,7 @@ class CachingOptions(OnePassOptions):
     """See `option`."""
 
     cache: str = cache_option("none")
-    cache_alpha: float = option(0.0, "weight of the last step in mrs, ema; 0: 0.5, 0.3", low=0, high=1)
+    cache_alpha: float = option(0.0, "weight of the last step in mrs and ema; 0: 0.5 and 0.3", low=0, high=1)
     cache_top: int = option(
         0,
         "best experts that count in mrs (12 in its code); 0: of scores 2 K, of tokens all",

@@ -1,4 +1,4 @@
-"""A cache of every layer, what of the fetched to keep, and how often it hit."""
+"""One cache of experts per layer: which fetched experts to keep, and how often it hits."""
 
 from __future__ import annotations
 

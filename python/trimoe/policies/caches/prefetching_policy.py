@@ -83,7 +83,7 @@ class Prefetching(Caching):
         super().learn(step)
 
     def hidden_ns(self, step: LayerStep) -> float:
-        """For how long copies that begin now are in nobody's way: until something else has to be copied."""
+        """For how long copies that begin now delay no other work: until something else has to be copied."""
         return float(step.idle_ns[self.cost.resources.h2d])
 
     def _delay_ns(self, copies: int, step: LayerStep) -> float:

@@ -1,4 +1,4 @@
-"""What holding an expert is worth, one layer at a time: every cache is a score, and the least leaves first.
+"""Cache scores of experts, one layer at a time: each kind of cache is a score; the lowest is evicted first.
 
 `used` is what a step says of each expert [E]: its tokens, 0 where nobody chose it. `mrs` takes the router's
 scores [T, E] in their place, where there are any.

@@ -1,4 +1,4 @@
-"""What searches for a deployment share: batches to try, room for experts, what to say where nothing fits."""
+"""Shared by deployment searches: batches to try, room for experts, the error where nothing fits."""
 
 from __future__ import annotations
 

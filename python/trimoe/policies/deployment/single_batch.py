@@ -19,7 +19,7 @@ __all__ = ["OnePassOptions", "one_pass"]
 
 @dataclass(frozen=True)
 class OnePassOptions(Options):
-    """What all these systems let one choose."""
+    """Common options of these systems."""
 
     kv: str = option(
         "auto",

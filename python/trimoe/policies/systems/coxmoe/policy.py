@@ -43,7 +43,7 @@ class CoxMoEOptions(Options):
     x2: str = option("auto", "where output projection, router and shared experts run", choices=_PLACES)
     m: int = option(0, "requests of a micro-batch; 0: the best", low=0, high=2**24)
     pipelined: bool = option(True, "micro-batches overlap in attention")
-    contention: bool = option(True, "plan with reads of host memory in each other's way")
+    contention: bool = option(True, "plan with contention among reads of host memory")
     equations: bool = option(False, "plan with the paper's sums of load, compute and store")
     preload: str = option(
         "popular",

@@ -42,7 +42,7 @@ class FlexGenOptions(Options):
 
     attention: str = option(
         "auto",
-        "where decode attends: the CPU beside the cache, the GPU, or the faster",
+        "where attention runs at decode: the CPU beside the cache, the GPU, or the faster",
         choices=("auto", "cpu", "gpu"),
     )
     decode_time: str = option(

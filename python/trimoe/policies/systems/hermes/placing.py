@@ -45,7 +45,7 @@ def place_layer(
     Args:
         gpu_ns: [E], expected time of each on the GPU in a step.
         dimm_ns: [E], on a DIMM.
-        n_dimms: that there are.
+        n_dimms: number of DIMMs.
         slots: experts that GPU memory has room for; None: no limit, where the CPU computes in its place.
         sync_ns: that results take to the GPU, once each way.
 

@@ -39,7 +39,7 @@ class MoELightningOptions(Options):
     """See `option`."""
 
     attention: str = option(
-        "auto", "where decode attends (A_g): searched, or fixed", choices=("auto", "cpu", "gpu")
+        "auto", "where attention runs at decode (A_g): searched, or fixed", choices=("auto", "cpu", "gpu")
     )
     experts: str = option(
         "gpu",

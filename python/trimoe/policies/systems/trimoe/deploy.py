@@ -49,7 +49,7 @@ def deploy_prefill(cost: CostModel, work: Workload, *, kv_on_gpu: float, tokens:
 def deploy_decode(
     cost: CostModel, work: Workload, *, attention: str, kv_on_gpu: float, slots: int
 ) -> Deployment:
-    """The whole batch at once. attention: "gpu", "cpu", "ndp", or "auto" for the fastest that there is.
+    """The whole batch at once. attention: "gpu", "cpu", "ndp", or "auto" for the fastest of these.
 
     kv_on_gpu: share of the KV cache in GPU memory, -1: what fits beside the rest. slots: experts of each
     layer in GPU memory, -1: what fits. InputError where it does not fit.

@@ -1,7 +1,7 @@
 """One layer as TriMoE expects it: where its experts will lie, what that loads, and what a change would save.
 
-The expected loads of a layer (the host's, and those of the DIMMs) stand for its time by the norm of their
-eighth powers: near their maximum, but relief of any one of several that are equally busy counts its share.
+A layer's expected time is a smooth maximum (p-norm, p = 8) of the expected loads of the host and the DIMMs,
+so that relieving one of several equally busy resources counts for its share.
 """
 
 from __future__ import annotations

@@ -39,11 +39,11 @@ __all__ = ["TriMoE"]
 class TriMoEOptions(Options):
     """See `option`."""
 
-    greedy: bool = option(True, "place experts by makespan; off: each where it alone takes least")
-    refine: bool = option(True, "improve a placement by moves and swaps, from the busiest resource on")
+    greedy: bool = option(True, "place experts by makespan; off: each where it alone is fastest")
+    refine: bool = option(True, "improve the placement by moves and swaps off the busiest resource")
     swaps: bool = option(True, "try pairs of moves where no single one helps")
     search: bool = option(True, "branch and bound where at most 16 experts are active")
-    rounds: int = option(256, "most rounds of refinement", low=0, high=100_000)
+    rounds: int = option(256, "maximum number of refinement rounds", low=0, high=100_000)
     cpu: bool = option(True, "the CPU computes experts; off: only the GPU and the DIMMs do")
     striped_on_dimms: str = option(
         "few",
@@ -55,8 +55,10 @@ class TriMoEOptions(Options):
     relayout: bool = option(True, "stripe or localize an expert anew when its class changes")
     rebalance: bool = option(True, "move localized experts from full DIMMs to empty ones")
     alpha: float = option(0.3, "weight of the newest counts in the averages", low=1e-6, high=1)
-    hysteresis: int = option(2, "updates in a row that must call for another class", low=1, high=1000)
-    horizon: int = option(16, "steps that a background action must pay in", low=0, high=1_000_000)
+    hysteresis: int = option(
+        2, "consecutive updates that must agree before an expert changes its class", low=1, high=1000
+    )
+    horizon: int = option(16, "steps within which a move must pay off", low=0, high=1_000_000)
     gap: float = option(
         0.25,
         "rebalancing ends where the fullest and emptiest DIMM differ by this share of the mean",
@@ -69,7 +71,7 @@ class TriMoEOptions(Options):
         low=0,
         high=1e6,
     )
-    attention: str = option("auto", "where decode attends", choices=("auto", "gpu", "cpu", "ndp"))
+    attention: str = option("auto", "where attention runs at decode", choices=("auto", "gpu", "cpu", "ndp"))
     kv_on_gpu: float = option(
         -1.0, "share of the KV cache in GPU memory; -1: what fits; the paper: 0", low=-1, high=1
     )
