@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from support.subprocesses import run_python
@@ -53,7 +54,12 @@ def test_the_nearest_name_is_found(name: str, choice: str) -> None:
             "concurrent",
         ),
         (lambda: _runtime.Recorder(0), "room for one call or more", "0", "65536"),
-        (lambda: _assign.Clock(1, False).extend([([(7, 1.0)], [], 0)]), "parts of known resources", "7", ""),
+        (
+            lambda: _assign.Clock(1, False).extend([(np.ones(7), [], 0)]),
+            "a load of all resources",
+            "7",
+            "the machine's resources",
+        ),
     ],
 )
 def test_native_modules_raise_our_errors(

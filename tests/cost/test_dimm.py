@@ -37,24 +37,22 @@ def emulated(tokens: int, layout: str = "localized") -> ExpertTime:
 @pytest.mark.parametrize("striped", [False, True])
 def test_few_tokens_and_nodes_take_what_the_emulator_says(tokens: int, striped: bool) -> None:
     want = emulated(tokens, "striped" if striped else "localized")
-    assert costs().expert_ns(tokens, striped) == pytest.approx(want.total_ns)
-    channel_ns = want.command_ns + want.broadcast_ns + want.result_ns
-    assert costs().channel_ns(tokens, striped) == pytest.approx(channel_ns)
-    if striped:
-        assert costs().link_ns(tokens) == pytest.approx(want.link_bytes * want.passes / ndp().link_gbps)
+    found = costs().expert(tokens, striped)
+    assert found.dimm_ns == pytest.approx(want.total_ns)
+    assert found.channel_ns == pytest.approx(want.command_ns + want.broadcast_ns + want.result_ns)
+    assert found.link_ns == pytest.approx(want.link_bytes * want.passes / ndp().link_gbps)
 
 
 def test_between_the_nodes_time_goes_straight() -> None:
-    low, high = costs().expert_ns(32), costs().expert_ns(64)
-    assert costs().expert_ns(48) == pytest.approx((low + high) / 2)
-    assert costs().expert_ns(128) > high
+    low, middle, high, beyond = (costs().expert(tokens).dimm_ns for tokens in (32, 48, 64, 128))
+    assert middle == pytest.approx((low + high) / 2) and beyond > high
 
 
 def test_the_other_dimms_read_their_part_in_every_pass() -> None:
     want, one = emulated(5, "striped"), emulated(1)
     stream_ns = one.gate_up_ns + one.down_ns
     assert costs().stream_ns == pytest.approx(stream_ns)
-    assert costs().others_ns(5) == pytest.approx(want.passes * stream_ns / ndp().dimms)
+    assert costs().expert(5, striped=True).others_ns == pytest.approx(want.passes * stream_ns / ndp().dimms)
 
 
 @pytest.mark.parametrize("migrate", [False, True])

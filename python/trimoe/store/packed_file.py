@@ -22,8 +22,6 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from trimoe.hardware.machine import usable_threads
 from trimoe.input_file import MAX_JSON_BYTES
 from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
@@ -136,6 +134,8 @@ class PackedFile:
 
         The file must not shrink while they live: touching what lay there would end the process (SIGBUS).
         """
+        import numpy as np  # takes long, and only who maps a file needs it
+
         mapped = mmap.mmap(file.fileno(), self.file_bytes, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
         experts = np.frombuffer(mapped, np.uint8)  # has an address, and the map lives as long as it does
         return {

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from trimoe.checkpoint.checkpoint import Checkpoint
 from trimoe.checkpoint.experts.checks import ANOTHER_FILE, check_dtype, check_shape, missing
+from trimoe.checkpoint.experts.layer_storage import Key, LayerStorage
 from trimoe.checkpoint.experts.scales import BLOCKS, check_scales, scale_name, scaled
 from trimoe.errors import InputError
 from trimoe.layer.source import ExpertSource, StridedView
-from trimoe.models.layer_storage import Key, LayerStorage
 
 __all__ = ["per_expert_storage"]
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from trimoe.checkpoint.checkpoint import Checkpoint
 from trimoe.checkpoint.experts.checks import ANOTHER_FILE, check_dtype, check_shape, missing
+from trimoe.checkpoint.experts.layer_storage import Key, LayerStorage
 from trimoe.checkpoint.experts.names import PARTNERS
 from trimoe.checkpoint.experts.scales import BLOCKS, check_scales, logical_shape, scaled, stored_format
 from trimoe.checkpoint.quant_scheme import unsupported
 from trimoe.errors import InputError
 from trimoe.layer.source import ExpertSource, StridedView
-from trimoe.models.layer_storage import Key, LayerStorage
 
 __all__ = ["stacked_storage"]
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from trimoe.checkpoint.checkpoint import Checkpoint
+from trimoe.checkpoint.experts.layer_storage import Key, LayerStorage
 from trimoe.checkpoint.experts.names import parse_expert_name
 from trimoe.checkpoint.experts.per_expert import per_expert_storage
 from trimoe.checkpoint.experts.stacked import stacked_storage
@@ -21,7 +22,6 @@ from trimoe.checkpoint.hf_config import family_of, find_expert_key, find_int, te
 from trimoe.checkpoint.quant_scheme import check_fp8, check_mxfp4, quant_method, unsupported
 from trimoe.errors import InputError
 from trimoe.layer.source import ExpertSource
-from trimoe.models.layer_storage import Key, LayerStorage
 
 __all__ = ["MoeLayerTensors", "find_moe_layers"]
 
