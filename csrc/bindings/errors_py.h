@@ -14,7 +14,7 @@
 namespace trimoe {
 
 // Sets trimoe.errors.<type> as the error of this thread. more: fields beside the three.
-inline void set_error(const char* type, const Error& error, pybind11::dict more = {}) {
+inline void set_error(const char* type, const Error& error, const pybind11::dict& more = {}) {
   namespace py = pybind11;
   const auto text = [](const std::string& bytes) {  // which may come from the environment
     return py::reinterpret_steal<py::object>(
@@ -22,10 +22,10 @@ inline void set_error(const char* type, const Error& error, pybind11::dict more 
   };
   const py::module_ errors = py::module_::import("trimoe.errors");
   const auto* unknown = dynamic_cast<const UnknownName*>(&error);
-  more["expected"] = text(error.expected);
-  more["got"] = text(error.got);
-  more["hint"] = unknown ? errors.attr("nearest")(more["got"], unknown->names) : text(error.hint);
-  const py::object made = errors.attr(type)(**more);
+  const py::object got = text(error.got);
+  const py::object hint = unknown ? errors.attr("nearest")(got, unknown->names) : text(error.hint);
+  const py::object made = errors.attr(type)(py::arg("expected") = text(error.expected), py::arg("got") = got,
+                                            py::arg("hint") = hint, **more);
   PyErr_SetObject(py::type::of(made).ptr(), made.ptr());
 }
 

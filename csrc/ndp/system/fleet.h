@@ -103,8 +103,8 @@ class Fleet final : public Peers {
   // is split the host cuts and puts together, over the channels.
   double relayout(int64_t expert, Layout layout, int dimm = -1);
   // The host copies every expert that has bytes on a DIMM, whatever its layout, to one of the others, in
-  // turns; experts moved. It moves all that it can, then throws: DimmError where memory cannot be read, Error
-  // where no other DIMM answers and has room.
+  // turns; experts moved. It moves all that it can, then throws: DimmError where memory cannot be read,
+  // Failure where no other DIMM answers and has room.
   int64_t evacuate(int from);
 
   // RESET of a DIMM that hangs; its experts get their slots back.
