@@ -6,6 +6,7 @@
 // block cost. Weights stream from memory meanwhile: the slower of both counts.
 #pragma once
 
+#include "amx/kernels.h"
 #include "packed/layout.h"
 
 namespace trimoe::amx {
@@ -34,8 +35,7 @@ struct GemmCase {
   bool int8_rows = false;  // rows of A in 8 bits (int8, W4A8), else bf16
   int64_t rows = 1;
   int64_t k = 1;
-  int64_t panels = 1;      // of 32 columns
-  int dot_below_rows = 5;  // fewer rows take the AVX-512 kernel
+  int64_t panels = 1;  // of 32 columns
 };
 
 struct GemmPrediction {
@@ -95,7 +95,7 @@ constexpr int64_t groups(const GemmCase& c, const PackedMatrix& matrix) {
 }
 
 constexpr double panel(const GemmCase& c, const PackedMatrix& matrix, const TileCosts& costs) {
-  if (c.rows < c.dot_below_rows)
+  if (c.rows < kTilesFromRows)
     return static_cast<double>(c.rows * matrix.k_tiles * 2 * kTileLines) * costs.dot_line;
   const auto steps = static_cast<double>(ceil_div(matrix.k_padded, k_of_step(c)));
   double total = expansion(c, matrix.k_padded, costs);

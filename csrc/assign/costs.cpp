@@ -44,8 +44,13 @@ void Costs::set_base(int option, int layout, std::span<const float> row) {
 void Costs::set_tokens(int64_t tokens, const TokenCosts& costs) {
   check(tokens > 0 && tokens < kMostTokens, "1 to 16,777,215 tokens", tokens, "a smaller batch");
   check(costs.gpu_ns >= 0, "a time of 0 or more", costs.gpu_ns);
-  if (tokens >= std::ssize(by_tokens_)) by_tokens_.resize(static_cast<size_t>(tokens) + 1);
-  by_tokens_[static_cast<size_t>(tokens)] = costs;
+  const auto at = static_cast<size_t>(tokens);
+  if (at >= by_tokens_.size()) {
+    by_tokens_.resize(at + 1);
+    knows_.resize(at + 1);
+  }
+  by_tokens_[at] = costs;
+  knows_[at] = true;
 }
 
 }  // namespace trimoe::assign

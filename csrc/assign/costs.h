@@ -7,7 +7,6 @@
 
 #include <array>
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -109,10 +108,9 @@ class Costs {
   void set_tokens(int64_t tokens, const TokenCosts& costs);
 
   bool knows(int64_t tokens) const {
-    return tokens >= 0 && tokens < static_cast<int64_t>(by_tokens_.size()) &&
-           by_tokens_[static_cast<size_t>(tokens)].has_value();
+    return tokens >= 0 && tokens < static_cast<int64_t>(knows_.size()) && knows_[static_cast<size_t>(tokens)];
   }
-  const TokenCosts& of_tokens(int64_t tokens) const { return *by_tokens_[static_cast<size_t>(tokens)]; }
+  const TokenCosts& of_tokens(int64_t tokens) const { return by_tokens_[static_cast<size_t>(tokens)]; }
   Base base(int option, int layout) const { return base(base_at(option, layout)); }
   Base nothing() const { return base(0); }
 
@@ -131,7 +129,8 @@ class Costs {
   int width_;
   std::vector<float> base_;  // [1 + 2 * (places + 1)][width]: nothing, the CPU's by layout, the GPU's
   std::vector<Option> options_;
-  std::vector<std::optional<TokenCosts>> by_tokens_;
+  std::vector<TokenCosts> by_tokens_;
+  std::vector<bool> knows_;  // which of them
 };
 
 }  // namespace trimoe::assign

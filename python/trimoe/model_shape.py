@@ -161,13 +161,3 @@ class ModelShape:
         return (
             embeddings + self.moe.layers * self.attention.weight_elements + moe_layers * per_moe_layer + dense
         )
-
-    @property
-    def total_elements(self) -> int:
-        """All weights of the model; norms and biases, far below one percent, are left out."""
-        return self.rest_elements + len(self.moe.moe_layers) * self.moe.experts * self.expert_elements
-
-    @property
-    def active_elements(self) -> int:
-        """Weights that one token meets."""
-        return self.rest_elements + len(self.moe.moe_layers) * self.topk * self.expert_elements

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -19,7 +20,6 @@ from trimoe.analysis.optimum.exact import (
     makespan,
     relaxation,
     solve_milp,
-    to_plan,
 )
 from trimoe.analysis.optimum.gap import measure_gaps
 from trimoe.analysis.optimum.instances import draw_instances, instance_cost
@@ -41,6 +41,16 @@ NDP, PLAIN = "h100-8470-ndp16", "a100-8452y"
 def cost_of(hardware: str, experts: int = 12, dimms: int | None = None) -> CostModel:
     few = (4 if hardware == NDP else 0) if dimms is None else dimms
     return instance_cost(load_profile(hardware), "deepseek-v2", experts=experts, dimms=few)
+
+
+def to_plan(choices: Sequence[Choices], chosen: Sequence[int], state: Residency) -> LayerPlan:
+    """The plan of one choice for each expert."""
+    domain = np.full(len(state.resident), IDLE, np.int32)
+    for one, index in zip(choices, chosen, strict=True):
+        domain[one.expert] = one.domains[index]
+    order = tuple(one.expert for one in choices)
+    fetch = tuple(one for one in order if domain[one] == GPU and not state.resident[one])
+    return LayerPlan(domain, order, fetch)
 
 
 def least_of_all(choices: list) -> float:

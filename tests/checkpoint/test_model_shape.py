@@ -9,6 +9,7 @@ import pytest
 
 from trimoe.checkpoint.model_shape import load_model_shape, model_names
 from trimoe.errors import InputError
+from trimoe.model_shape import ModelShape
 
 # Billions of weights: all, and those that a token meets, as published (papers, model cards).
 PUBLISHED = {
@@ -25,6 +26,10 @@ PUBLISHED = {
 }
 
 
+def experts_elements(shape: ModelShape, of_each_layer: int) -> int:
+    return len(shape.moe.moe_layers) * of_each_layer * shape.expert_elements
+
+
 def test_all_models_are_there() -> None:
     assert set(model_names()) == set(PUBLISHED)
 
@@ -33,9 +38,10 @@ def test_all_models_are_there() -> None:
 def test_weights_add_up_to_what_is_published(name: str) -> None:
     total, active = PUBLISHED[name]
     shape = load_model_shape(name)
-    assert shape.total_elements / 1e9 == pytest.approx(total, rel=0.01)
+    there = (shape.rest_elements + experts_elements(shape, shape.moe.experts)) / 1e9
+    assert there == pytest.approx(total, rel=0.01)
     # Some makers count the input's vocabulary among the weights that a token meets, some do not.
-    met = shape.active_elements / 1e9
+    met = (shape.rest_elements + experts_elements(shape, shape.topk)) / 1e9
     assert 0.93 * (met - shape.vocabulary * shape.moe.hidden / 1e9) <= active <= 1.01 * met
     assert shape.source.startswith("config.json of ")
 
@@ -67,7 +73,7 @@ def test_a_checkpoint_folder_works_as_well(tmp_path: Path) -> None:
     attention = 16 * 16 * 2 + 16 * 2 * 8
     assert shape.attention.weight_elements == attention
     assert shape.rest_elements == 50 * 16 + 3 * (attention + 16 * 4)
-    assert shape.total_elements == shape.rest_elements + 3 * 4 * 3 * 16 * 8
+    assert experts_elements(shape, shape.moe.experts) == 3 * 4 * 3 * 16 * 8
     del config["vocab_size"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="vocab_size"):

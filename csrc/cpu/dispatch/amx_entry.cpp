@@ -6,9 +6,6 @@
 namespace trimoe::cpu {
 namespace {
 
-// AMX multiplies 16 rows in the time of one; below this many rows per expert memory is the limit, and
-// dot products are no slower.
-constexpr int kTilesFromRows = 5;
 constexpr int kSharedRows = 128;  // that share one expansion of the weights into tiles
 
 // kFew: the AVX-512 kernel whose rows the tile gemm takes too.
@@ -17,11 +14,11 @@ const Kernel* with_tiles() {
   static const Kernel kernel = [] {
     Kernel k = kFew;
     k.max_rows = kSharedRows;
-    k.few_rows = kTilesFromRows - 1;
+    k.few_rows = amx::kTilesFromRows - 1;
     k.blocks_k = true;
     k.enter = amx::enter;
     k.leave = amx::leave;
-    k.gemm = [](const GemmArgs& args) { args.rows < kTilesFromRows ? kFew.gemm(args) : kTiles(args); };
+    k.gemm = [](const GemmArgs& args) { args.rows < amx::kTilesFromRows ? kFew.gemm(args) : kTiles(args); };
     return k;
   }();
   return &kernel;

@@ -7,18 +7,12 @@
 
 #include "cpu/ffn/chunk_rows.h"
 #include "cpu/ffn/panel_walk.h"
+#include "cpu/ffn/tiling.h"
 
 namespace trimoe::cpu {
 namespace {
 
-constexpr int64_t kChunkBytes = int64_t{256} << 20;  // intermediate rows of one chunk of tokens
-constexpr int64_t kChunkTokens = 8192;               // bounds the sums of one task
-constexpr size_t kKeptBytes = size_t{64} << 20;      // more than this is given back after the call
-constexpr int64_t kSumBytes = int64_t{512} << 10;    // sums of one task: part of an L2
-constexpr int64_t kSerialFlops = int64_t{2} << 20;   // below this, waking a thread costs more
-constexpr int64_t kTasksPerWorker = 16;              // so that uneven tasks balance
-constexpr int64_t kLoadBytes = int64_t{64} << 10;    // rows that one task converts or quantises
-constexpr int64_t kStrideSlack = 64;  // between rows, so that equal k of many rows do not share a cache set
+constexpr size_t kKeptBytes = size_t{64} << 20;  // more than this is given back after the call
 
 // Buffers of one thread, kept between calls.
 struct Scratch {
@@ -42,8 +36,7 @@ struct Rows {
   std::byte* at(int64_t row) const { return data + row * stride; }
 };
 
-Rows reserve_rows(PageBuffer& buffer, int64_t rows, int64_t bytes) {
-  const int64_t stride = round_up(bytes, kLineBytes) + kStrideSlack;
+Rows reserve_rows(PageBuffer& buffer, int64_t rows, int64_t stride) {
   return {buffer.reserve(static_cast<size_t>((rows + kRowSlack) * stride)), stride};
 }
 
@@ -59,38 +52,29 @@ class Chunk {
         gate_up_(shape_.gate_up()),
         down_(shape_.down()),
         first_token_(first_token),
-        tokens_(tokens) {
+        tokens_(tokens),
+        tiling_(tiling_for(shape, kernel,
+                           {.tokens = tokens,
+                            .experts = std::ssize(rows_of.experts),
+                            .workers = workers,
+                            .nodes = static_cast<int>(numa_nodes().size())})) {
     const int64_t rows = std::ssize(rows_.tokens);
-    x_ = reserve_rows(buffers.x, tokens, row_bytes(kernel.a, row_shape(gate_up_, shape_.weights)));
-    const int64_t h_width = std::max(down_.k_padded, gate_up_.panels * shape_.panel_width());
-    h_ = reserve_rows(buffers.h, rows, h_width * size_of(kernel.h));
-    down_rows_ = h_;
-    if (is_quantized(kernel.a))
-      down_rows_ =
-          reserve_rows(buffers.quantized_h, rows, row_bytes(kernel.a, row_shape(down_, shape_.weights)));
-
-    const int64_t panels = std::ssize(rows_.experts) * gate_up_.panels;
-    gate_up_panels_ =
-        std::clamp<int64_t>(round_up(panels / (kTasksPerWorker * workers), kMaxPanels), 1, gate_up_.panels);
-    // As many blocks for every node, as near as whole panels allow.
-    if (const auto nodes = std::ssize(numa_nodes()); nodes > 1)
-      gate_up_panels_ = ceil_div(gate_up_.panels, round_up(gate_up_blocks(), nodes));
-    const int64_t fitting = std::max<int64_t>(1, kSumBytes / (tokens * kPanelCols * 4));
-    down_panels_ =
-        std::clamp<int64_t>(ceil_div(down_.panels, 4 * workers), 1, std::min<int64_t>(fitting, 16));
+    x_ = reserve_rows(buffers.x, tokens, tiling_.x_stride);
+    h_ = reserve_rows(buffers.h, rows, tiling_.h_stride);
+    down_rows_ = is_quantized(kernel.a) ? reserve_rows(buffers.quantized_h, rows, tiling_.down_stride) : h_;
   }
 
-  int64_t load_tasks() const { return rows_.experts.empty() ? 0 : ceil_div(tokens_, load_rows()); }
-  int64_t gate_up_blocks() const { return ceil_div(gate_up_.panels, gate_up_panels_); }
+  int64_t load_tasks() const { return rows_.experts.empty() ? 0 : ceil_div(tokens_, tiling_.load_rows); }
+  int64_t gate_up_blocks() const { return ceil_div(gate_up_.panels, tiling_.gate_up_panels); }
   int64_t gate_up_tasks() const { return std::ssize(rows_.experts) * gate_up_blocks(); }
   int64_t quantize_tasks() const {
-    return is_quantized(kernel_.a) ? ceil_div(std::ssize(rows_.tokens), quantize_rows()) : 0;
+    return is_quantized(kernel_.a) ? ceil_div(std::ssize(rows_.tokens), tiling_.quantize_rows) : 0;
   }
-  int64_t down_tasks() const { return ceil_div(down_.panels, down_panels_); }
+  int64_t down_tasks() const { return ceil_div(down_.panels, tiling_.down_panels); }
 
   // Task = some tokens: hidden, as rows of A.
   void load(int64_t task) const {
-    const int64_t first = task * load_rows(), rows = std::min(load_rows(), tokens_ - first);
+    const int64_t first = task * tiling_.load_rows, rows = std::min(tiling_.load_rows, tokens_ - first);
     kernel_.load_rows({args_.hidden, first_token_ + first, rows, row_shape(gate_up_, shape_.weights),
                        x_.at(first), x_.stride});
   }
@@ -114,8 +98,8 @@ class Chunk {
 
   // Task = some rows of h, as rows of A.
   void quantize(int64_t task) const {
-    const int64_t first = task * quantize_rows();
-    const int64_t rows = std::min<int64_t>(quantize_rows(), std::ssize(rows_.tokens) - first);
+    const int64_t first = task * tiling_.quantize_rows;
+    const int64_t rows = std::min<int64_t>(tiling_.quantize_rows, std::ssize(rows_.tokens) - first);
     const RowSource source{h_.data, kernel_.h, h_.stride / size_of(kernel_.h), 1, down_.k_padded};
     kernel_.load_rows(
         {source, first, rows, row_shape(down_, shape_.weights), down_rows_.at(first), down_rows_.stride});
@@ -125,8 +109,8 @@ class Chunk {
   // and the sum over a token's experts always runs in the same order.
   void down(const float* initial, int64_t task, int64_t next) const {
     const KernelRegion region(kernel_);
-    const int64_t first = task * down_panels_;
-    const int64_t panels = std::min(down_panels_, down_.panels - first);
+    const int64_t first = task * tiling_.down_panels;
+    const int64_t panels = std::min(tiling_.down_panels, down_.panels - first);
     const int64_t width = panels * kPanelCols;
     auto* acc = reinterpret_cast<float*>(scratch().acc.reserve(static_cast<size_t>(tokens_ * width * 4)));
     start(acc, initial, first * kPanelCols, width);
@@ -160,17 +144,17 @@ class Chunk {
   };
 
   Block gate_up_block(int64_t task) const {
-    const int64_t first = task % gate_up_blocks() * gate_up_panels_;
+    const int64_t first = task % gate_up_blocks() * tiling_.gate_up_panels;
     return {&rows_.experts[static_cast<size_t>(task / gate_up_blocks())], first,
-            std::min(gate_up_panels_, gate_up_.panels - first)};
+            std::min(tiling_.gate_up_panels, gate_up_.panels - first)};
   }
   PanelRun gate_up_run(const Block& block) const {
     return {block.expert->weights + block.first * gate_up_.panel_bytes(), block.panels};
   }
   PanelRun down_run(const HostExpert& expert, int64_t task) const {
-    const int64_t first = task * down_panels_;
+    const int64_t first = task * tiling_.down_panels;
     return {expert.weights + shape_.down_offset() + first * down_.panel_bytes(),
-            std::min(down_panels_, down_.panels - first)};
+            std::min(tiling_.down_panels, down_.panels - first)};
   }
   void start(float* acc, const float* initial, int64_t column, int64_t width) const {
     std::fill_n(acc, tokens_ * width, 0.0f);
@@ -179,8 +163,6 @@ class Chunk {
     for (int64_t token = 0; token < tokens_; ++token)
       std::copy_n(initial + (first_token_ + token) * shape_.hidden + column, columns, acc + token * width);
   }
-  int64_t load_rows() const { return std::max<int64_t>(1, kLoadBytes / x_.stride); }
-  int64_t quantize_rows() const { return std::max<int64_t>(1, kLoadBytes / h_.stride); }
 
   // The rows of A of one expert, together; a single one is used where it lies.
   Rows gather(int64_t row, int64_t rows) const {
@@ -211,8 +193,8 @@ class Chunk {
   const ChunkRows& rows_;
   const PackedMatrix gate_up_, down_;
   const int64_t first_token_, tokens_;
+  const FfnTiling tiling_;
   Rows x_, h_, down_rows_;  // of A: tokens; rows of h as activated; as the down matrix takes them
-  int64_t gate_up_panels_, down_panels_;  // of one task
 };
 
 using Clock = std::chrono::steady_clock;
@@ -271,16 +253,13 @@ int64_t expert_ffn(Layer& layer, const Kernel& kernel, const ThreadPool& pool, c
   thread_local ChunkRows rows;
   thread_local Buffers buffers;
   const LayerShape& shape = layer.shape();
-  const int64_t pair_bytes = shape.down().k_padded * 4 * std::max<int64_t>(1, args.topk);
-  const int64_t per_chunk = std::clamp<int64_t>(kChunkBytes / pair_bytes, 1, kChunkTokens);
-  const int64_t chunks = std::max<int64_t>(1, ceil_div(args.tokens, per_chunk));
+  const int64_t chunks = std::max<int64_t>(1, ceil_div(args.tokens, tokens_of_chunk(shape, args.topk)));
 
   Initial initial;
   for (int64_t index = 0, first = 0; index < chunks && first < args.tokens; ++index) {
     const int64_t tokens = (args.tokens - first) / (chunks - index);
     rows.take(args, first, tokens);
-    const bool serial = std::ssize(rows.tokens) * shape.hidden * shape.inter * 6 < kSerialFlops;
-    const int workers = serial ? 1 : pool.max_workers();
+    const int workers = is_serial(shape, std::ssize(rows.tokens)) ? 1 : pool.max_workers();
     run_chunk(Chunk(shape, kernel, args, rows, first, tokens, buffers, workers), args, initial, pool,
               workers);
     count(layer, rows, tokens);

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "common/memory.h"
+#include "cpu/ffn/tiling.h"
 #include "cpu/kernel/kernel.h"
 #include "packed/layout.h"
 
@@ -35,10 +36,6 @@ struct PanelRun {
   }
 };
 
-inline constexpr int64_t kWalkRows = 256;                  // that share one reading of the weights
-inline constexpr int64_t kWalkBytes = int64_t{768} << 10;  // of A at once: part of a second-level cache
-inline constexpr int64_t kWalkPanels = 8;                  // that use such a part of A in turn
-
 inline constexpr int64_t kPanelResults = (kMaxRows + kRowSlack) * kPanelCols;  // of one gemm call
 
 inline float* walk_results(int64_t panels) {
@@ -46,25 +43,15 @@ inline float* walk_results(int64_t panels) {
   return reinterpret_cast<float*>(buffer.reserve(static_cast<size_t>(panels * kPanelResults * 4)));
 }
 
-// As many k tiles, in whole groups, as keep `bytes` of A in a second-level cache; all where the kernel does
-// not gain by it.
-inline int64_t k_tiles_at_once(const Kernel& kernel, const PackedMatrix& matrix, int64_t rows,
-                               int64_t bytes) {
-  if (!kernel.blocks_k || rows <= kernel.few_rows) return matrix.k_tiles;
-  const int64_t share = ceil_div(matrix.k_tiles, ceil_div(bytes, kWalkBytes));
-  return std::min(matrix.k_tiles, round_up(share, matrix.unit_tiles));
-}
-
 // At most kWalkRows rows: see walk_panels().
 template <typename Finish>
 void walk_rows(const Kernel& kernel, const PackedMatrix& matrix, const PanelRun& run,
                const PanelRun& following, const std::byte* a, int64_t stride, int64_t rows,
                const Finish& finish) {
-  const int64_t tiles = ceil_div(rows, int64_t{kernel.max_rows});
-  const int64_t k_step = k_tiles_at_once(kernel, matrix, rows, rows * stride);
-  const bool whole = k_step == matrix.k_tiles;
-  const int64_t at_once = whole ? run.panels : kWalkPanels;
-  const int64_t group = rows <= kernel.few_rows ? kMaxPanels : 1;
+  const WalkTiling tiling = walk_tiling(kernel, matrix, rows, stride, run.panels);
+  const int64_t tiles = tiling.row_tiles, k_step = tiling.k_tiles, at_once = tiling.panels;
+  const int64_t group = tiling.panels_a_call;
+  const bool whole = !tiling.cuts_k(matrix);
   float* results = walk_results(whole ? kMaxPanels : at_once * tiles);
   const auto piece = [&](int64_t panel, int64_t k) {
     if (panel >= run.panels || k >= matrix.k_tiles) return MemoryRange();

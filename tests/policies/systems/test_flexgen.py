@@ -8,6 +8,7 @@ import itertools
 import numpy as np
 import pytest
 
+from support.flexgen_published import OPT_30B, T4Constants, published_problem, published_shares
 from support.policies import ask
 from trimoe.checkpoint.model_shape import load_model_shape
 from trimoe.cost import CostModel
@@ -19,12 +20,6 @@ from trimoe.policies.base.deployment import gpu_ledger, host_ledger
 from trimoe.policies.deployment.forecast import Forecast, streamed
 from trimoe.policies.systems.flexgen.policy import FlexGen
 from trimoe.policies.systems.flexgen.program import ONE, PlacementProblem, solve_placement
-from trimoe.policies.systems.flexgen.published import (
-    OPT_30B,
-    T4Constants,
-    published_problem,
-    published_shares,
-)
 
 WORK = Workload(512, 128, 64)
 

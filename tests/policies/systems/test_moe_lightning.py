@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from support.moe_lightning_roofline import Hierarchy, Level
 from support.policies import ask
 from trimoe.checkpoint.model_shape import load_model_shape
 from trimoe.cost import CostModel
@@ -17,7 +18,6 @@ from trimoe.policies import Workload, make_policy
 from trimoe.policies.base.deployment import Deployment, check_fits, gpu_ledger
 from trimoe.policies.deployment.forecast import Forecast, streamed
 from trimoe.policies.systems.moe_lightning.policy import MoELightning
-from trimoe.policies.systems.moe_lightning.roofline import Hierarchy, Level
 
 WORK = Workload(512, 77, 64)
 L4 = Hierarchy(Level(242, 300), Level(1.3, 100), 32)  # an L4 and its host, round figures of the paper

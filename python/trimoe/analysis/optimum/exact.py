@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trimoe.arrays import Floats, Ints
-from trimoe.domains import CPU, FIRST_DIMM, GPU, IDLE, SPLIT, STRIPED
+from trimoe.domains import CPU, FIRST_DIMM, GPU, SPLIT, STRIPED
 from trimoe.errors import InputError
 from trimoe.placement import LayerPlan, Residency
 from trimoe.policies.base.occupancy import Loads
@@ -31,7 +31,6 @@ __all__ = [
     "relaxation",
     "rounded",
     "solve_milp",
-    "to_plan",
 ]
 
 # Ways to run an expert: "far" is a striped expert on one DIMM, which gathers it over the link.
@@ -133,16 +132,6 @@ def makespan(choices: Sequence[Choices], chosen: Sequence[int]) -> float:
         return 0.0
     rows = [one.rows[index] for one, index in zip(choices, chosen, strict=True)]
     return float(np.sum(rows, axis=0).max())
-
-
-def to_plan(choices: Sequence[Choices], chosen: Sequence[int], state: Residency) -> LayerPlan:
-    """The plan of one choice for each expert."""
-    domain = np.full(len(state.resident), IDLE, np.int32)
-    for one, index in zip(choices, chosen, strict=True):
-        domain[one.expert] = one.domains[index]
-    order = tuple(one.expert for one in choices)
-    fetch = tuple(one for one in order if domain[one] == GPU and not state.resident[one])
-    return LayerPlan(domain, order, fetch)
 
 
 def _program(choices: Sequence[Choices]) -> Program:

@@ -9,15 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimoe.policies.systems.hybrimoe.schedule import (
-    RELEASED_CPU_MS,
-    RELEASED_MOVE_MS,
-    HybridSchedule,
-    hss,
-    paper_end,
-    paper_schedule,
-    released_hss,
-)
+from support.released_hss import RELEASED_CPU_MS, RELEASED_MOVE_MS, released_hss
+from trimoe.policies.systems.hybrimoe.schedule import HybridSchedule, hss, paper_end, paper_schedule
 
 LOADS = st.lists(st.integers(1, 30), max_size=9)
 NS = st.sampled_from([0.1, 0.5, 1.0, 2.0, 7.0])

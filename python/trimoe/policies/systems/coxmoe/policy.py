@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from trimoe.policies.base.options import Options, option
 from trimoe.policies.base.plan_builder import split_makespans
 from trimoe.policies.base.policy import Policy
 from trimoe.policies.base.step import LayerStep
-from trimoe.policies.systems.coxmoe.search import Choice, Space, expected_tokens, predict, search
+from trimoe.policies.systems.coxmoe.search import Choice, Space, expected_tokens, search
 from trimoe.policies.systems.coxmoe.times import Timing
 
 __all__ = ["CoxMoE"]
@@ -95,32 +94,6 @@ class CoxMoE(Policy):
                 wanted = replace(wanted, attention=("gpu",))
             space = wanted
         return search(self.cost, work, phase, space, tokens, timing)
-
-    def predict(
-        self, choice: Choice, work: Workload, phase: str, timing: Timing, popularity: Floats | None = None
-    ) -> Choice:
-        """The same deployment and split, with times that are added up in another way."""
-        tokens = self.expected(work, phase, popularity)
-        return predict(self.cost, work, phase, choice.deployment, tokens, timing)
-
-    def contention_report(
-        self, work: Workload, phase: str, popularity: Floats | None = None
-    ) -> dict[str, Any]:
-        """What is chosen by the paper's equations, without and with contention, and what that then takes.
-
-        Each has the choice (`chosen`) with the step time as its planner sees it, and `step_ns_on_core`: the
-        same choice where memory channels are shared.
-        """
-        core, report = Timing(), dict[str, Any]()
-        for name, timing in (
-            ("equations", Timing(contention=False, equations=True)),
-            ("no_contention", Timing(contention=False)),
-            ("contention", core),
-        ):
-            choice = self.choose(work, phase, popularity, timing)
-            there = self.predict(choice, work, phase, core, popularity)
-            report[name] = {"chosen": choice.as_dict(), "step_ns_on_core": there.step_ns}
-        return report
 
     def expected(self, work: Workload, phase: str, popularity: Floats | None = None) -> Ints:
         """[E] tokens that the search expects of each expert, in the order that GPU memory takes them."""

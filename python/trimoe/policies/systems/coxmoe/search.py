@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -80,10 +79,6 @@ class Choice:
     attention_ns: float
     experts_ns: float
     step_ns: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
 
 
 def expected_tokens(cost: CostModel, work: Workload, phase: str, popularity: Floats | None = None) -> Ints:

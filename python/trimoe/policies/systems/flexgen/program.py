@@ -1,8 +1,8 @@
 """FlexGen's linear program (arXiv 2303.06865, section 4.3): which shares of weights, KV cache and hidden
 states lie where, so that one block of batches takes the least time.
 
-Every time and every memory is a sum over shares; who writes them down (`policy.py` from the cost core,
-`published.py` from the paper's constants) is not this file's matter.
+Every time and every memory is a sum over shares; who writes them down (`policy.py` from the cost core, the
+tests from the paper's constants) is not this file's matter.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ expert; the code walks one list from both ends.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,19 +16,11 @@ import numpy as np
 from trimoe.arrays import Floats
 
 __all__ = [
-    "RELEASED_CPU_MS",
-    "RELEASED_MOVE_MS",
     "HybridSchedule",
     "hss",
     "paper_end",
     "paper_schedule",
-    "released_hss",
 ]
-
-# Constants of the released code, milliseconds: CPU per token by model, its first expert more; GPU; one move.
-RELEASED_CPU_MS: Mapping[str, float] = {"deepseek": 1.0, "qwen2": 0.8, "mixtral": 0.2}
-_RELEASED_CPU_FIRST_MS, _RELEASED_GPU_MS = 0.79, 0.5
-RELEASED_MOVE_MS = 0.41791011235117914
 
 _NEVER = float("inf")
 TimeOf = Callable[[int], float]  # of a number of tokens
@@ -164,19 +156,3 @@ def hss(
             on_cpu.append(last)
             high -= 1
     return HybridSchedule(tuple(on_gpu), tuple(on_cpu), tuple(moved), max(gpu_end, cpu_end))
-
-
-def released_hss(
-    cached: Sequence[int], uncached: Sequence[int], tokens: Sequence[int], model: str = "deepseek"
-) -> HybridSchedule:
-    """HSS() with the constants that the code was released with, in milliseconds; model of RELEASED_CPU_MS."""
-    per_token = RELEASED_CPU_MS[model]
-    return hss(
-        cached,
-        uncached,
-        tokens,
-        gpu=lambda _: _RELEASED_GPU_MS,
-        cpu=lambda count: per_token * count,
-        move=RELEASED_MOVE_MS,
-        cpu_first=_RELEASED_CPU_FIRST_MS,
-    )
