@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,23 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from trimoe.checkpoint.safetensors_reader import SafetensorsFile, TensorView
+from support.safetensors_files import assert_refused, memory, raw_file
+from trimoe.checkpoint.safetensors_reader import SafetensorsFile
 from trimoe.errors import FailureError, InputError
 
 SPECS = {"a": ("F32", (3, 5)), "b": ("BF16", (4, 2, 2)), "scalar": ("I64", ()), "empty": ("F16", (0, 7))}
-
-
-def memory(view: TensorView) -> bytes:
-    """What the view reads, which is what lies at its address in the file."""
-    content = bytes(view.read())
-    assert view.file.path.read_bytes()[view.address : view.address + view.nbytes] == content
-    assert b"".join(view.chunks(3)) == content
-    return content
-
-
-def raw_file(header: Any, data: bytes = b"") -> bytes:
-    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return len(raw).to_bytes(8, "little") + raw + data
 
 
 def test_reads_what_the_reference_implementation_writes(tmp_path: Path) -> None:
@@ -81,6 +68,7 @@ def test_a_file_without_tensors_opens(tmp_path: Path) -> None:
         assert file.tensors == {}
 
 
+@pytest.mark.slow
 def test_views_outlive_the_file(tmp_path: Path, write_safetensors: Any) -> None:
     contents = write_safetensors(tmp_path / "x.safetensors", SPECS)
     file = SafetensorsFile(tmp_path / "x.safetensors")
@@ -164,16 +152,6 @@ def test_read_copies_raw_bytes(tmp_path: Path, write_safetensors: Any) -> None:
         assert file.header_bytes == 8 + int.from_bytes(raw[:8], "little")
         with pytest.raises(FailureError):
             file.read(0, len(raw) + 1)
-
-
-def assert_refused(path: Path, *words: str) -> None:
-    with pytest.raises(InputError) as caught:
-        SafetensorsFile(path)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert "; try " in message
-    for word in words:
-        assert word in message, message
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

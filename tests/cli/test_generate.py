@@ -15,6 +15,8 @@ from trimoe.cli import generate as command
 from trimoe.cli.main import main
 from trimoe.hardware import roofline
 
+pytestmark = pytest.mark.slow
+
 ARGUMENTS = ["generate", "--max-new-tokens", "12", "--no-measure"]
 
 
@@ -25,7 +27,6 @@ def _json(capfd: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:
     return json.loads(out)
 
 
-@pytest.mark.slow
 def test_report_adds_up(capfd: pytest.CaptureFixture[str]) -> None:
     report = _json(capfd, "--prompt", "And God said")
     assert report["text"] and report["decode"]["tokens"] == 11
@@ -41,7 +42,6 @@ def test_report_adds_up(capfd: pytest.CaptureFixture[str]) -> None:
     assert report["load"]["packed_bytes"] == report["memory"]["weights"]["packed_expert_bytes"]
 
 
-@pytest.mark.slow
 def test_memory_is_predicted_not_discovered(capfd: pytest.CaptureFixture[str]) -> None:
     rss = _json(capfd)["memory"]["rss"]
     assert rss["peak_rss_bytes"] <= rss["predicted_peak_rss_bytes"] + (64 << 20)

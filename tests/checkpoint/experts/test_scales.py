@@ -14,15 +14,10 @@ from trimoe.checkpoint.experts.tensors import Matrix, MoeLayerTensors, Unsupport
 from trimoe.errors import InputError
 
 Write = Callable[..., Path]
-
 Specs = dict[str, Any]
-
 PREFIX = "model.layers.0.mlp.experts"
-
 E, H, INTER = 2, 200, 136  # two blocks of 128 each way, the second ones narrow
-
 FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
-
 MXFP4 = {"quant_method": "mxfp4"}
 
 
@@ -167,6 +162,19 @@ def test_interleaved_stacks_in_mxfp4_have_their_scales(
     assert sum(layer.expert(e).nbytes for e in range(E)) == layer.nbytes
 
 
+def test_unaligned_files_are_views_all_the_same(
+    tmp_path: Path, write_safetensors: Callable[..., dict[str, bytes]]
+) -> None:
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "gpt_oss", "quantization_config": {"quant_method": "mxfp4"}}'
+    )
+    write_safetensors(tmp_path / "model.safetensors", mxfp4(), pad=1)
+    checkpoint, layer = open_layer(tmp_path)
+    up = layer.expert(1).up
+    codes = stored(checkpoint, f"{PREFIX}.gate_up_proj_blocks")[1, 1::2].flatten(1)
+    assert torch.equal(elements(up)[:, 0::2], codes & 15) and torch.equal(elements(up)[:, 1::2], codes >> 4)
+
+
 def without(tensors: Specs, *names: str) -> Specs:
     return {name: spec for name, spec in tensors.items() if name.removeprefix(f"{PREFIX}.") not in names}
 
@@ -177,7 +185,6 @@ def replaced(tensors: Specs, name: str, spec: Any) -> Specs:
 
 
 UP = "0.up_proj.weight"
-
 DAMAGES: dict[str, tuple[Mapping[str, Any] | None, Specs, str]] = {
     "a scale": (
         FP8,
