@@ -212,6 +212,7 @@ OPENERS = {
 OPENING = re.compile(r"open|os\.open|np\.load|shutil\.copy.*|.*\.(read_text|read_bytes)|\w*path\.open")
 
 
+@pytest.mark.slow
 def test_nothing_else_opens_files() -> None:
     openers = {
         path.relative_to(PACKAGE).as_posix()

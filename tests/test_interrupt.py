@@ -63,6 +63,7 @@ def test_ctrl_c_is_one_line_and_130(
     assert json.loads(outcome.out)["load"]["from_cache"] == (moment == "generating")
 
 
+@pytest.mark.slow
 def test_ctrl_c_from_the_terminal_is_one_line_and_130(private_cache: Path) -> None:
     """The real thing, once: another process, interrupted while its text is coming."""
     prompt = "In the beginning"

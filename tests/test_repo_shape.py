@@ -316,6 +316,7 @@ def test_python_layers_point_downwards() -> None:
     assert not complaints(upward_imports(sources("python/trimoe")))
 
 
+@pytest.mark.slow
 def test_readers_work_without_torch() -> None:
     assert not complaints(torch_imports(sources("python/trimoe")))
 
@@ -332,6 +333,7 @@ def test_the_core_neither_prints_nor_exits() -> None:
     assert not complaints(core_output(sources("csrc")))
 
 
+@pytest.mark.slow
 def test_nothing_in_tests_is_left_to_chance() -> None:
     """Global generators are seeded before each test, and hypothesis draws the same examples: conftest.py."""
     assert not complaints(chance(sources("tests", {".py"})))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,37 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.safetensors_files import assert_refused, content, entry, raw_file
 from trimoe.checkpoint.safetensors_reader import SafetensorsFile
 from trimoe.errors import InputError
 
 SPECS = {"a": ("F32", (3, 5)), "b": ("BF16", (4, 2, 2)), "scalar": ("I64", ()), "empty": ("F16", (0, 7))}
-
-
-def content(file: SafetensorsFile, name: str) -> bytes:
-    """A tensor's bytes, whole and in chunks, and where its entry says that they are in the file."""
-    entry = file.tensors[name]
-    raw = file.path.read_bytes()[entry.begin : entry.begin + entry.nbytes]
-    assert file.read(entry.begin, entry.nbytes) == b"".join(file.chunks(name, 3)) == raw
-    return raw
-
-
-def raw_file(header: Any, data: bytes = b"") -> bytes:
-    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return len(raw).to_bytes(8, "little") + raw + data
-
-
-def entry(dtype: Any = "F32", shape: Any = (2,), offsets: Any = (0, 8), **more: Any) -> dict[str, Any]:
-    return {"dtype": dtype, "shape": shape, "data_offsets": offsets, **more}
-
-
-def assert_refused(path: Path, *words: str) -> None:
-    with pytest.raises(InputError) as caught:
-        SafetensorsFile(path)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert "; try " in message
-    for word in words:
-        assert word in message, message
 
 
 def test_a_file_truncated_anywhere_is_refused(tmp_path: Path, write_safetensors: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,31 +11,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from support.safetensors_files import assert_refused, content, memory, raw_file
 from trimoe.checkpoint.safetensors_header import VIEW_DTYPES
 from trimoe.checkpoint.safetensors_reader import SafetensorsFile
 from trimoe.errors import FailureError, InputError
-from trimoe.layer.source import StridedView
 
 SPECS = {"a": ("F32", (3, 5)), "b": ("BF16", (4, 2, 2)), "scalar": ("I64", ()), "empty": ("F16", (0, 7))}
-
-
-def memory(view: StridedView) -> bytes:
-    """What lies where the view says."""
-    begin, end = view.extent
-    return bytes(view.owner.read(begin, end - begin))
-
-
-def content(file: SafetensorsFile, name: str) -> bytes:
-    """A tensor's bytes, whole and in chunks, and where its entry says that they are in the file."""
-    entry = file.tensors[name]
-    raw = file.path.read_bytes()[entry.begin : entry.begin + entry.nbytes]
-    assert file.read(entry.begin, entry.nbytes) == b"".join(file.chunks(name, 3)) == raw
-    return raw
-
-
-def raw_file(header: Any, data: bytes = b"") -> bytes:
-    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return len(raw).to_bytes(8, "little") + raw + data
 
 
 def test_reads_what_the_reference_implementation_writes(tmp_path: Path) -> None:
@@ -93,6 +73,7 @@ def test_a_file_without_tensors_opens(tmp_path: Path) -> None:
         assert file.tensors == {}
 
 
+@pytest.mark.slow
 def test_views_outlive_the_file(tmp_path: Path, write_safetensors: Any) -> None:
     contents = write_safetensors(tmp_path / "x.safetensors", SPECS)
     file = SafetensorsFile(tmp_path / "x.safetensors")
@@ -182,16 +163,6 @@ def test_read_copies_raw_bytes(tmp_path: Path, write_safetensors: Any) -> None:
         assert file.header_bytes == 8 + int.from_bytes(raw[:8], "little")
         with pytest.raises(FailureError):
             file.read(0, len(raw) + 1)
-
-
-def assert_refused(path: Path, *words: str) -> None:
-    with pytest.raises(InputError) as caught:
-        SafetensorsFile(path)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert "; try " in message
-    for word in words:
-        assert word in message, message
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 
+from support.failing_commands import trimoe
+
 pytestmark = pytest.mark.slow
-
-# Unbuffered output, which some containers ask for, would hide a failure to write at the very end.
-BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-
-
-def trimoe(*arguments: str | bytes, **environment: str) -> subprocess.CompletedProcess[str]:
-    return run([sys.executable, "-m", "trimoe.cli.main", *arguments], environment)
-
-
-def run(command: list[str | bytes], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, env=BUFFERED | environment, capture_output=True, text=True, timeout=60)
 
 
 def test_trimoe_alone_shows_its_help_and_its_version_when_asked() -> None:

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from trimoe.cli import plot
 from trimoe.cli.simulator.bars import plot_bars
 
@@ -23,6 +25,7 @@ def words(svg: Path) -> list[str]:
     return re.findall(r"<!-- (.*?) -->", svg.read_text())
 
 
+@pytest.mark.slow
 def test_bars_carry_figures_and_ours_a_colour_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "bars.svg"
     plot_bars("a model", RESULTS, path)

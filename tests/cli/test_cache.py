@@ -115,6 +115,7 @@ def test_rm_says_what_it_could_not_remove(
     assert len(os.listdir(private_cache)) == 1
 
 
+@pytest.mark.slow
 def test_damaged_files_are_found(private_cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "No packed experts" in ok(run_here(["cache", "verify"], capfd))
     whole, bad = save("whole"), save("bad")

@@ -185,6 +185,7 @@ BAD: list[tuple[list[str], str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("more", "fragment"), BAD, ids=[" ".join(one[0]) for one in BAD])
 @pytest.mark.usefixtures("never_loads")
 def test_nonsense_is_one_line(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 
 import pytest
 
-pytestmark = pytest.mark.slow
+from support.failing_commands import run, trimoe
 
-# Unbuffered output, which some containers ask for, would hide a failure to write at the very end.
-BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+pytestmark = pytest.mark.slow
 
 WITHOUT_SOURCES = """
 import sys
@@ -21,14 +18,6 @@ def gone(*_, **__):
 docstrings.inspect.getsource = gone
 sys.exit(main.main(["doctor", "--help"]))
 """
-
-
-def trimoe(*arguments: str | bytes, **environment: str) -> subprocess.CompletedProcess[str]:
-    return run([sys.executable, "-m", "trimoe.cli.main", *arguments], environment)
-
-
-def run(command: list[str | bytes], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, env=BUFFERED | environment, capture_output=True, text=True, timeout=60)
 
 
 def test_help_is_the_same_without_docstrings() -> None:

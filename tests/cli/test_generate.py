@@ -16,6 +16,8 @@ from trimoe.cli import generate as command
 from trimoe.cli.main import main
 from trimoe.hardware import roofline
 
+pytestmark = pytest.mark.slow
+
 ARGUMENTS = ["generate", "--max-new-tokens", "12", "--no-measure"]
 
 
@@ -26,7 +28,6 @@ def _json(capfd: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:
     return json.loads(out)
 
 
-@pytest.mark.slow
 def test_report_adds_up(capfd: pytest.CaptureFixture[str]) -> None:
     report = _json(capfd, "--prompt", "And God said")
     assert report["text"] and report["decode"]["tokens"] == 11
@@ -52,7 +53,6 @@ def test_the_checkpoint_is_opened_once(
     assert counts["rest"] == counts["experts"] == 2, "as config.json is, and as transformers reads it"
 
 
-@pytest.mark.slow
 def test_memory_is_predicted_not_discovered(capfd: pytest.CaptureFixture[str]) -> None:
     rss = _json(capfd)["memory"]["rss"]
     assert rss["peak_rss_bytes"] <= rss["predicted_peak_rss_bytes"] + (64 << 20)

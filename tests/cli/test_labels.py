@@ -48,6 +48,7 @@ def test_every_command_was_looked_at() -> None:
     assert EXPLAINED.keys() | PLAIN == SMALL.keys() and not EXPLAINED.keys() & PLAIN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EXPLAINED)
 def test_words_are_explained(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

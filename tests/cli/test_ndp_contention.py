@@ -31,6 +31,7 @@ def test_every_mode_is_there_at_every_point(capfd: pytest.CaptureFixture[str]) -
     assert points["host", 4.0]["row_switch_loss"] is None
 
 
+@pytest.mark.slow
 def test_the_table_and_the_plot_are_made(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,6 +61,7 @@ def test_without_matplotlib_all_but_the_plot_is_there(
     assert main([*SHORT, "--json"]) == 0
 
 
+@pytest.mark.slow
 def test_a_plot_that_cannot_be_written_leaves_nothing(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_ready(tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [path for path, _ in all_commands()])
 def test_no_number_is_written_with_an_exponent(path: str, capfd: pytest.CaptureFixture[str]) -> None:
     outcome = run_here([*path.split(), *SMALL[path]], capfd)
@@ -35,6 +36,7 @@ def test_no_number_is_written_with_an_exponent(path: str, capfd: pytest.CaptureF
             assert not SCIENTIFIC.search(line), line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

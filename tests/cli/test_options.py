@@ -96,6 +96,7 @@ def test_what_is_written_has_one_name_in_all_commands() -> None:
                 assert "FILE.svg" in one.help
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "older"), [("simulate", "--gantt"), ("ndp contention", "--output"), ("compare", "--plot")]
 )

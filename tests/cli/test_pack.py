@@ -29,6 +29,7 @@ def report(capfd: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]
     return value
 
 
+@pytest.mark.slow
 def test_the_next_start_is_from_the_cache(private_cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     packed = report(capfd, "pack", str(SHIPPED), *INT4, "--json")
     assert (packed["packed_format"], packed["already_there"]) == ("int4 g32", False)
@@ -49,6 +50,7 @@ def test_the_checkpoint_is_opened_once(
     assert [counts[name] for name in ("model.safetensors", "experts", "rest")] == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_folder_takes_the_place_of_the_model(
     tmp_path: Path, private_cache: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,6 +76,7 @@ def test_people_read_what_was_packed_and_where(tmp_path: Path, capfd: pytest.Cap
             assert word in outcome.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "fragment"),
     [
@@ -117,6 +120,7 @@ def test_ctrl_c_leaves_nothing(
     assert run_here(command, capfd).code == 0
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_leaves_what_the_next_one_removes(tmp_path: Path) -> None:
     code = """
 import os, sys

@@ -54,6 +54,7 @@ def test_the_best_of_all_comes_first(capfd: pytest.CaptureFixture[str]) -> None:
     assert "gpu.half_tokens" in found["assumptions"]
 
 
+@pytest.mark.slow
 def test_each_part_more_is_told_with_what_it_gains(capfd: pytest.CaptureFixture[str]) -> None:
     """n-cpu-moe with half of the layers on the CPU gains from each part but the DIMMs."""
     lines = [*LITE, "--systems", "n-cpu-moe", "--set", "n-cpu-moe.n=13", "--batch", "16"]

@@ -14,6 +14,7 @@ from trimoe.cli import plot
 from trimoe.errors import InputError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["ndp contention", "trace stats", "compare", "simulate"])
 def test_every_picture_is_readable_at_the_width_of_a_page(
     path: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

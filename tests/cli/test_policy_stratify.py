@@ -13,6 +13,7 @@ from trimoe.cli.main import main
 SMALL = ["policy", "stratify", "--clusters", "4"]
 
 
+@pytest.mark.slow
 def test_it_works_without_torch(tmp_path: Path) -> None:
     done = run_without_torch([*SMALL, "--slots", "4", "--json"], tmp_path)
     assert (done.code, done.err, done.out.count("\n")) == (0, "", 1)

@@ -51,6 +51,7 @@ def test_json_has_the_figures_of_the_simulation(capfd: pytest.CaptureFixture[str
     assert list(_json(capfd, *SMALL, "--phase", "decode")["phases"]) == ["decode"]
 
 
+@pytest.mark.slow
 def test_options_reach_the_simulation(capfd: pytest.CaptureFixture[str]) -> None:
     base = _json(capfd, *SMALL, "--phase", "decode")
     on_cpu = _json(capfd, *SMALL, "--phase", "decode", "--set", "n-cpu-moe.n=26")
@@ -112,6 +113,7 @@ def test_the_shipped_model_runs_on_its_own_trace(capfd: pytest.CaptureFixture[st
     assert (decode["steps"], decode["simulated_steps"]) == (99, 64)
 
 
+@pytest.mark.slow
 def test_it_works_without_torch(tmp_path: Path) -> None:
     outcome = run_without_torch([*SMALL, "--json"], tmp_path)
     assert (outcome.code, outcome.err) == (0, "") and json.loads(outcome.out)["tokens_per_s"] > 0
@@ -149,6 +151,7 @@ def test_a_system_that_breaks_a_rule_is_at_fault(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -2,64 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-# Unbuffered output, which some containers ask for, would hide a failure to write at the very end.
-BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+import pytest
 
-# Commands that fail in every way there is, registered beside the real ones.
-FAILING = """
-import errno, sys, time
-from pathlib import Path
-import typer
-from trimoe.cli.app import app
-from trimoe.cli.main import main
-from trimoe.errors import FailureError, InputError
-
-@app.command()
-def fail(how: str) -> None:
-    if how == "input":
-        raise InputError(expected="a\\n model", got="[b] ", hint="c")
-    if how == "failure":
-        raise FailureError(expected="a", got="b", hint="c")
-    if how == "memory":
-        raise MemoryError
-    if how == "disk":
-        raise OSError(errno.ENOSPC, "No space left on device", "/some/file")
-    if how == "bug":
-        raise ZeroDivisionError("in line\\nsomewhere")
-    if how == "interrupt":
-        raise KeyboardInterrupt
-    if how == "exit":
-        raise typer.Exit(7)
-
-@app.command()
-def work() -> None:
-    print("started", flush=True)
-    time.sleep(60)
-
-@app.command()
-def pour() -> None:
-    while True:
-        print("x" * 1000)
-
-@app.command()
-def say(text: Path) -> None:
-    print(text)
-
-sys.exit(main())
-"""
-
-
-def failing(*arguments: str | bytes, **environment: str) -> subprocess.CompletedProcess[str]:
-    return run([sys.executable, "-c", FAILING, *arguments], environment)
-
-
-def run(command: list[str | bytes], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, env=BUFFERED | environment, capture_output=True, text=True, timeout=60)
+from support.failing_commands import BUFFERED, FAILING, failing, run
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
@@ -88,6 +37,7 @@ def test_a_full_output_device_is_one_line() -> None:
     assert failed.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_closed_streams_change_no_exit_code() -> None:
     for redirect in (">&-", "2>&-", ">&- 2>&-"):
         script = f'"$0" -m trimoe.cli.main doctor --no-measure {redirect}'
@@ -95,6 +45,7 @@ def test_closed_streams_change_no_exit_code() -> None:
     assert run(["sh", "-c", '"$0" -m trimoe.cli.main unknown 2>&-', sys.executable], {}).returncode == 2
 
 
+@pytest.mark.slow
 def test_names_that_are_not_utf8_break_neither_output_nor_errors() -> None:
     said = failing("say", b"\xff.safetensors")
     assert (said.returncode, said.stdout, said.stderr) == (0, "\\udcff.safetensors\n", "")

@@ -44,6 +44,7 @@ def _json(capfd: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     return json.loads(out)
 
 
+@pytest.mark.slow
 def test_what_was_recorded_has_statistics(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     prompts, path = tmp_path / "prompts.txt", tmp_path / "a.parquet"
     prompts.write_text("import os\n\nThe king\n")
@@ -63,6 +64,7 @@ def test_what_was_recorded_has_statistics(tmp_path: Path, capfd: pytest.CaptureF
     assert "1 prefill, 3 decode" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_scores_are_recorded_unless_not_asked_for(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path, plain, generated = (str(tmp_path / name) for name in "abc")
     facts = _json(capfd, *RECORD, "--output", path)
@@ -108,6 +110,7 @@ def test_the_shipped_trace_is_what_recording_gives(tmp_path: Path) -> None:
     assert np.quantile(np.abs(ours.scores - theirs), 0.99) < 0.02
 
 
+@pytest.mark.slow
 def test_people_see_statistics_and_a_plot(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     plot = tmp_path / "a.png"
     assert main(["trace", "stats", "--plot", str(plot)]) == 0
@@ -166,6 +169,7 @@ def test_ctrl_c_leaves_no_file(
     assert not list(tmp_path.glob("*.parquet*"))
 
 
+@pytest.mark.slow
 def test_stats_and_generate_work_without_torch(tmp_path: Path) -> None:
     path = str(tmp_path / "a.parquet")
     assert run_without_torch([*SMALL, "--output", path], tmp_path).code == 0

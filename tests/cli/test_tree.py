@@ -15,6 +15,7 @@ def test_help_shows_the_first_name_and_the_letter(capfd: pytest.CaptureFixture[s
     assert "--output " not in shown and "--gantt" not in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "older", "newer"),
     [

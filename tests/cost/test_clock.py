@@ -114,6 +114,7 @@ def batches(draw: st.DrawFn) -> list[tuple[list[Task], int, list[Change]]]:
     return result
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(batches())
 def test_it_ends_as_a_clock_that_ticks_does(

@@ -46,6 +46,7 @@ def test_what_ships_has_no_such_entry() -> None:
     assert "onednn" not in [entry["isa"] for entry in _cpu.kernel_table()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("case", [*CASES, *EXTRA], ids=lambda case: case.name)
 def test_onednn_agrees(results: dict[Any, Any], case: Any, name: str) -> None:
@@ -56,6 +57,7 @@ def test_onednn_agrees(results: dict[Any, Any], case: Any, name: str) -> None:
     assert row["same_on_threads"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", INTEGER)
 @pytest.mark.parametrize("case", [*CASES, *EXTRA], ids=lambda case: case.name)
 def test_sums_of_codes_are_the_same_to_the_bit(results: dict[Any, Any], case: Any, name: str) -> None:

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from support.trees import write_tree
 from trimoe.hardware.cgroup import cpu_quota, memory_limit
 from trimoe.hardware.machine import usable_threads
 
 V2_MOUNT = "38 31 0:38 {root} /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
 
 V1_CPU_MOUNT = "35 31 0:32 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n"
-
-
-def write_tree(root: Path, files: dict[str, str]) -> Path:
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-    return root
 
 
 def test_a_cpu_quota_is_read_of_both_cgroup_versions(tmp_path: Path) -> None:

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from support.trees import write_tree
 from trimoe.hardware.gpu import gpu_state
-
-
-def write_tree(root: Path, files: dict[str, str]) -> Path:
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-    return root
 
 
 def test_a_gpu_is_told_with_its_driver_or_without(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support.trees import write_tree
 from trimoe.hardware.machine import detect_machine, memory
 
 GIB = 1 << 30
@@ -16,14 +17,6 @@ MEMINFO = f"MemTotal: {64 * GIB // 1024} kB\nMemFree: 1 kB\nMemAvailable: {48 * 
 V2_MOUNT = "38 31 0:38 {root} /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
 
 V1_MOUNT = "35 31 0:32 {root} /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
-
-
-def write_tree(root: Path, files: dict[str, str]) -> Path:
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-    return root
 
 
 def test_memory_is_read_without_cgroups(tmp_path: Path) -> None:

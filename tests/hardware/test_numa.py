@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from support.trees import write_tree
 from trimoe.hardware.numa import numa_nodes
-
-
-def write_tree(root: Path, files: dict[str, str]) -> Path:
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-    return root
 
 
 def test_nodes_come_in_order_and_those_without_cpus_too(tmp_path: Path) -> None:

@@ -165,6 +165,7 @@ def test_fp8_that_is_not_as_it_should_be(
     generate(model, capfd).assert_one_line(fragment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "fragment"),
     [

@@ -249,6 +249,7 @@ def test_what_does_not_change_is_packed_once(packings: list[int]) -> None:
     assert len(packings) == 1
 
 
+@pytest.mark.slow
 def test_the_packed_layer_goes_with_its_parameters() -> None:
     module = Experts()
     with torch.no_grad():

@@ -127,6 +127,7 @@ def test_many_python_threads_get_right_results_at_once() -> None:
 LONG = Case("long", tokens=100_000, hidden=40, inter=600, experts=7, topk=2)
 
 
+@pytest.mark.slow
 def test_a_token_among_a_hundred_thousand_gets_what_it_gets_alone() -> None:
     """More rows than one chunk keeps."""
     p = make_problem(LONG, "fp32")
@@ -139,6 +140,7 @@ def test_a_token_among_a_hundred_thousand_gets_what_it_gets_alone() -> None:
     assert p.layer.stats()["rows"] == 200_000 + 3 * 40
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_tokens_take_the_memory_of_a_chunk() -> None:
     """In a process of its own, where no earlier peak hides this one and no buffer is there yet."""
     grown_mib = float(

@@ -174,6 +174,7 @@ def test_a_dimm_that_is_full() -> None:
         fleet.allocate(2, 64)
 
 
+@pytest.mark.slow
 def test_bytes_stay_and_are_let_go() -> None:
     class Buffer(bytearray):
         pass

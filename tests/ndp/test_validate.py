@@ -33,6 +33,7 @@ def test_every_band_is_met(checks: list[Check]) -> None:
     assert all(math.isfinite(value) for one in checks for value in (one.found, one.target, one.band))
 
 
+@pytest.mark.slow
 def test_every_band_of_the_design_is_there(checks: list[Check]) -> None:
     for part in (
         "every pair of commands", "stream, no refresh", "stream, refresh", "refresh loss",

@@ -240,13 +240,13 @@ def test_a_copy_costs_what_others_wait_for_it() -> None:
     fetch_ns, read_ns = policy.fetch_ns, policy.cost.expert_bytes / (6 * 21.3 * 0.6)
     counts = np.zeros(64, np.int64)
     now = step_of(states, 4, counts, idle_ns=1.5 * fetch_ns)
-    assert policy._delay_ns(1, now) == 0
-    assert policy._delay_ns(2, now) == pytest.approx(0.5 * fetch_ns), "the way to the GPU"
+    assert policy.delay_ns(1, now) == 0
+    assert policy.delay_ns(2, now) == pytest.approx(0.5 * fetch_ns), "the way to the GPU"
     now.idle_ns[policy.cost.resources.channel(3)] = 0.25 * read_ns
-    assert policy._delay_ns(1, now) == pytest.approx(0.75 * read_ns), "the memory that is read"
+    assert policy.delay_ns(1, now) == pytest.approx(0.75 * read_ns), "the memory that is read"
     counts[np.nonzero(~states[4].resident)[0][0]] = 1
     ask(policy, 4, counts, states[4])  # on the CPU, and its result wants to go to the GPU
-    assert policy._delay_ns(1, now) == pytest.approx(fetch_ns - policy.cost.expert_ns(CPU, 1))
+    assert policy.delay_ns(1, now) == pytest.approx(fetch_ns - policy.cost.expert_ns(CPU, 1))
 
 
 def test_unknown_caches_are_named() -> None:

@@ -203,6 +203,7 @@ def test_moves_of_every_kind_and_end_are_met() -> None:
     assert joined > 3
 
 
+@pytest.mark.slow
 def test_a_layer_without_tokens_has_an_empty_plan() -> None:
     for name in policy_names():
         run = Run(name, NDP, {}, np.ones((LAYERS, EXPERTS)), lambda below: 0)

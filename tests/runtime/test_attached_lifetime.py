@@ -57,6 +57,7 @@ def test_an_end_is_an_end(model: Any, plain: torch.Tensor) -> None:
     again.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("used", [False, True])
 def test_the_end_of_the_object_is_one_too(model: Any, used: bool) -> None:
     attached = decided(model, "hybrimoe", WHOLE)

@@ -143,6 +143,7 @@ def test_what_cannot_be_attached_is_refused(call: Any, message: str) -> None:
     assert torch.equal(forward(problem, [2] * problem.case.experts), forward(problem))
 
 
+@pytest.mark.slow
 def test_what_is_detached_is_known_no_more() -> None:
     problem = make_problem(CASES[0], "bf16")
     handle, experts = problem.layer.handle, problem.case.experts

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from support.amx import program, run
 
 
+@pytest.mark.slow
 def test_order_overlap_failures_and_rewiring_are_right() -> None:
     result = run([program("runtime_check")], trap=None)
     assert result.returncode == 0, result.stdout + result.stderr

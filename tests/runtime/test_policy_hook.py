@@ -168,6 +168,7 @@ def test_a_policy_may_call_the_op(problem: Problem) -> None:
     assert torch.equal(forward(problem), wanted) and inner == [True, True]
 
 
+@pytest.mark.slow
 def test_a_policy_may_replace_itself(problem: Problem) -> None:
     handle, wanted = problem.layer.handle, forward(problem)
 

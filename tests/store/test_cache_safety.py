@@ -265,6 +265,7 @@ ODD_PLACES: dict[str, tuple[dict[str, str | None], str | None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ODD_PLACES)
 def test_a_model_runs_wherever_the_cache_cannot_be(
     place: str, write_checkpoint: Callable[..., Path], tmp_path: Path

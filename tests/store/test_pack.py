@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import itertools
-import json
 import os
 import resource
 import shutil
@@ -21,9 +20,10 @@ import transformers
 
 import trimoe
 from support.fill_cache import contents
+from support.packed_folders import INT4, MATH, pack, two_layers
 from support.quantised import save_fp8, save_mxfp4
 from support.tiny_models import WIDE, make_model, token_ids
-from trimoe.checkpoint.compute_spec import ExpertMath, Packing
+from trimoe.checkpoint.compute_spec import Packing
 from trimoe.errors import FailureError, InputError
 from trimoe.hf.load import read_expert_math
 from trimoe.layer.expert_layer import ExpertLayer
@@ -33,51 +33,10 @@ from trimoe.store.new_folder import new_folder
 from trimoe.store.pack import pack_to_cache, pack_to_folder
 from trimoe.store.packed_folder import PACKED_FILE
 
-MATH = {0: ExpertMath(), 1: ExpertMath()}
-
-INT4 = Packing("int4", 32)
-
 
 @pytest.fixture
 def checkpoint(write_checkpoint: Callable[..., Path]) -> Path:
-    """Two layers of four experts, in two shards, with some other tensors and files."""
-    config = {"model_type": "qwen3_moe", "num_hidden_layers": 2, "num_experts": 4, "num_experts_per_tok": 2}
-    shapes = {"gate_proj": (40, 64), "up_proj": (40, 64), "down_proj": (64, 40)}
-
-    def layer(index: int) -> dict[str, Any]:
-        prefix = f"model.layers.{index}"
-        experts = {
-            f"{prefix}.mlp.experts.{e}.{m}.weight": ("U8", (rows, 2 * cols))
-            for e in range(4)
-            for m, (rows, cols) in shapes.items()
-        }
-        return {
-            **experts,
-            f"{prefix}.input_layernorm.weight": ("BF16", (64,)),
-            f"{prefix}.nothing": ("F32", (0,)),
-        }
-
-    folder = write_checkpoint(config, {"a.safetensors": layer(0), "b.safetensors": layer(1)})
-    for path in folder.glob("*.safetensors"):  # random bytes are no weights: some are NaN in bf16
-        make_finite(path)
-    (folder / "tokenizer.json").write_text('{"a": "tokenizer"}')
-    (folder / "pytorch_model.bin").write_text("the same weights again")
-    (folder / "images").mkdir()
-    return folder
-
-
-def make_finite(path: Path) -> None:
-    """Turns the experts' random bytes into small bf16 numbers."""
-    raw = bytearray(path.read_bytes())
-    length = 8 + int.from_bytes(raw[:8], "little")
-    header = json.loads(raw[8:length])
-    for name, field in header.items():
-        if ".experts." in name:
-            begin, end = (length + offset for offset in field["data_offsets"])
-            raw[begin + 1 : end : 2] = bytes(0x3C | (byte & 0x80) for byte in raw[begin + 1 : end : 2])
-            field.update(dtype="BF16", shape=[field["shape"][0], field["shape"][1] // 2])
-    text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(raw[length:]))
+    return two_layers(write_checkpoint)
 
 
 def opened(path: Path, packing: Packing, **options: Any) -> ExpertStore:
@@ -191,13 +150,6 @@ def test_a_full_disk_leaves_nothing(
     assert names(tmp_path) == ["checkpoint", *([] if to_folder else ["packed-cache"])]
     assert to_folder or names(private_cache) == []
     pack(checkpoint, tmp_path / "out" if to_folder else None)
-
-
-def pack(checkpoint: Path, output: Path | None) -> None:
-    if output is None:
-        pack_to_cache(checkpoint, MATH, INT4)
-    else:
-        pack_to_folder(checkpoint, MATH, INT4, output)
 
 
 @pytest.mark.parametrize("call", range(5))

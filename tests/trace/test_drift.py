@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any
-
 import numpy as np
 import pytest
 
-from trimoe.trace import GeneratorSpec, Trace, generate_trace
+from support.generated_traces import made
 from trimoe.trace.drift import drift_of, hot_sets, popularity_moments, predict, request_reuse
-
-BASE = dict(layers=10, experts=64, topk=4, steps=32, batch=64)
-
-
-@lru_cache(maxsize=32)
-def made(**changes: Any) -> Trace:
-    return generate_trace(GeneratorSpec(**{**BASE, **changes}))
 
 
 def test_moments_are_those_of_all_pairs_of_different_requests() -> None:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pytest
 
+from support.generated_traces import BASE, made
 from trimoe.errors import InputError
-from trimoe.trace import GeneratorSpec, Trace, generate_trace
+from trimoe.trace import GeneratorSpec, Trace
 from trimoe.trace.skew import skew_of
-
-BASE = dict(layers=10, experts=64, topk=4, steps=32, batch=64)
-
-
-@lru_cache(maxsize=32)
-def made(**changes: Any) -> Trace:
-    return generate_trace(GeneratorSpec(**{**BASE, **changes}))
 
 
 def test_correlation_leaves_each_layer_as_popular_as_it_was() -> None:

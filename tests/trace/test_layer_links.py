@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any
-
 import numpy as np
 import pytest
 
-from trimoe.trace import GeneratorSpec, Trace, generate_trace, trace_stats
+from support.generated_traces import made
+from trimoe.trace import Trace, trace_stats
 from trimoe.trace.layer_links import layer_links
 from trimoe.trace.routing import MAX_EXPERTS, TraceMeta
-
-BASE = dict(layers=10, experts=64, topk=4, steps=32, batch=64)
-
-
-@lru_cache(maxsize=32)
-def made(**changes: Any) -> Trace:
-    return generate_trace(GeneratorSpec(**{**BASE, **changes}))
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.3, 0.6, 1.0])

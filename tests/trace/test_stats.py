@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any
-
 import numpy as np
 import pytest
 
+from support.generated_traces import made
 from trimoe.errors import InputError
-from trimoe.trace import GeneratorSpec, StatsOptions, Trace, generate_trace, trace_stats
+from trimoe.trace import StatsOptions, Trace, trace_stats
 from trimoe.trace.stats import fit_generator
-
-BASE = dict(layers=10, experts=64, topk=4, steps=32, batch=64)
-
-
-@lru_cache(maxsize=32)
-def made(**changes: Any) -> Trace:
-    return generate_trace(GeneratorSpec(**{**BASE, **changes}))
 
 
 @pytest.mark.parametrize("shape", ["lognormal", "zipf"])

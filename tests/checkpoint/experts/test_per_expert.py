@@ -4,32 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from trimoe.checkpoint.checkpoint import Checkpoint
-from trimoe.checkpoint.experts.tensors import (
-    MoeLayerTensors,
-    find_moe_layers,
-)
+from support.expert_files import CONFIG, INTER, PREFIX, E, H, open_layer, per_expert
 
 Write = Callable[..., Path]
-
-PREFIX = "model.layers.0.mlp.experts"
-
-E, H, INTER = 3, 8, 4
-
-CONFIG = {"model_type": "new_moe", "num_hidden_layers": 1, "num_experts": E}
-
-
-def per_expert(dtype: str = "BF16", names: str = "gate_proj up_proj down_proj", e: int = E) -> dict[str, Any]:
-    gate, up, down = names.split()
-    shapes = {gate: (INTER, H), up: (INTER, H), down: (H, INTER)}
-    return {f"{PREFIX}.{i}.{n}.weight": (dtype, shape) for i in range(e) for n, shape in shapes.items()}
-
-
-def open_layer(folder: Path) -> tuple[Checkpoint, MoeLayerTensors]:
-    checkpoint = Checkpoint(folder)
-    return checkpoint, find_moe_layers(checkpoint)[0]
 
 
 def test_single_experts_have_their_biases(write_checkpoint: Write) -> None:

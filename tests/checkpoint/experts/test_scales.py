@@ -17,15 +17,10 @@ from trimoe.errors import InputError
 from trimoe.layer.source import ELEMENT_BITS, StridedView
 
 Write = Callable[..., Path]
-
 Specs = dict[str, Any]
-
 PREFIX = "model.layers.0.mlp.experts"
-
 E, H, INTER = 2, 200, 136  # two blocks of 128 each way, the second ones narrow
-
 FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
-
 MXFP4 = {"quant_method": "mxfp4"}
 
 
@@ -195,7 +190,6 @@ def replaced(tensors: Specs, name: str, spec: Any) -> Specs:
 
 
 UP = "0.up_proj.weight"
-
 DAMAGES: dict[str, tuple[Mapping[str, Any] | None, Specs, str]] = {
     "a scale": (
         FP8,

@@ -4,50 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from support.expert_files import CONFIG, INTER, PREFIX, Array, E, H, open_layer, read, stacked
 from trimoe.checkpoint.checkpoint import Checkpoint
 from trimoe.checkpoint.experts.reader import file_ranges
-from trimoe.checkpoint.experts.tensors import MoeLayerTensors, find_moe_layers
+from trimoe.checkpoint.experts.tensors import find_moe_layers
 from trimoe.errors import InputError
-from trimoe.layer.source import ExpertSource, StridedView
+from trimoe.layer.source import ExpertSource
 
 Write = Callable[..., Path]
-
-Array = np.ndarray[Any, Any]
-
-
-def read(view: StridedView | None) -> Array | None:
-    """The elements as unsigned integers, read from the file with strides in elements."""
-    if view is None:
-        return None
-    item = np.dtype({"fp32": "u4", "bf16": "u2", "fp16": "u2"}[view.dtype])
-    begin, end = view.extent
-    flat = np.frombuffer(view.owner.read(begin, end - begin), item)
-    byte_strides = [stride * item.itemsize for stride in view.strides]
-    return np.lib.stride_tricks.as_strided(flat, view.shape, byte_strides).copy()
-
-
-PREFIX = "model.layers.0.mlp.experts"
-
-E, H, INTER = 3, 8, 4
-
-CONFIG = {"model_type": "new_moe", "num_hidden_layers": 1, "num_experts": E}
-
-
-def stacked(transposed: bool = False, gated: bool = True, inter: int = INTER, **more: Any) -> dict[str, Any]:
-    outputs = 2 * inter if gated else inter
-    up, down = ((H, outputs), (inter, H)) if transposed else ((outputs, H), (H, inter))
-    name = "gate_up_proj" if gated else "up_proj"
-    return {f"{PREFIX}.{name}": ("F32", (E, *up)), f"{PREFIX}.down_proj": ("F32", (E, *down)), **more}
-
-
-def open_layer(folder: Path) -> tuple[Checkpoint, MoeLayerTensors]:
-    checkpoint = Checkpoint(folder)
-    return checkpoint, find_moe_layers(checkpoint)[0]
 
 
 def stack_bits(checkpoint: Checkpoint, name: str) -> Array:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+from support.expert_files import CONFIG, INTER, PREFIX, E, H, open_layer, per_expert, read, stacked
 from trimoe.checkpoint.checkpoint import Checkpoint
 from trimoe.checkpoint.experts.reader import file_ranges
 from trimoe.checkpoint.experts.tensors import MoeLayerTensors, find_moe_layers
@@ -19,8 +20,6 @@ from trimoe.errors import InputError
 from trimoe.layer.source import StridedView
 
 Write = Callable[..., Path]
-
-Array = np.ndarray[Any, Any]
 
 COMMON = {
     "vocab_size": 64,
@@ -59,17 +58,6 @@ MODELS: dict[str, dict[str, Any]] = {
 LAYERS_WITH_EXPERTS = {"qwen2_moe": [0, 2], "deepseek_v2": [1, 2], "deepseek_v3": [2], "glm4_moe": [1, 2]}
 
 LAYERS_WITH_EXPERTS["nemotron_h"] = [1, 2]
-
-
-def read(view: StridedView | None) -> Array | None:
-    """The elements as unsigned integers, read from the file with strides in elements."""
-    if view is None:
-        return None
-    item = np.dtype({"fp32": "u4", "bf16": "u2", "fp16": "u2"}[view.dtype])
-    begin, end = view.extent
-    flat = np.frombuffer(view.owner.read(begin, end - begin), item)
-    byte_strides = [stride * item.itemsize for stride in view.strides]
-    return np.lib.stride_tricks.as_strided(flat, view.shape, byte_strides).copy()
 
 
 def assert_equal(part: StridedView | None, want: torch.Tensor | None) -> None:
@@ -164,31 +152,6 @@ def test_other_dtypes_and_shards_are_read(tmp_path: Path, dtype: torch.dtype) ->
         for index, layer in find_moe_layers(checkpoint).items():
             assert layer.dtype == {torch.float32: "F32", torch.float16: "F16"}[dtype]
             assert_layer_equal(layer, modules[index])
-
-
-PREFIX = "model.layers.0.mlp.experts"
-
-E, H, INTER = 3, 8, 4
-
-CONFIG = {"model_type": "new_moe", "num_hidden_layers": 1, "num_experts": E}
-
-
-def per_expert(dtype: str = "BF16", names: str = "gate_proj up_proj down_proj", e: int = E) -> dict[str, Any]:
-    gate, up, down = names.split()
-    shapes = {gate: (INTER, H), up: (INTER, H), down: (H, INTER)}
-    return {f"{PREFIX}.{i}.{n}.weight": (dtype, shape) for i in range(e) for n, shape in shapes.items()}
-
-
-def stacked(transposed: bool = False, gated: bool = True, inter: int = INTER, **more: Any) -> dict[str, Any]:
-    outputs = 2 * inter if gated else inter
-    up, down = ((H, outputs), (inter, H)) if transposed else ((outputs, H), (H, inter))
-    name = "gate_up_proj" if gated else "up_proj"
-    return {f"{PREFIX}.{name}": ("F32", (E, *up)), f"{PREFIX}.down_proj": ("F32", (E, *down)), **more}
-
-
-def open_layer(folder: Path) -> tuple[Checkpoint, MoeLayerTensors]:
-    checkpoint = Checkpoint(folder)
-    return checkpoint, find_moe_layers(checkpoint)[0]
 
 
 def test_only_the_models_own_experts_count(write_checkpoint: Write) -> None:

@@ -139,8 +139,8 @@ def test_what_gets_hot_moves_to_the_gpu_while_the_copies_idle() -> None:
     policy = hermes(remap="off")
     states = policy.begin("decode", DECODE, popularity())
     cold = np.nonzero(~states[0].resident)[0]
-    risen = cold[np.argsort(policy._state[0][cold], kind="stable")[:3]].tolist()
-    start = policy._state[0][risen].copy()
+    risen = cold[np.argsort(policy.heat[0][cold], kind="stable")[:3]].tolist()
+    start = policy.heat[0][risen].copy()
     assert start.max() <= 2
     counts = np.zeros(64, np.int64)
     counts[risen] = 20
@@ -154,7 +154,7 @@ def test_what_gets_hot_moves_to_the_gpu_while_the_copies_idle() -> None:
         assert states[0].resident.sum() == states[0].slots == 8
     assert {one.expert for one in moved} == set(risen) and len(moved) == 3
     assert not {one.evict for one in moved} & set(risen)
-    assert (policy._state[0][risen] == np.minimum(15, start + 20)).all()
+    assert (policy.heat[0][risen] == np.minimum(15, start + 20)).all()
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_what_moves_has_time_and_is_switched_on(settings: dict[str, str], copies
 def test_states_stay_within_four_bits_and_start_from_the_calibration() -> None:
     policy = hermes()
     states = policy.begin("decode", DECODE, popularity())
-    state = policy._state[0]
+    state = policy.heat[0]
     order = np.argsort(popularity()[0])
     assert (np.diff(state[order]) >= 0).all() and state.min() >= 0 and state.max() == 15
     before = state.copy()
@@ -263,7 +263,7 @@ def test_without_a_gpu_what_gets_hot_trades_places() -> None:
     state = states[0]
     before = int((state.layout == STRIPED).sum())
     cold = np.nonzero(state.layout != STRIPED)[0]
-    risen = cold[np.argsort(policy._state[0][cold], kind="stable")[:2]].tolist()
+    risen = cold[np.argsort(policy.heat[0][cold], kind="stable")[:2]].tolist()
     homes = state.layout[risen].tolist()
     counts = np.zeros(64, np.int64)
     counts[risen] = 20

@@ -58,7 +58,7 @@ class Prefetching(Caching):
         if not self.worth.on or self.idle.saved_ns < self.fetch_ns:
             return ()
         moves = self.prefetches(step)
-        each_ns = self._delay_ns(len(moves), step) / max(1, len(moves))
+        each_ns = self.delay_ns(len(moves), step) / max(1, len(moves))
         for one in moves:
             self.worth.moved(one.layer, one.expert, one.evict, each_ns)
             self.cache.seen(one.layer, 0, 0, self.cost.expert_bytes)
@@ -86,7 +86,7 @@ class Prefetching(Caching):
         """For how long copies that begin now delay no other work: until something else has to be copied."""
         return float(step.idle_ns[self.cost.resources.h2d])
 
-    def _delay_ns(self, copies: int, step: LayerStep) -> float:
+    def delay_ns(self, copies: int, step: LayerStep) -> float:
         """What others wait for copies that begin now: on the way to the GPU, or for the memory they read."""
         on_the_way = copies * self.fetch_ns - self.hidden_ns(step)
         at_memory = float((copies * self._reads_ns - step.idle_ns[self._shared]).max())

@@ -112,6 +112,7 @@ def options_of(
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=120)
 @given(layer=layers(40, 4), greedy=st.booleans(), subset=st.sampled_from(SUBSETS))
 def test_the_beginning_puts_each_expert_where_it_adds_least(

@@ -57,7 +57,11 @@ class HermesOptions(Options):
 
 
 class Hermes(Policy):
-    """Hot on the GPU (the CPU without one), cold on DIMM-NDPs."""
+    """Hot on the GPU (the CPU without one), cold on DIMM-NDPs.
+
+    Attributes:
+        heat: [MoE layers, E], 0 to 15, how often each expert was chosen of late; from the first `begin` on.
+    """
 
     name, about = "hermes", "hot experts on the GPU by a program, cold ones and attention on DIMM-NDPs"
     OptionsType = HermesOptions
@@ -87,7 +91,7 @@ class Hermes(Policy):
         known = popularity + 1.0
         expected = known / known.sum(1, keepdims=True) * tokens
         if phase == "decode":  # of prompts nothing is learnt
-            self._state = self._first_state(expected)
+            self.heat = self._first_state(expected)
             self._busy_ns = np.zeros_like(expected)
         if not self.options.partition:
             layout = np.arange(experts) % dimms
@@ -147,7 +151,7 @@ class Hermes(Policy):
         return np.clip(state, 0, _HOTTEST).astype(np.int64)
 
     def _learn(self, step: LayerStep) -> None:
-        counts, state = step.counts, self._state[step.layer]
+        counts, state = step.counts, self.heat[step.layer]
         active = (counts > 0) & (counts >= self.options.active * counts.mean())
         state += np.where(active, _RISES, -_FALLS)
         np.clip(state, 0, _HOTTEST, out=state)
@@ -157,7 +161,7 @@ class Hermes(Policy):
 
     def _adjust(self, step: LayerStep) -> list[Move]:
         """The hottest first, into free slots and then in the place of the coldest that are not hot."""
-        state, heat = step.residency, self._state[step.layer]
+        state, heat = step.residency, self.heat[step.layer]
         pending = np.zeros(len(heat), np.bool_)
         pending[list(state.pending)] = True
         striped = state.layout == STRIPED
