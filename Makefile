@@ -11,28 +11,32 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 DEPS   := $(VENV)/.deps
 BUILT  := $(VENV)/.built
 TOOLS  := $(VENV)/.tools
-TWIN   := $(VENV)/.twin
+TESTED := $(VENV)/.tested
+# Each step says one line. What its command says goes to the log; what failed is shown from there.
+LOG    := $(VENV)/log
+LOGGED := > $(LOG) 2>&1 || { grep -i -m 20 error $(LOG) || tail -n 20 $(LOG); echo 'trimoe: that failed; all it said: $(LOG)'; exit 1; } >&2
 # Test processes at once. Their threads sleep while they wait: spinning, they would keep each other from the cores.
 WORKERS ?= 2
 TEST   := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=10
 SOURCES := $(shell find csrc python cmake -type f -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml README.md
 
 .PHONY: FORCE emulate sanitize run test test-fast fuzz latest lock smoke lint format reproduce bench-peers bench-native wheel clean
+.NOTPARALLEL:  # one environment
 
 # The main job: text from the model that ships with trimoe.
 run: $(BUILT)
 	$(BIN)/trimoe generate
 
-test: $(BUILT) $(TWIN)
+test: $(TESTED)
 	$(if $(LOCK),$(BIN)/python tests/locked.py)
 	$(TEST)
 
 # All tests but the slow ones: half a second or more each, most of the time together.
-test-fast: $(BUILT) $(TWIN)
+test-fast: $(TESTED)
 	$(TEST) -m fast
 
 # The random tests of make test, thirty times as long and with other seeds; which failed is told.
-fuzz: $(BUILT)
+fuzz: $(TESTED)
 	FUZZ_TIMES=$(or $(FUZZ_TIMES),30) FUZZ_SEED=$(or $(FUZZ_SEED),1) $(BIN)/python -m pytest --capture=sys tests/fuzz
 
 # The tests with the newest versions that pyproject.toml allows, in an environment of its own; TORCH= as above.
@@ -48,12 +52,14 @@ lock: $(DEPS)
 	grep -E '^(torch|triton|cuda-|nvidia-)' build/lock.txt > locks/torch.txt
 	grep -vE '^(torch|triton|cuda-|nvidia-)' build/lock.txt > locks/packages.txt
 
-lint: $(BUILT) $(TOOLS)
+lint: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	git ls-files 'csrc/*.h' 'csrc/*.cpp' | xargs $(BIN)/clang-format --dry-run --Werror
-	git ls-files 'csrc/*.cpp' ':!csrc/cpu/onednn' | xargs -P 2 -n 4 $(BIN)/clang-tidy --quiet -p build/native
+	@$(BIN)/cmake -G Ninja -S . -B build/lint -DTRIMOE_UNITY=OFF -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+	  -DPython_EXECUTABLE=$(abspath $(BIN))/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" $(LOGGED)
+	git ls-files 'csrc/*.cpp' ':!csrc/cpu/onednn' | xargs -P 2 -n 4 $(BIN)/clang-tidy --quiet -p build/lint
 
 format: $(TOOLS)
 	$(BIN)/ruff check --fix .
@@ -61,17 +67,17 @@ format: $(TOOLS)
 	git ls-files 'csrc/*.h' 'csrc/*.cpp' | xargs $(BIN)/clang-format -i
 
 # What papers claim, simulated: docs/reproduction.md with its plot and figures; a quarter of an hour on two idle cores.
-reproduce: $(BUILT)
+reproduce: $(TESTED)
 	$(BIN)/python bench/reproduce
 
 # One layer beside the other CPU kernels there are; installs them under build/peers, hours, a quiet machine.
-bench-peers: $(BUILT)
+bench-peers: $(TESTED)
 	PEERS_HOME=$(abspath build/peers) bench/peers/setup.sh
 	PEERS_HOME=$(abspath build/peers) $(BIN)/python bench/compare_peers.py run build/peers.jsonl
 	$(BIN)/python bench/compare_peers.py report build/peers.jsonl
 
 # The core's own microbenchmarks, JSON in build/native/bench. Without AMX, amx_gemm says so and ends.
-bench-native: $(BUILT)
+bench-native: $(TESTED)
 	$(BIN)/cmake -DTRIMOE_BENCH=ON build/native > build/native/bench.log
 	$(BIN)/cmake --build build/native --target bench_native
 	cd build/native/bench && for program in membw avx_gemm amx_gemm expert_ffn ndp_bench; do test ! -x native/$$program || \
@@ -102,33 +108,43 @@ clean:
 	rm -rf $(VENV) build dist
 
 # Rewritten only when TORCH or LOCK changes, so that another torch is installed.
+WANTED := $(strip $(TORCH) $(LOCK))
+ifneq ($(shell cat $(VENV)/torch.txt 2>&1),$(WANTED))
 $(VENV)/torch.txt: FORCE
-	@mkdir -p $(VENV) && echo '$(TORCH) $(LOCK)' | cmp -s - $@ || echo '$(TORCH) $(LOCK)' > $@
+endif
+$(VENV)/torch.txt:
+	@mkdir -p $(VENV) && echo '$(WANTED)' > $@
 
 TO_BUILD := pip 'scikit-build-core>=1.1,<2' 'pybind11>=3.0,<4' cmake ninja
 
 $(DEPS): pyproject.toml $(wildcard locks/*.txt) $(VENV)/torch.txt
 	@$(PYTHON) -c 'import sys, venv, ensurepip; assert sys.version_info >= (3, 10)' || \
 	  { echo 'expected python >= 3.10 with venv; got $(PYTHON); try apt-get install python3-venv, or PYTHON='; exit 2; }
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -q $(LOCK) pip
-	$(PIP) install -q $(LOCK) '$(TORCH)' $(TO_BUILD)
-	touch $@
+	@echo 'trimoe: making $(VENV)'
+	@{ $(PYTHON) -m venv $(VENV) && $(PIP) install $(LOCK) pip; } $(LOGGED)
+	@echo 'trimoe: installing $(TORCH), the largest download, and what builds trimoe'
+	@$(PIP) install $(LOCK) '$(TORCH)' $(TO_BUILD) $(LOGGED)
+	@touch $@
 
 # The build tree is kept, so that a change rebuilds in seconds.
-INSTALL := $(PIP) install -q $(LOCK) --no-build-isolation -C build-dir=build/native -C cmake.define.TRIMOE_TESTS=ON
+INSTALL := $(PIP) install $(LOCK) --no-build-isolation -C build-dir=build/native
+COMPILING = echo "trimoe: compiling (the first time about two minutes of CPU time, on $$(nproc) cores) and installing what
 
 $(BUILT): $(DEPS) $(SOURCES)
-	$(INSTALL) '.[test]' '$(TORCH)'
-	touch $@
+	@$(COMPILING) models need"
+	@$(INSTALL) '.[hf]' '$(TORCH)' $(LOGGED)
+	@touch $@
 
-$(TOOLS): $(BUILT)
-	$(INSTALL) '.[test,lint]' '$(TORCH)'
-	touch $@
+# All that tests need. The programs of tests/native and the twin of the core that tests/cpu/test_onednn.py preloads
+# come from the same objects as the package, which stays as it ships.
+$(TESTED): $(DEPS) $(SOURCES) $(shell find tests/native tests/core -type f)
+	@$(COMPILING) tests need"
+	@$(INSTALL) '.[test]' '$(TORCH)' $(LOGGED)
+	@echo 'trimoe: compiling the test programs'
+	@{ $(BIN)/cmake -DTRIMOE_TESTS=ON build/native && $(BIN)/cmake --build build/native --target test_programs; } $(LOGGED)
+	@touch $(BUILT) $@
 
-# A twin of the core with oneDNN in its table, for tests/cpu/test_onednn.py: the package stays as it ships. The
-# wheel came with the tests; there is none but for x86-64.
-$(TWIN): $(BUILT)
-	test "$$(uname -m)" != x86_64 || { $(BIN)/cmake build/native > build/native/twin.log && \
-	  $(BIN)/cmake --build build/native --target trimoe_core_onednn > build/native/twin.log; }
-	touch $@
+$(TOOLS): $(DEPS) $(SOURCES)
+	@$(COMPILING) lint needs"
+	@$(INSTALL) '.[test,lint]' '$(TORCH)' $(LOGGED)
+	@touch $(BUILT) $@

@@ -1,6 +1,6 @@
 # The table entry "onednn", an oracle and a baseline: see csrc/cpu/onednn. With TRIMOE_ONEDNN the core has it;
-# else, for tests of the package as it ships, a twin of the core does: target trimoe_core_onednn, built on
-# demand from the same objects, to be named in LD_PRELOAD.
+# else, for tests of the package as it ships, a twin of the core does: target trimoe_core_onednn, built with
+# the test programs from the same objects, to be named in LD_PRELOAD.
 cmake_path(GET Python_EXECUTABLE PARENT_PATH python_bin)
 find_package(dnnl 3 CONFIG QUIET HINTS ${python_bin}/..)  # where the wheel has its files
 find_package(OpenMP QUIET COMPONENTS CXX)
@@ -26,6 +26,7 @@ else()
     $<FILTER:$<TARGET_OBJECTS:trimoe_core>,EXCLUDE,kernel_table>)
   set_target_properties(trimoe_core_onednn PROPERTIES OUTPUT_NAME trimoe_core CXX_VISIBILITY_PRESET default
     LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/onednn)
+  add_dependencies(test_programs trimoe_core_onednn)
 endif()
 target_compile_definitions(${onednn_core} PRIVATE TRIMOE_ONEDNN)
 target_link_libraries(${onednn_core} PRIVATE DNNL::dnnl OpenMP::OpenMP_CXX Threads::Threads)

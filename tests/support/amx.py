@@ -62,5 +62,5 @@ def run(
 def program(name: str) -> Path:
     """A program of tests/native."""
     path = PROGRAMS / name
-    assert path.exists(), f"{path} is not built: configure with -DTRIMOE_TESTS=ON, or set TRIMOE_BUILD_DIR"
+    assert path.exists(), f"{path} is not built: make test builds it, or set TRIMOE_BUILD_DIR"
     return path

@@ -1,14 +1,11 @@
 #include "ndp/dram/controller.h"
 
 #include <bit>
-#include <limits>
 
 #include "common/error.h"
 
 namespace trimoe::ndp {
 namespace {
-
-constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 
 // What a command is chosen by, in one number: its clock, then reads and writes before others, then the slot
 // of its request, which tells the age.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <vector>
 
 #include "ndp/dram/rules.h"
@@ -15,7 +16,8 @@ struct Place {
 };
 
 inline constexpr int kNoRow = -1;
-inline constexpr int kMaxRanks = 8;  // on a sub-channel
+inline constexpr int64_t kNever = std::numeric_limits<int64_t>::max();  // a clock that does not come
+inline constexpr int kMaxRanks = 8;                                     // on a sub-channel
 
 class Device {
  public:

@@ -1,14 +1,12 @@
 #include "ndp/dram/measure.h"
 
 #include <cmath>
-#include <limits>
 
 #include "common/error.h"
 
 namespace trimoe::ndp {
 namespace {
 
-constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 constexpr int64_t kIdleClocks = 1000;  // between two requests that must not see each other
 constexpr int kIdleRequests = 2000;
 

@@ -6,7 +6,6 @@
 namespace trimoe::ndp {
 namespace {
 
-constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 constexpr double kNeverComes = std::numeric_limits<double>::infinity();
 constexpr size_t kLookAhead = 32;    // requests of the backlog that may go before older ones
 constexpr int64_t kOnBus = 2;        // a command on the channel's command bus

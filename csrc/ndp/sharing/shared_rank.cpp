@@ -1,6 +1,5 @@
 #include "ndp/sharing/shared_rank.h"
 
-#include <limits>
 #include <tuple>
 
 #include "common/error.h"
@@ -8,7 +7,6 @@
 namespace trimoe::ndp {
 namespace {
 
-constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 constexpr int64_t kWritePatience = 8;  // times row_hit_cap: nobody waits for a write
 constexpr const char* kSwitchNames[] = {"HOST", "EXCLUSIVE", "CONCURRENT"};
 

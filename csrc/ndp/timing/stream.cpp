@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <limits>
 #include <map>
 #include <mutex>
 
@@ -30,7 +29,7 @@ std::vector<Run> WeightStream::phase(int64_t bursts) {
   for (int64_t sent = 0, finished = 0; finished < bursts;) {
     for (; sent < bursts && controller_.has_room(false); ++sent)
       controller_.push({traffic_.next(), false, controller_.now(), 0});
-    if (!controller_.step(std::numeric_limits<int64_t>::max(), done)) continue;
+    if (!controller_.step(kNever, done)) continue;
     ++finished;
     if (runs.empty() || done.data_end != runs.back().first_end + runs.back().bursts * gap)
       runs.push_back({done.data_end, 0});
