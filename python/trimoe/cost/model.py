@@ -26,6 +26,9 @@ from trimoe.model_shape import ModelShape
 
 __all__ = ["CostModel"]
 
+# Domain, tokens, layout, whether nothing need be fetched, batches.
+_Expert = tuple[int, int, int, bool, int]
+
 
 class CostModel:
     """Costs of one model on one machine; remembers the loads of experts, fetches and moves.
@@ -59,7 +62,7 @@ class CostModel:
         self.domains = (CPU, *((GPU,) if profile.gpu else ()), *range(FIRST_DIMM, FIRST_DIMM + n_dimms))
         self._compute = {domain: self._curve(domain) for domain in self.domains if domain < FIRST_DIMM}
         # The one memo of all loads that experts have, each with its longest part.
-        self._experts: dict[tuple[int, int, int, bool, int], tuple[Floats, float]] = {}
+        self._experts: dict[_Expert, tuple[Floats, float]] = {}
         self._fetches: dict[int, tuple[Floats, float]] = {}
         self._moves: dict[tuple[int, int], Floats] = {}
 
@@ -72,13 +75,15 @@ class CostModel:
         tokens are computed in; each reads the weights again, and a fetch is for all. InputError for a domain
         that cannot have it.
         """
-        return self._expert(domain, tokens, layout, resident, batches)[0]
+        key = (domain, tokens, layout, resident or domain != GPU, batches)
+        return (self._experts.get(key) or self._work_out(key))[0]
 
     def expert_ns(
         self, domain: int, tokens: int, layout: int = STRIPED, *, resident: bool = False, batches: int = 1
     ) -> float:
         """What one expert takes where nobody disturbs it; arguments and errors as for `expert_load`."""
-        return self._expert(domain, tokens, layout, resident, batches)[1]
+        key = (domain, tokens, layout, resident or domain != GPU, batches)
+        return (self._experts.get(key) or self._work_out(key))[1]
 
     def fetch_load(self, layout: int = STRIPED) -> Floats:
         """The copy of an expert's weights to the GPU."""
@@ -161,21 +166,17 @@ class CostModel:
         load[self.resources.dimms] = max(stream_ns, flops / n / (self.profile.ndp.tflops * 1e3))
         return load
 
-    def _expert(
-        self, domain: int, tokens: int, layout: int, resident: bool, batches: int
-    ) -> tuple[Floats, float]:
-        """Remembered: the load, and its longest part."""
-        key = (domain, tokens, layout, resident or domain != GPU, batches)
-        known = self._experts.get(key)
-        if known is None:
-            self._check(domain, tokens, layout)
-            load = self._load()
-            if tokens:
-                load = self._computing(domain, -(-tokens // batches), layout) * min(batches, tokens)
-                if domain == GPU and not resident:
-                    load += self.fetch_load(layout)
-            known = self._experts[key] = _kept(load), float(load.max())
-        return known
+    def _work_out(self, key: _Expert) -> tuple[Floats, float]:
+        """What is not known yet of an expert: its load, and the longest part of that."""
+        domain, tokens, layout, here, batches = key
+        self._check(domain, tokens, layout)
+        load = self._load()
+        if tokens:
+            load = self._computing(domain, -(-tokens // batches), layout) * min(batches, tokens)
+            if not here:
+                load += self.fetch_load(layout)
+        self._experts[key] = _kept(load), float(load.max())
+        return self._experts[key]
 
     def _fetch(self, layout: int) -> tuple[Floats, float]:
         known = self._fetches.get(layout)

@@ -86,13 +86,10 @@ class HybriMoE(Prefetching):
         """The chosen schedule with this machine's times (nanoseconds). counts, resident: [E]."""
         cached, uncached = hits_and_misses(counts, resident)
         tokens = counts.tolist()
-
-        def gpu_ns(count: int) -> float:
-            return self.cost.expert_ns(GPU, count, resident=True)
-
-        def cpu_ns(count: int) -> float:
-            return self.cost.expert_ns(CPU, count)
-
+        # Schedules ask for the same few numbers of tokens again and again.
+        met = set(tokens)
+        gpu_ns = {count: self.cost.expert_ns(GPU, count, resident=True) for count in met}.__getitem__
+        cpu_ns = {count: self.cost.expert_ns(CPU, count) for count in met}.__getitem__
         if self.options.schedule == "released":
             return hss(cached, uncached, tokens, gpu=gpu_ns, cpu=cpu_ns, move=self.fetch_ns)
         return paper_schedule(
