@@ -60,7 +60,7 @@ void print(const Case& one) {
   for (const cpu::ChunkSize& chunk : kChunks)
     lines += "  tokens " + text(chunk.tokens) + ", workers " + text(chunk.workers) + ", nodes " +
              text(chunk.nodes) + ": " + to_string(cpu::tiling_for(shape, kernel, chunk)) + '\n';
-  const int64_t stride = cpu::row_stride(row_bytes(kernel.a, shape.gate_up_rows()));
+  const int64_t stride = cpu::row_stride(row_bytes(kernel.a, row_shape(shape.gate_up(), shape.weights)));
   for (const int64_t rows : kRows)
     lines += "  rows " + text(rows) + ": " +
              to_string(cpu::walk_tiling(kernel, shape.gate_up(), rows, stride, kPanels)) + '\n';
