@@ -94,5 +94,5 @@ def test_the_core_reads_a_view_by_its_names() -> None:
     del backwards.strides
     with pytest.raises(AttributeError, match="strides"):
         _cpu.pack_expert(layer.handle, 0, None, backwards, matrix.T)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="a matrix or a vector; got 3 dimensions"):
+    with pytest.raises(InputError, match="a matrix or a vector; got 3 dimensions"):
         layer.pack_expert(0, None, replace(matrix, shape=(16, 8, 1), strides=(8, 1, 1)), matrix.T)

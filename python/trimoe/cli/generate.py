@@ -195,6 +195,10 @@ def load_model(
     verify: compare every byte of what was packed before with its checksum.
     """
     import torch
+
+    import trimoe.hf.needs_transformers  # noqa: F401
+
+    # isort: split
     from transformers.utils import logging
 
     from trimoe.hf.load import load, read_expert_math
