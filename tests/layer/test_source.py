@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from trimoe import _cpu
+from trimoe.errors import InputError
 from trimoe.layer.expert_layer import ExpertLayer, LayerSpec
 from trimoe.layer.source import ELEMENT_BITS, StridedView, as_mxfp4, source_of
 
