@@ -145,7 +145,7 @@ def test_a_hundred_thousand_tokens_take_the_memory_of_a_chunk() -> None:
     """In a process of its own, where no earlier peak hides this one and no buffer is there yet."""
     grown_mib = float(
         run_python(
-            "from test_op import LONG, make_problem, moe_forward\n"
+            "from layer.test_op import LONG, make_problem, moe_forward\n"
             "def kib(name):\n"
             "    return int(open('/proc/self/status').read().split(name)[1].split()[0])\n"
             "p = make_problem(LONG, 'fp32')\n"
